@@ -1,0 +1,33 @@
+"""Every error that a user can cause, each with one line that says what to do."""
+
+
+class SpearSpecError(Exception):
+    """Bad input of any kind. The command line prints its message and exits with status 2."""
+
+
+class ConfigError(SpearSpecError):
+    """An option or a configuration file holds a value that cannot be used."""
+
+
+class TextError(SpearSpecError):
+    """The text cannot be spoken."""
+
+
+class BundleError(SpearSpecError):
+    """A voice folder is missing, damaged, truncated or not one of ours."""
+
+
+class DeviceError(SpearSpecError):
+    """The device asked for is not there."""
+
+
+class AudioError(SpearSpecError):
+    """Audio cannot be read, written or rendered."""
+
+
+class NumericsError(SpearSpecError):
+    """A model produced NaN or infinity."""
+
+
+class MissingExtraError(SpearSpecError):
+    """An optional dependency is not installed."""

@@ -1,0 +1,1 @@
+"""The target (text to semantic tokens) and its drafts."""

@@ -1,0 +1,206 @@
+"""The Spear-TTS text-to-semantic transformer (arXiv 2302.03540; mathematics of spear-tts-pytorch's `TextToSemantic`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spear_spec.config import T2SConfig
+from spear_spec.nn.attention import FeedForward, RMSNorm, rotary_table
+from spear_spec.nn.cache import KVCache
+from spear_spec.nn.transformer import DecoderLayer, EncoderLayer
+from spear_spec.nn.tree import Tree
+
+
+@dataclass
+class Memory:
+    """What the encoder leaves for the decoders: computed once a sentence, shared by the target and every draft.
+
+    hidden [B, S, D]; mask [B, S], True where there is text; cross: per decoder layer k, v [B, H, S + 1, dim_head] with
+    the null slot first; cross_mask [B, 1, 1, S + 1], or None when every row uses every position.
+    """
+
+    hidden: Tensor
+    mask: Tensor
+    cross: list[tuple[Tensor, Tensor]]
+    cross_mask: Tensor | None
+
+    @property
+    def batch(self) -> int:
+        return self.hidden.shape[0]
+
+    def select(self, rows: list[int]) -> Memory:
+        """Only these rows."""
+        index = torch.tensor(rows, device=self.hidden.device, dtype=torch.long)
+        mask = self.mask[index]
+        return Memory(self.hidden[index], mask, [(k[index], v[index]) for k, v in self.cross], cross_mask(mask))
+
+    def unconditional(self) -> Memory:
+        """The same rows without their text: only the null slot is left (the second arm of guidance)."""
+        return Memory(self.hidden[:, :0], self.mask[:, :0], [(k[:, :, :1], v[:, :, :1]) for k, v in self.cross], None)
+
+
+def cross_mask(mask: Tensor) -> Tensor | None:
+    """Text mask [B, S] to attention mask [B, 1, 1, S + 1] with the null slot open; None when nothing is masked."""
+    return None if bool(mask.all()) else F.pad(mask, (1, 0), value=True)[:, None, None]
+
+
+@dataclass
+class DecoderOutput:
+    """logits [B, T, V]; hidden [B, T, D] after the last norm; features: the residual stream [B, T, D] after each layer asked for."""
+
+    logits: Tensor
+    hidden: Tensor
+    features: list[Tensor]
+
+
+class EarlyExit(nn.Module):
+    """Logits from an earlier layer: residual feed-forward, norm, linear."""
+
+    def __init__(self, cfg: T2SConfig) -> None:
+        super().__init__()
+        self.ff = FeedForward(cfg.dim, cfg.dim * 4 * 2 // 3)
+        self.norm = RMSNorm(cfg.dim)
+        self.to_logits = nn.Linear(cfg.dim, cfg.num_semantic_token_ids + 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.to_logits(self.norm(x + self.ff(x)))
+
+
+class TextToSemantic(nn.Module):
+    """Text token ids in, a law over semantic tokens out.
+
+    The decoder reads `[start_id, token_1, token_2, ...]`; logits at position i are the law of token i + 1, over
+    `vocab_size` = semantic tokens and the end token `eos_id`. `start_id` stands for the learned start vector and is
+    never sampled. Text ids end with `text_eos_id`; id 0 is the peer's text padding.
+    """
+
+    def __init__(self, cfg: T2SConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.eos_id = cfg.num_semantic_token_ids
+        self.vocab_size = cfg.num_semantic_token_ids + 1
+        self.start_id = cfg.num_semantic_token_ids + 1
+        self.text_eos_id = cfg.num_text_token_ids
+        self.feature_layers: tuple[int, ...] = ()
+        self.text_emb = nn.Embedding(cfg.num_text_token_ids + 1, cfg.dim)
+        self.semantic_emb = nn.Embedding(self.vocab_size, cfg.dim)
+        self.start = nn.Parameter(torch.randn(cfg.dim))
+        self.text_start = nn.Parameter(torch.randn(cfg.dim))  # the peer's speech-to-text direction; kept so that its state dict round-trips
+        self.encoder = nn.ModuleList(EncoderLayer(cfg.dim, cfg.heads, cfg.dim_head, cfg.ff_inner, dropout) for _ in range(cfg.source_depth))
+        self.encoder_norm = RMSNorm(cfg.dim)
+        self.decoder = nn.ModuleList(
+            DecoderLayer(cfg.dim, cfg.heads, cfg.dim_head, cfg.ff_inner, cfg.kv_heads, dropout) for _ in range(cfg.target_depth))
+        self.decoder_norm = RMSNorm(cfg.dim)
+        self.early_exit = EarlyExit(cfg) if cfg.early_exit_layer is not None else None
+        self._table = torch.empty(0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.start.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.start.dtype
+
+    def rotary(self, positions: int) -> Tensor:
+        """Rotations of the first `positions` positions, kept between calls."""
+        real = torch.float64 if self.dtype == torch.float64 else torch.float32
+        if self._table.shape[0] < positions or self._table.device != self.device or self._table.real.dtype != real:
+            self._table = rotary_table(max(positions, 2048), self.cfg.dim_head, dtype=real, device=self.device)
+        return self._table
+
+    def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
+        """An empty cache for `batch` rows."""
+        return KVCache(self.cfg.target_depth, batch, self.cfg.kv_heads or self.cfg.heads, capacity, self.cfg.dim_head,
+                       dtype=self.dtype, device=self.device)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Semantic ids [B, T], `start_id` included, to vectors [B, T, D]."""
+        is_start = tokens == self.start_id
+        vectors = F.embedding(tokens.masked_fill(is_start, 0), self.semantic_emb.weight)
+        return torch.where(is_start[..., None], self.start, vectors)
+
+    def encode(self, text_ids: Tensor, mask: Tensor | None = None) -> Memory:
+        """text_ids [B, S] (end token included, ragged rows padded with 0) -> Memory. mask [B, S] defaults to ids != 0."""
+        mask = text_ids != 0 if mask is None else mask
+        hidden = self.encode_hidden(text_ids, mask)
+        return Memory(hidden, mask, [layer.cross_attn.keys_values(hidden) for layer in self.decoder], cross_mask(mask))  # type: ignore[union-attr, operator]
+
+    def encode_hidden(self, text_ids: Tensor, mask: Tensor) -> Tensor:
+        """The encoder alone: [B, S] -> [B, S, D]."""
+        x = self.text_emb(text_ids)
+        table = self.rotary(x.shape[1])[: x.shape[1]]
+        attn_mask = None if bool(mask.all()) else mask[:, None, None]
+        for layer in self.encoder:
+            x = layer(x, table, attn_mask)
+        return self.encoder_norm(x)
+
+    def forward(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None, *, tree: Tree | None = None,
+                layers: int | Sequence[int] | None = None) -> DecoderOutput:
+        """Score tokens [B, T].
+
+        Without a cache the T tokens are the whole sequence. With one they are written behind each row's length and see
+        that row's committed prefix and, among themselves, earlier tokens or (with `tree`) their ancestors.
+
+        layers: None runs all; an int n the first n (logits then come from the early-exit head, if there is one); a
+        sequence of indices only those (self-speculation by layer skipping).
+        """
+        length = tokens.shape[1]
+        chosen = range(len(self.decoder)) if layers is None else range(layers) if isinstance(layers, int) else layers
+        x = self.embed(tokens)
+        if cache is not None:
+            cache.reserve(cache.longest + length)
+        table, mask, causal = self._positions(tokens, cache, tree)
+        features = []
+        for index in chosen:
+            x = self.decoder[index](x, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index)
+            if index + 1 in self.feature_layers:
+                features.append(x)
+        if cache is not None:
+            cache.advance(length)
+        if isinstance(layers, int) and self.early_exit is not None and layers == self.cfg.early_exit_layer:
+            return DecoderOutput(self.early_exit(x), x, features)
+        hidden = self.decoder_norm(x)
+        return DecoderOutput(self.logits(hidden), hidden, features)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [B, T, D] after the last norm -> logits [B, T, V], by the tied embedding."""
+        return F.linear(hidden, self.semantic_emb.weight)
+
+    def _positions(self, tokens: Tensor, cache: KVCache | None, tree: Tree | None) -> tuple[Tensor, Tensor | None, bool]:
+        """Rotations and self-attention mask of the new tokens."""
+        batch, length = tokens.shape
+        if cache is None:
+            table = self.rotary(length)
+            if tree is None:
+                return table[:length], None, length > 1
+            return table[tree.depth], tree.mask[:, None], False
+        return cached_positions(self.rotary(cache.longest + length), cache, length, tree)
+
+
+def cached_positions(table: Tensor, cache: KVCache, length: int, tree: Tree | None) -> tuple[Tensor, Tensor | None, bool]:
+    """Rotations and mask for `length` new tokens behind each row of a cache."""
+    longest = cache.longest
+    if tree is None and cache.uniform:
+        here = table[longest:longest + length]
+        if length == 1:
+            return here, None, False
+        if longest == 0:
+            return here, None, True
+        return here, torch.ones(length, longest + length, dtype=torch.bool, device=table.device).tril(longest), False
+    device = table.device
+    start = torch.tensor(cache.lengths, device=device)[:, None]
+    slot = torch.arange(longest + length, device=device)
+    own = slot[None] - start  # index among the row's new tokens
+    if tree is None:
+        offset = torch.arange(length, device=device)
+        return table[start + offset], (own[:, None, :] <= offset[None, :, None])[:, None], False
+    inside = (own >= 0) & (own < length)
+    block = torch.gather(tree.mask, 2, own.clamp(0, length - 1)[:, None, :].expand(-1, length, -1))
+    mask = torch.where(inside[:, None, :], block, (own < 0)[:, None, :])
+    return table[start + tree.depth], mask[:, None], False

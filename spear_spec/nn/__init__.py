@@ -1,0 +1,1 @@
+"""Building blocks: key/value cache, trees, attention, transformer."""

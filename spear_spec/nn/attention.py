@@ -1,0 +1,120 @@
+"""Attention and feed-forward with the mathematics of spear-tts-pytorch: pre-norm, rotary pairs, null key/value, GEGLU."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spear_spec.nn.cache import KVCache
+
+_NORM_EPS = 1e-24  # the peer clamps the norm at 1e-12; squared, so that only an all-zero row is touched
+
+
+class RMSNorm(nn.Module):
+    """x / |x| * sqrt(dim) * gamma, which is root-mean-square normalisation."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (self.dim,), self.gamma.to(x.dtype), _NORM_EPS / self.dim)
+
+
+def rotary_table(positions: int, dim_head: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Rotations e^(i position frequency) [positions, dim_head / 2], complex. RoFormer, arXiv 2104.09864, base 10000.
+
+    Frequencies are rounded to float32 first, as the peer's stored parameter is.
+    """
+    frequency = 1.0 / 10000 ** (torch.arange(0, dim_head, 2, device=device).float() / dim_head)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    angle = torch.outer(torch.arange(positions, device=device, dtype=real), frequency.to(real))
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of the last dimension of x [B, T, H, D] by table [T, D/2] or [B, T, D/2]."""
+    real = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    pairs = torch.view_as_complex(real.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table.unsqueeze(-2)).flatten(-2).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """q [B, H, T, D] on k, v [B, Hk, S, D]; query head h uses key head h mod Hk, as the peer groups them."""
+    if k.shape[1] != q.shape[1]:
+        groups = q.shape[1] // k.shape[1]
+        k, v = k.repeat(1, groups, 1, 1), v.repeat(1, groups, 1, 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+class SelfAttention(nn.Module):
+    """Rotary self-attention; with a cache, new tokens see their row's committed prefix and each other by `mask`."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, kv_heads: int | None = None) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.dim_head = heads, kv_heads or heads, dim_head
+        self.norm = RMSNorm(dim)
+        self.to_qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * dim_head, bias=False)
+        self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
+
+    def forward(self, x: Tensor, table: Tensor, mask: Tensor | None = None, *, causal: bool = False,
+                cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.to_qkv(self.norm(x)).view(batch, length, self.heads + 2 * self.kv_heads, self.dim_head)
+        turned = rotate(qkv[:, :, : self.heads + self.kv_heads], table)
+        q = turned[:, :, : self.heads].transpose(1, 2)
+        k = turned[:, :, self.heads:].transpose(1, 2)
+        v = qkv[:, :, self.heads + self.kv_heads:].transpose(1, 2)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        out = attend(q, k, v, mask, causal=causal)
+        return self.to_out(out.transpose(1, 2).reshape(batch, length, -1))
+
+
+class CrossAttention(nn.Module):
+    """Attention on the encoder output without positions, with one learned null key/value in front."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int) -> None:
+        super().__init__()
+        self.heads, self.dim_head = heads, dim_head
+        self.norm = RMSNorm(dim)
+        self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * heads * dim_head, bias=False)
+        self.null_kv = nn.Parameter(torch.randn(2, heads, 1, dim_head))
+        self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """memory [B, S, D] -> k, v [B, H, S + 1, dim_head], null slot first. Computed once an utterance."""
+        batch, length, _ = memory.shape
+        kv = self.to_kv(memory).view(batch, length, 2, self.heads, self.dim_head).permute(2, 0, 3, 1, 4)
+        null = self.null_kv.to(kv.dtype)[:, None].expand(2, batch, self.heads, 1, self.dim_head)
+        k, v = torch.cat((null, kv), dim=3).unbind(0)
+        return k, v
+
+    def queries(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> [B, H, T, dim_head]."""
+        return self.to_q(self.norm(x)).view(x.shape[0], x.shape[1], self.heads, self.dim_head).transpose(1, 2)
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        out = attend(self.queries(x), k, v, mask)
+        return self.to_out(out.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+
+
+class FeedForward(nn.Module):
+    """GEGLU feed-forward (arXiv 2002.05202): the second half of the projection is the gate."""
+
+    def __init__(self, dim: int, inner: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = RMSNorm(dim)
+        self.up = nn.Linear(dim, 2 * inner)
+        self.down = nn.Linear(inner, dim)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.up(self.norm(x)).chunk(2, dim=-1)
+        hidden = F.gelu(gate) * value
+        if self.training and self.dropout:
+            hidden = F.dropout(hidden, self.dropout)
+        return self.down(hidden)

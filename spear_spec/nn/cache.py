@@ -1,0 +1,109 @@
+"""Key/value cache whose rows have lengths of their own: no padding shuffles when rows accept different counts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Preallocated keys (already rotated) and values of every decoder layer.
+
+    Shapes: k, v [L, B, H, T, D]. `lengths` (python list, B entries) counts each row's committed positions; what lies
+    behind them is scratch. A forward of n tokens calls `append` once a layer, then `advance(n)` once.
+    """
+
+    def __init__(self, layers: int, batch: int, heads: int, capacity: int, dim_head: int, *,
+                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        shape = (layers, batch, heads, max(capacity, 1), dim_head)
+        self.k = torch.zeros(shape, dtype=dtype, device=device)
+        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self.lengths: list[int] = [0] * batch
+
+    @property
+    def batch(self) -> int:
+        return self.k.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self.k.shape[3]
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows have the same length."""
+        return len(set(self.lengths)) <= 1
+
+    def reserve(self, positions: int) -> None:
+        """Grow so that every row can hold `positions`."""
+        if positions <= self.capacity:
+            return
+        capacity = max(positions, 2 * self.capacity)
+        for name in ("k", "v"):
+            old: Tensor = getattr(self, name)
+            new = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
+            new[:, :, :, : old.shape[3]] = old
+            setattr(self, name, new)
+
+    def positions(self, n: int) -> Tensor:
+        """Absolute positions [B, n] of the next n tokens of each row."""
+        start = torch.tensor(self.lengths, device=self.k.device)
+        return start[:, None] + torch.arange(n, device=self.k.device)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write k, v [B, H, n, D] behind each row's length; return views [B, H, longest + n, D] of the layer.
+
+        Rows shorter than the longest hold stale entries behind length + n: the caller masks them.
+        """
+        n = k.shape[2]
+        end = self.longest + n
+        if self.uniform:
+            start = end - n
+            self.k[layer, :, :, start:end] = k
+            self.v[layer, :, :, start:end] = v
+        else:
+            for row, start in enumerate(self.lengths):
+                self.k[layer, row, :, start:start + n] = k[row]
+                self.v[layer, row, :, start:start + n] = v[row]
+        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+
+    def advance(self, n: int) -> None:
+        """Commit the n positions that every layer has written."""
+        self.lengths = [length + n for length in self.lengths]
+
+    def crop(self, lengths: list[int]) -> None:
+        """Chain rollback: keep the first lengths[b] positions of row b.
+
+        Raises:
+            ValueError: a length is negative or longer than what the row holds.
+        """
+        if len(lengths) != self.batch or any(not 0 <= new <= old for new, old in zip(lengths, self.lengths)):
+            raise ValueError(f"cannot crop rows of {self.lengths} positions to {lengths}")
+        self.lengths = list(lengths)
+
+    def keep(self, base: list[int], path: Tensor) -> None:
+        """Tree rollback: of the nodes written behind base[b], keep those of the accepted path, in order.
+
+        Args:
+            base: committed length of each row before the tree was written.
+            path: [B, A] node indices relative to base, ascending along the path, padded with -1.
+        """
+        new = []
+        for row, start in enumerate(base):
+            nodes = [int(i) for i in path[row].tolist() if i >= 0]
+            if any(start + i >= self.lengths[row] for i in nodes):
+                raise ValueError(f"row {row}: a path node lies behind what was written")
+            index = torch.tensor([start + i for i in nodes], device=self.k.device, dtype=torch.long)
+            for store in (self.k, self.v):
+                store[:, row, :, start:start + len(nodes)] = store[:, row].index_select(2, index)
+            new.append(start + len(nodes))
+        self.lengths = new
+
+    def select(self, rows: list[int]) -> None:
+        """Keep only these rows (finished ones leave the batch)."""
+        index = torch.tensor(rows, device=self.k.device, dtype=torch.long)
+        self.k, self.v = self.k.index_select(1, index), self.v.index_select(1, index)
+        self.lengths = [self.lengths[r] for r in rows]
