@@ -1,0 +1,1 @@
+"""Text to text tokens: normalisation, sentences, phonemes."""
