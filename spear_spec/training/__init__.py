@@ -1,0 +1,1 @@
+"""Training of every part. Only the command line and recipes import this."""
