@@ -1,0 +1,31 @@
+"""What a drafter is."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from spear_spec.decoding.proposal import Proposal, Verdict
+from spear_spec.decoding.session import Session
+
+
+class Drafter(Protocol):
+    """Guesses the next tokens. Holds weights only; what belongs to an utterance lives in its state."""
+
+    name: str
+
+    def start(self, session: Session) -> Any:
+        """State for the rows of a session."""
+        ...
+
+    def propose(self, session: Session, state: Any, limits: list[int]) -> Proposal:
+        """At most limits[b] tokens for each running row.
+
+        `session.fresh` has the tokens that were settled since the last call and `session.output` what the target
+        computed when it settled them: its position i predicted fresh token i. Every random draw goes through
+        `session.chance`, from a law made by `sampling.probabilities`, and that very law is what the proposal carries.
+        """
+        ...
+
+    def commit(self, session: Session, state: Any, verdict: Verdict) -> None:
+        """Take note of what was kept; rows with `verdict.ended` set have left the session's batch."""
+        ...

@@ -1,0 +1,58 @@
+"""The one place where logits become probabilities: for the baseline, the draft and the target alike."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from spear_spec.config import SamplingConfig
+from spear_spec.errors import NumericsError
+
+_FIRST_LOOK = 64  # speech laws are peaked: the nucleus nearly always lies within the first 64 tokens
+_COLD = 1e-3
+
+
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: null + (cond - null) * scale (spear-tts-pytorch's `cond_scale`)."""
+    return unconditional + (conditional - unconditional) * scale
+
+
+def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
+    """The law that a token is drawn from: temperature, then top-k, then top-p. [..., V] -> [..., V], rows sum to 1.
+
+    In float32, or in float64 when the logits are. Temperature 0 is one-hot on the first best token. Top-p keeps the
+    token that crosses: removed is what has more than top_p before it. Tokens tied with the last one kept stay.
+
+    Raises:
+        NumericsError: a logit is NaN or infinite.
+    """
+    x = logits if logits.dtype == torch.float64 else logits.float()
+    if not math.isfinite(x.sum().item()):
+        raise NumericsError("the model produced NaN or infinity; the weights are damaged or the dtype is too narrow")
+    temperature = sampling.temperature
+    if temperature == 0:
+        return torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
+    if temperature < _COLD:  # x / temperature could overflow
+        x = x - x.amax(-1, keepdim=True)
+    law = torch.softmax(x if temperature == 1 else x / temperature, -1)
+    if sampling.top_p >= 1 and not 0 < sampling.top_k < law.shape[-1]:
+        return law
+    kept = law * (law >= _threshold(law, sampling.top_k, sampling.top_p))
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def _threshold(law: Tensor, top_k: int, top_p: float) -> Tensor:
+    """The smallest probability that survives, [..., 1]."""
+    size = law.shape[-1]
+    width = min(top_k or _FIRST_LOOK, size)
+    values = law.topk(width, dim=-1).values
+    if top_p >= 1:
+        return values[..., -1:]
+    total = values.sum(-1, keepdim=True) * top_p if top_k else top_p
+    last = (values.cumsum(-1) <= total).sum(-1, keepdim=True)  # index of the token that crosses
+    if not top_k and width < size and int(last.max()) >= width:
+        values = law.sort(dim=-1, descending=True).values
+        last = (values.cumsum(-1) <= total).sum(-1, keepdim=True)
+    return values.gather(-1, last.clamp_(max=values.shape[-1] - 1))

@@ -1,0 +1,63 @@
+"""Standard speculative sampling (Leviathan et al., arXiv 2211.17192; Chen et al., 2302.01318)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.proposal import Proposal, Verdict
+
+
+class RejectionVerifier:
+    """Accept x ~ q with probability min(1, p(x)/q(x)); at the first rejection draw from norm(max(0, p - q)); a bonus
+    token from p when all are accepted. Laws arrive filtered and are not filtered again."""
+
+    name = "rejection"
+    lossless = True
+
+    def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
+        drafts = proposal.tokens
+        ratios = _ratios(proposal, target_probs)
+        kept = []
+        weights = []
+        for place, row in enumerate(rows):
+            draft = drafts[place]
+            accepted = 0
+            while accepted < len(draft) and chance.bernoulli(ratios[place][accepted], row):
+                accepted += 1
+            kept.append(accepted)
+            law = target_probs[place, accepted]
+            if accepted < len(draft):
+                law = residual(law, proposal.probs[place, accepted] if proposal.probs is not None else None, draft[accepted])
+            weights.append(law)
+        last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
+        tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
+        return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
+
+
+def _ratios(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
+    """p(x)/q(x) of every draft token, at most 1; a token that q cannot have produced counts as q = 1 (never accepted more often than p allows)."""
+    longest = proposal.longest
+    if longest == 0:
+        return [[] for _ in proposal.tokens]
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in proposal.tokens], device=target_probs.device)[..., None]
+    p = target_probs[:, :longest].gather(-1, ids)
+    if proposal.probs is not None:
+        p = p / proposal.probs.gather(-1, ids)
+    return p[..., 0].nan_to_num_(nan=0.0).clamp_(max=1.0).tolist()
+
+
+def residual(p: Tensor, q: Tensor | None, token: int) -> Tensor:
+    """Weights max(0, p - q) [V] of the recovered token; q None is a point mass on `token`.
+
+    All zero only where rounding rejected a token of p = q: then p itself.
+    """
+    if q is None:
+        rest = p.clone()
+        rest[token] = 0.0
+    else:
+        rest = (p - q).clamp_(min=0.0)
+    return rest if rest.sum().item() > 0 else p
