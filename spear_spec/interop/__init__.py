@@ -1,0 +1,5 @@
+"""Other packages' checkpoints, read and written."""
+
+from spear_spec.interop.spear_tts import config_from_state_dict, load_spear_tts, to_spear_tts_state_dict
+
+__all__ = ["config_from_state_dict", "load_spear_tts", "to_spear_tts_state_dict"]
