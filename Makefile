@@ -1,0 +1,56 @@
+# Targets: say, test, test-peer, lint, clean. Needs Python 3.11+, gcc and a package index; everything goes into .venv.
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV := .venv
+PEER := .venv-peer
+PY := $(VENV)/bin/python
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+WORKERS ?= 2
+TEXT ?= The quick brown fox jumps over the lazy dog.
+OUT ?= out.wav
+
+# one thread a worker: two OpenMP teams on two cores get into each other's way
+export OMP_NUM_THREADS := 1
+
+.PHONY: say test test-peer lint clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.created: requirements/torch.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/torch.txt
+	touch $@
+
+$(VENV)/.package: $(VENV)/.created pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.package requirements/judges.txt requirements/judges-nodeps.txt
+	$(PIP) --editable '.[test]' -r requirements/judges.txt
+	$(PIP) --no-deps -r requirements/judges-nodeps.txt
+	touch $@
+
+# an argument with an apostrophe reaches the program through the environment, not through the shell's quoting
+say: export SAY_TEXT = $(TEXT)
+say: $(VENV)/.package
+	@printf '%s' "$$SAY_TEXT" | env -u OMP_NUM_THREADS $(VENV)/bin/spear-spec say - -o "$(OUT)"
+	@echo "spoken to $(abspath $(OUT))"
+
+lint: $(VENV)/.tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile -m "not peer"
+
+# the real spear-tts-pytorch, in an environment of its own: its extra pulls in a great deal
+$(PEER)/.created: requirements/torch.txt pyproject.toml
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	$(PEER)/bin/pip install --quiet --disable-pip-version-check --editable '.[lucidrains]' pytest hypothesis
+	touch $@
+
+test-peer: $(PEER)/.created
+	$(PEER)/bin/python -m pytest -q tests/peer
+
+clean:
+	rm -rf $(VENV) $(PEER) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
