@@ -1,0 +1,56 @@
+"""Dispatch and exit statuses: 0 done, 1 verify found a difference, 2 bad input, 130 interrupted, 141 reader gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from spear_spec.cli.options import LATER, build_parser, normalise, refuse_later
+from spear_spec.errors import SpearSpecError
+
+COMMANDS = {name: f"spear_spec.cli.{module}" for name, module in
+            [("say", "say"), ("bench", "bench"), ("verify", "verify"), ("eval", "evaluate"), ("train", "train"), ("voices", "voices")]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except SpearSpecError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of standard output has gone; Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        _complain(str(error))
+        return 2
+
+
+def _run(argv: list[str]) -> int:
+    parser = build_parser()
+    args = parser.parse_args(normalise(argv))
+    if args.version:
+        from spear_spec import __version__
+
+        print(f"spear-spec {__version__}")
+        return 0
+    if args.command is None:
+        parser.error("no command")
+    if args.command in LATER:
+        parser.error(f"{args.command} ({LATER[args.command]}) comes with a later version")
+    refuse_later(args)
+    run: Callable[..., int] = import_module(COMMANDS[args.command]).run
+    status = run(args)
+    sys.stdout.flush()
+    return status
+
+
+def _complain(message: str) -> None:
+    print(f"spear-spec: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,165 @@
+"""Arguments of every command. Nothing heavy is imported: a wrong option is refused at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from spear_spec.errors import ConfigError
+
+LATER = {"serve": "the HTTP server", "tune": "tuning drafter and gamma for this machine"}
+
+
+class Parser(argparse.ArgumentParser):
+    """One clear line and exit status 2 for bad arguments; no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} does not lie in {least} to {most}")
+        return value
+    return read
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def _batches(text: str) -> list[int]:
+    return [_whole(1, 64)(part) for part in text.split(",")]
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _common(parser: argparse.ArgumentParser, *, batches: bool = False) -> None:
+    """The flags that every speaking command shares; what is left out comes from the voice."""
+    voice = parser.add_argument_group("voice and machine")
+    voice.add_argument("--voice", metavar="NAME|FOLDER", help="an installed voice or a voice folder")
+    voice.add_argument("--speaker", metavar="NAME", help="a speaker of the voice")
+    voice.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
+    voice.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), help="of the T2S transformer (default float32)")
+    voice.add_argument("--threads", type=_whole(1, 1024), metavar="N", help="CPU threads")
+    spec = parser.add_argument_group("speculation")
+    spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
+    spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule")
+    spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
+    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="drafts in parallel")
+    spec.add_argument("--tree", metavar="NAME", help="draft tree (comes with a later version)")
+    spec.add_argument("--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", dest="options",
+                      help="an option of the drafter or verifier; may be repeated")
+    law = parser.add_argument_group("sampling")
+    law.add_argument("--temperature", type=_number, metavar="T", help="0 is greedy")
+    law.add_argument("--top-k", type=_whole(0, 10**6), metavar="K", help="0 is off")
+    law.add_argument("--top-p", type=_number, metavar="P", help="1 is off")
+    law.add_argument("--guidance", type=_number, metavar="G", help="weight of the text against none; 1 is off")
+    law.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="same seed, same audio (default 0)")
+    run = parser.add_argument_group("run")
+    run.add_argument("--speed", type=_number, default=1.0, metavar="X", help="only 1 for now")
+    run.add_argument("--batch", type=_batches if batches else _whole(1, 64), metavar="N[,N...]" if batches else "N",
+                     help="sentences decoded together")
+    run.add_argument("--max-tokens", type=_whole(1, 10**5), metavar="N", help="cap on the semantic tokens of a sentence")
+    run.add_argument("--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(prog="spear-spec", description="Text to speech with exact speculative sampling.")
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    say = commands.add_parser("say", help="speak a text, or every line of a file")
+    say.add_argument("text", nargs="?", help="what to say; - reads standard input")
+    say.add_argument("-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output")
+    say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
+    say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
+    _common(say)
+
+    bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
+    bench.add_argument("--drafters", type=_names, metavar="NAMES", help="all, or names with commas")
+    bench.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")
+    bench.add_argument("--runs", type=_whole(1, 1000), default=5, metavar="N", help="measured repetitions (default 5)")
+    bench.add_argument("--plot", metavar="FILE", help="a picture of the result (needs the [bench] extra)")
+    _common(bench, batches=True)
+
+    verify = commands.add_parser("verify", help="is this drafter and verifier exact on this voice?")
+    verify.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")
+    verify.add_argument("--samples", type=_whole(1, 10**7), metavar="N", help="tokens to test")
+    _common(verify)
+
+    evaluate = commands.add_parser("eval", help="WER, phoneme error, MOS, speaker similarity, RTF and TTFA, speculation on and off")
+    evaluate.add_argument("--text", metavar="FILE", required=True, help="sentences to speak, one a line")
+    evaluate.add_argument("--out-dir", metavar="FOLDER", help="keep the audio here")
+    evaluate.add_argument("--limit", type=_whole(1, 10**6), metavar="N", help="only the first N lines")
+    _common(evaluate)
+
+    train = commands.add_parser("train", help="train one part from a configuration file")
+    train.add_argument("config", metavar="CONFIG", help="a JSON or TOML file")
+
+    voices = commands.add_parser("voices", help="what is installed")
+    voices.add_argument("--json", metavar="FILE", help="--json: to standard output; --json=FILE: to a file")
+    for name, what in LATER.items():
+        commands.add_parser(name, help=f"{what} (comes with a later version)")
+    return parser
+
+
+def normalise(argv: list[str]) -> list[str]:
+    """`--json` takes its file only as `--json=FILE`, so that `say --json TEXT` does not swallow the text."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return ["--json=-" if a == "--json" else a for a in argv[:end]] + argv[end:]
+
+
+def refuse_later(args: argparse.Namespace) -> None:
+    """Options of the public surface that this version does not have yet.
+
+    Raises:
+        ConfigError: names the option and says what to do.
+    """
+    if getattr(args, "speed", 1.0) != 1.0:
+        raise ConfigError(f"--speed {args.speed:g} comes with a later version; only 1 works now")
+    if getattr(args, "tree", None) is not None:
+        raise ConfigError(f"--tree {args.tree} comes with a later version; leave it out to draft a chain")
+
+
+def sampling_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The sampling settings that were given, as keyword arguments of `SamplingConfig`."""
+    names = ("temperature", "top_k", "top_p", "guidance")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def spec_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The speculation settings that were given, as keyword arguments of `SpecConfig`."""
+    names = ("drafter", "verifier", "gamma", "num_drafts")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return {**given, **({"options": dict(args.options)} if args.options else {})}

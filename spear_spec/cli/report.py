@@ -1,0 +1,40 @@
+"""Where results go: `--json` to standard output (or standard error, when that carries audio), `--json=FILE` to a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from spear_spec.audio import write_atomically
+from spear_spec.errors import ConfigError
+
+
+def check_json_target(target: str | None) -> None:
+    """Refuse a file that cannot be written before any work is done."""
+    if target not in (None, "-") and not Path(str(target)).parent.is_dir():
+        raise ConfigError(f"cannot write --json={target}: the folder is missing")
+
+
+def write_json(result: dict[str, Any], target: str | None, *, stdout_taken: bool = False) -> None:
+    """One JSON object on one line; nothing when `target` is None.
+
+    Raises:
+        AudioError: the file cannot be written.
+    """
+    if target is None:
+        return
+    line = json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n"
+    if target != "-":
+        write_atomically(Path(target), line.encode())
+    else:
+        stream = sys.stderr if stdout_taken else sys.stdout
+        stream.flush()
+        stream.buffer.write(line.encode())
+        stream.flush()
+
+
+def note(message: str) -> None:
+    """Progress, for people: standard error."""
+    print(message, file=sys.stderr, flush=True)
