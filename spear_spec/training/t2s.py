@@ -187,7 +187,7 @@ class Trainee(nn.Module):
     def __init__(self, model: TextToSemantic) -> None:
         super().__init__()
         self.model = model
-        self.history = nn.Parameter(torch.zeros(model.cfg.dim))
+        self.history = nn.Parameter(torch.randn(model.cfg.dim) * model.cfg.dim**-0.5)  # never zero: the norm of a zero vector has no gradient
         self.auxiliary = nn.Linear(model.cfg.dim, model.cfg.num_semantic_token_ids)
 
     def forward(self, batch: Batch, masked: Tensor | None, no_text: Tensor | None, align: tuple[tuple[int, ...], int] | None) -> dict[str, Tensor]:
@@ -241,9 +241,11 @@ def evaluate(trainee: Trainee, held_out: list[Utterance]) -> dict[str, float]:
         group = held_out[i:i + 20]
         batch = collate(group, model.start_id, model.eos_id)
         n = int((batch.target != IGNORE).sum())
-        right = trainee(batch, None, None, None)
+        with torch.autocast("cpu", torch.bfloat16):
+            right = trainee(batch, None, None, None)
         batch.text, batch.text_mask = batch.text.roll(2, 0), batch.text_mask.roll(2, 0)
-        wrong = trainee(batch, None, None, None)
+        with torch.autocast("cpu", torch.bfloat16):
+            wrong = trainee(batch, None, None, None)
         total["nll"] += n * right["nll"].item()
         total["accuracy"] += n * right["accuracy"].item()
         total["wrong"] += n * wrong["nll"].item()
@@ -361,6 +363,7 @@ def main(argv: list[str] | None = None) -> None:
     ap.add_argument("data", type=Path, help="prepared folder")
     ap.add_argument("out", type=Path)
     ap.add_argument("--held-out", type=Path, help="prepared folder to report on; default: the last 200 utterances of the data")
+    ap.add_argument("--held-out-size", type=int, default=120, help="utterances of it to score")
     ap.add_argument("--drop", type=Path, help="file of ids to leave out")
     ap.add_argument("--dim", type=int, default=256)
     ap.add_argument("--heads", type=int, default=4)
@@ -383,6 +386,7 @@ def main(argv: list[str] | None = None) -> None:
     data = read_utterances(a.data, encode_phonemes, len(SYMBOLS), drop)
     held = read_utterances(a.held_out, encode_phonemes, len(SYMBOLS), set()) if a.held_out else data[-200:]
     data = data if a.held_out else data[:-200]
+    held = held[:: max(1, len(held) // a.held_out_size)]
     space = SYMBOLS.index(" ")
     print(f"{len(data)} utterances, {sum(len(u.tokens) for u in data)} tokens; held out {len(held)}; "
           f"with durations {sum(u.align is not None for u in data)}")
