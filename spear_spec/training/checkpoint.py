@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spear_spec.errors import SpearSpecError
@@ -44,3 +44,16 @@ def save_export(folder: Path, name: str, description: Mapping[str, Any], weights
     temporary = folder / f"{name}.json.tmp"
     temporary.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
     os.replace(temporary, folder / f"{name}.json")
+
+
+def load_export(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save_export` wrote.
+
+    Raises:
+        SpearSpecError: the folder lacks it or it is damaged.
+    """
+    try:
+        description = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return description, load_file(folder / f"{name}.safetensors")
+    except Exception as error:
+        raise SpearSpecError(f"{folder} holds no usable {name} export ({error}); run that stage first") from None
