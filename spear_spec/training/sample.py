@@ -1,0 +1,84 @@
+"""The target's own samples: what the draft is trained on, and what says whether the target can be understood.
+
+Reads phonemes from a prepared folder (or any utterances.jsonl), writes a prepared folder of the same form with sampled
+tokens in place of real ones. Texts need no audio, so that fresh sentences can be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
+
+from spear_spec.config import SamplingConfig
+from spear_spec.decoding.autoregressive import generate
+from spear_spec.decoding.session import Session
+from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.training.draft import load_target
+
+
+def sample_tokens(model: TextToSemantic, texts: list[list[int]], sampling: SamplingConfig, generator: torch.Generator) -> list[tuple[list[int], str]]:
+    """Decode texts (ids, speaker first, text end last) as one batch: per text its tokens (no end token) and how it ended."""
+    rows = [torch.tensor(text) for text in texts]
+    with torch.inference_mode():
+        memory = model.encode(pad_sequence(rows, batch_first=True))
+    session = Session(model, memory, sampling, generator=generator)
+    for _ in generate(session):
+        pass
+    return [(session.speech(row), str(session.ended[row])) for row in range(len(texts))]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the stage."""
+    from tqdm import tqdm
+
+    from spear_spec.text.symbols import SYMBOLS, encode_phonemes
+
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("target", type=Path, help="export folder of the T2S stage")
+    ap.add_argument("texts", type=Path, help="utterances.jsonl (speaker, phonemes)")
+    ap.add_argument("out", type=Path, help="prepared folder to write or to go on with")
+    ap.add_argument("--sampling", nargs="*", default=["0.8,0.95", "1,0.95"], help="temperature,top_p in turn")
+    ap.add_argument("--limit", type=int)
+    ap.add_argument("--minutes", type=float, default=0.0, help="stop after this long")
+    ap.add_argument("--batch", type=int, default=24)
+    ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--seed", type=int, default=0)
+    a = ap.parse_args(argv)
+    torch.set_num_threads(a.threads)
+    model = load_target(a.target)
+    laws = [SamplingConfig(temperature=float(t), top_p=float(p)) for t, p in (law.split(",") for law in a.sampling)]
+    items = [json.loads(line) for line in a.texts.read_text(encoding="utf-8").splitlines()]
+    random.Random(a.seed).shuffle(items)
+    a.out.mkdir(parents=True, exist_ok=True)
+    stored = load_file(a.out / "tokens.safetensors") if (a.out / "tokens.safetensors").exists() else {}
+    items = [item for item in items[: a.limit] if item["id"] not in stored]
+    # similar lengths together, so that a batch ends together; batches in random order, so that stopping early is fair
+    items.sort(key=lambda item: len(item["phonemes"]))
+    groups = [items[i:i + a.batch] for i in range(0, len(items), a.batch)]
+    random.Random(a.seed).shuffle(groups)
+    began, generator = time.monotonic(), torch.Generator().manual_seed(a.seed + len(stored))
+    with (a.out / "utterances.jsonl").open("a", encoding="utf-8") as lines:
+        for number, group in enumerate(tqdm(groups, desc="samples", mininterval=5)):
+            texts = [[*encode_phonemes(item["phonemes"], item["speaker"]), len(SYMBOLS)] for item in group]
+            for item, (tokens, ended) in zip(group, sample_tokens(model, texts, laws[number % len(laws)], generator)):
+                if not tokens:
+                    continue
+                stored[item["id"]] = torch.tensor(tokens, dtype=torch.int16)
+                lines.write(json.dumps({"id": item["id"], "speaker": item["speaker"], "phonemes": item["phonemes"], "frames": None,
+                                        "seconds": len(tokens) / 25, "ended": ended}, ensure_ascii=False) + "\n")
+            if number % 10 == 9 or number == len(groups) - 1 or (a.minutes and time.monotonic() - began > 60 * a.minutes):
+                lines.flush()
+                save_file(stored, a.out / "tokens.safetensors")
+            if a.minutes and time.monotonic() - began > 60 * a.minutes:
+                break
+
+
+if __name__ == "__main__":
+    main()
