@@ -46,7 +46,7 @@ class SmallDrafter:
         laws = []
         alive = [place for place, limit in enumerate(limits) if limit > 0]
         while True:
-            law = probabilities(model.logits(draft.norm(hidden)), sampling)[:, 0]
+            law = probabilities(draft.logits(model, hidden)[:, 0], sampling)
             laws.append(law)
             everyone = len(alive) == len(limits)
             drawn = session.chance.categorical(law if everyone else law[alive], [session.rows[place] for place in alive])
@@ -57,7 +57,7 @@ class SmallDrafter:
             if not alive:
                 return Proposal(tokens, torch.stack(laws, 1))
             last = torch.tensor([[row[-1] if row else 0] for row in tokens], device=model.device)
-            hidden = draft.step(last, hidden, state.draft)
+            hidden = draft.step(model, last, hidden, state.draft)
 
     def _catch_up(self, session: Session, state: SmallState) -> Tensor:
         """Read the settled tokens; returns the hidden state [B, 1, D] at each row's last one."""
@@ -69,7 +69,7 @@ class SmallDrafter:
             features = torch.zeros(len(fresh), longest, self.draft.cfg.dim, dtype=session.model.dtype, device=device)
         else:
             features = self.draft.fuse_target([feature[:, :longest] for feature in session.output.features])
-        hidden = self.draft.step(ids, features, state.draft)
+        hidden = self.draft.step(session.model, ids, features, state.draft)
         state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
         if any(len(row) != longest for row in fresh):  # padding was written behind the shorter rows
             state.draft.cache.crop(state.committed)
