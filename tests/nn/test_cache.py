@@ -1,0 +1,119 @@
+"""The key/value cache against lists of vectors."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from spear_spec.nn.cache import KVCache
+
+LAYERS, HEADS, WIDTH = 2, 2, 3
+
+
+class Naive:
+    """What the cache should hold: per layer and row, a list of (key, value), each [H, D]."""
+
+    def __init__(self, batch: int) -> None:
+        self.rows: list[list[list[tuple[Tensor, Tensor]]]] = [[[] for _ in range(batch)] for _ in range(LAYERS)]
+
+    def check(self, cache: KVCache) -> None:
+        assert cache.lengths == [len(row) for row in self.rows[0]]
+        for layer, rows in enumerate(self.rows):
+            for b, row in enumerate(rows):
+                for t, (k, v) in enumerate(row):
+                    assert torch.equal(cache.k[layer, b, :, t], k)
+                    assert torch.equal(cache.v[layer, b, :, t], v)
+
+
+def write(cache: KVCache, naive: Naive, n: int) -> None:
+    for layer in range(LAYERS):
+        k, v = torch.randn(2, cache.batch, HEADS, n, WIDTH)
+        keys, values = cache.append(layer, k, v)
+        assert keys.shape == values.shape == (cache.batch, HEADS, max(cache.lengths) + n, WIDTH)
+        for b, row in enumerate(naive.rows[layer]):
+            row.extend((k[b, :, t], v[b, :, t]) for t in range(n))
+            assert torch.equal(keys[b, :, : len(row)], torch.stack([key for key, _ in row], 1))
+            assert torch.equal(values[b, :, : len(row)], torch.stack([value for _, value in row], 1))
+    cache.advance(n)
+
+
+def act(kind: str, cache: KVCache, naive: Naive, rng: random.Random) -> None:
+    if kind == "crop":
+        lengths = [rng.randint(0, length) for length in cache.lengths]
+        cache.crop(lengths)
+        for layer in naive.rows:
+            for row, length in zip(layer, lengths):
+                del row[length:]
+    elif kind == "keep":
+        nodes, base = rng.randint(1, 6), list(cache.lengths)
+        cache.reserve(max(base) + nodes)
+        write(cache, naive, nodes)
+        paths = [sorted(rng.sample(range(nodes), rng.randint(0, nodes))) for _ in base]
+        longest = max(1, max(map(len, paths)))
+        cache.keep(base, torch.tensor([path + [-1] * (longest - len(path)) for path in paths]))
+        for layer in naive.rows:
+            for row, start, path in zip(layer, base, paths):
+                row[start:] = [row[start + node] for node in path]
+    elif kind == "select":
+        chosen = sorted(rng.sample(range(cache.batch), rng.randint(1, cache.batch)))
+        cache.select(chosen)
+        naive.rows = [[layer[b] for b in chosen] for layer in naive.rows]
+    else:
+        n = rng.randint(1, 5)
+        cache.reserve(cache.longest + n)
+        write(cache, naive, n)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_histories(seed: int) -> None:
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    batch = rng.choice([1, 2, 4, 8])
+    cache, naive = KVCache(LAYERS, batch, HEADS, rng.choice([1, 3, 64]), WIDTH), Naive(batch)
+    for _ in range(25):
+        act(rng.choice(["write", "write", "crop", "keep", "select" if cache.batch > 1 and rng.random() < 0.3 else "write"]), cache, naive, rng)
+        naive.check(cache)
+
+
+def test_positions_follow_each_row() -> None:
+    cache = KVCache(1, 3, 1, 16, 2)
+    cache.advance(5)
+    cache.crop([5, 0, 3])
+    assert cache.positions(2).tolist() == [[5, 6], [0, 1], [3, 4]]
+    assert cache.longest == 5
+    assert not cache.uniform
+
+
+def test_growing_keeps_what_was_written_and_never_shrinks() -> None:
+    cache, naive = KVCache(LAYERS, 2, HEADS, 2, WIDTH), Naive(2)
+    write(cache, naive, 2)
+    cache.reserve(100)
+    assert cache.capacity >= 100
+    capacity = cache.capacity
+    cache.reserve(3)
+    assert cache.capacity == capacity
+    naive.check(cache)
+
+
+@pytest.mark.parametrize("lengths", [[3, 3], [2, -1], [2]])
+def test_a_crop_that_cannot_be_is_refused(lengths: list[int]) -> None:
+    cache = KVCache(1, 2, 1, 8, 2)
+    cache.advance(2)
+    with pytest.raises(ValueError, match="crop"):
+        cache.crop(lengths)
+
+
+def test_a_path_behind_what_was_written_is_refused() -> None:
+    cache = KVCache(1, 1, 1, 8, 2)
+    cache.advance(4)
+    with pytest.raises(ValueError, match="path"):
+        cache.keep([2], torch.tensor([[0, 2]]))
+
+
+def test_element_type_and_device_are_kept_when_growing() -> None:
+    cache = KVCache(1, 1, 1, 1, 2, dtype=torch.float64)
+    cache.reserve(9)
+    assert cache.k.dtype == cache.v.dtype == torch.float64
