@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -22,7 +22,7 @@ from spear_spec.errors import BundleError, ConfigError, DeviceError, TextError
 from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.text import PhonemeTokenizer, split_sentences
-from spear_spec.voice import Bundle, open_voice, uninitialised
+from spear_spec.voice import Bundle, choose_speaker, open_voice, uninitialised
 
 log = logging.getLogger("spear_spec")
 
@@ -96,9 +96,10 @@ class TTS:
     spec: SpecConfig
     sampling: SamplingConfig
     load_s: float = 0.0
+    front_end: Callable[[str, str], Iterator[tuple[str, list[int]]]] | None = None  # in place of `sentences`
 
     @classmethod
-    def load(cls, voice: str | os.PathLike[str] | None = None, device: str | torch.device | None = None, drafter: str | None = None, *,
+    def load(cls, voice: str | os.PathLike[str] | Bundle | None = None, device: str | torch.device | None = None, drafter: str | None = None, *,
              dtype: str = "float32", threads: int | None = None, **spec: Any) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
 
@@ -118,7 +119,7 @@ class TTS:
             raise ConfigError(f"unknown dtype {dtype!r}: {', '.join(DTYPES)}")
         if threads is not None:
             set_threads(threads)
-        bundle = open_voice(voice)
+        bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         settings = choose_spec(bundle, drafter, spec)
         t2s, draft, vocoder, tokenizer = load_parts(bundle)
         check(settings, draft)
@@ -167,7 +168,7 @@ class TTS:
         Raises:
             TextError: there is nothing to say. ConfigError: an option cannot be used. NumericsError: NaN.
         """
-        speaker = self._speaker(speaker)
+        speaker = choose_speaker(self.bundle, speaker)
         law = replace(self.sampling, **sampling)
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, not {batch}")
@@ -177,23 +178,26 @@ class TTS:
                 meter: Meter) -> Iterator[AudioChunk]:
         chance, noise = (torch.Generator().manual_seed(seed) for _ in range(2))
         spoken = 0
-        with timed(meter, "front_s"):
-            sentences = iter(split_sentences(text))
+        sentences = (self.front_end or self.sentences)(text, speaker)
         while True:
             with timed(meter, "front_s"):
                 group = list(islice(sentences, batch))
-                ids = [self.tokenizer.encode(sentence, speaker) for sentence in group]
             if not group:
                 break
             with timed(meter, "t2s_s"):
-                session, verdicts = self.decode(ids, law, chance, max_tokens)
-            for row, sentence in enumerate(group):
+                session, verdicts = self.decode([ids for _, ids in group], law, chance, max_tokens)
+            for row, (sentence, _) in enumerate(group):
                 for samples, ended in self._render(session, verdicts, row, speaker, noise, meter, pause=spoken > 0):
                     meter.hear(samples)
                     yield AudioChunk(samples, self.sample_rate, spoken, sentence, ended)
                 spoken += 1
         if not spoken:
             raise TextError("the text is empty: nothing to say")
+
+    def sentences(self, text: str, speaker: str) -> Iterator[tuple[str, list[int]]]:
+        """Each sentence with its text token ids, speaker first; lazily, so that a long text costs no more memory than a short one."""
+        for sentence in split_sentences(text):
+            yield sentence, self.tokenizer.encode(sentence, speaker)
 
     def decode(self, ids: list[list[int]], sampling: SamplingConfig, generator: torch.Generator,
                max_tokens: int | None = None) -> tuple[Session, Iterator[Verdict]]:
@@ -235,13 +239,6 @@ class TTS:
         if ended != "eos":
             log.warning("a sentence was cut off after %d tokens (%s): try another seed or a higher max_tokens", len(session.tokens[row]), ended)
         yield rest, ended
-
-    def _speaker(self, speaker: str | None) -> str:
-        if speaker is None:
-            return self.speakers[0]
-        if speaker not in self.speakers:
-            raise ConfigError(f"voice {self.name!r} has no speaker {speaker!r}; its speakers are {', '.join(self.speakers)}")
-        return speaker
 
     def describe(self, *, batch: int = 1, seed: int = 0, **sampling: Any) -> dict[str, Any]:
         """The settings that every JSON result carries (CFG in the documentation). Drafter "none" has no verifier and gamma 0."""
@@ -333,9 +330,3 @@ def load_parts(bundle: Bundle) -> tuple[TextToSemantic, DraftDecoder | None, Uni
         bundle.load_into(draft, "draft")
     return t2s, draft, vocoder, tokenizer
 
-
-def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    rest = iter(items)
-    while group := list(islice(rest, size)):
-        yield group

@@ -15,16 +15,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from spear_spec.config import SamplingConfig, SpecConfig, Strict
 from spear_spec.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:  # a voice is found and its configuration checked before torch is imported
+    from torch import Tensor, nn
 
 SCHEMA = "spear-voice/1"
 DEFAULT_VOICE = "kokoro-duo"
@@ -132,7 +129,7 @@ class Bundle:
     def centroids(self) -> Tensor:
         """k-means centroids of the semantic tokens, float32 [K, D]."""
         tensors = self.tensors("centroids")
-        if set(tensors) != {"centroids"} or tensors["centroids"].ndim != 2 or not bool(torch.isfinite(tensors["centroids"]).all()):
+        if set(tensors) != {"centroids"} or tensors["centroids"].ndim != 2 or not bool(tensors["centroids"].isfinite().all()):
             raise BundleError(f"voice {self.config.name!r}: centroids must be one finite matrix named 'centroids'")
         return tensors["centroids"].float()
 
@@ -154,8 +151,11 @@ def _read_shard(folder: Path, shard: Mapping[str, Any]) -> dict[str, Tensor]:
         raise BundleError(f"{path} is damaged: {len(data)} bytes instead of {shard['bytes']}{hint}")
     if hashlib.sha256(data).hexdigest() != shard["sha256"]:
         raise BundleError(f"{path} is damaged: its checksum is not the one in config.json")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
-        return load_tensors(data)
+        return load(data)
     except (SafetensorError, ValueError) as error:
         raise BundleError(f"{path} is not a safetensors file: {error}") from None
 
@@ -223,19 +223,36 @@ def open_voice(voice: str | os.PathLike[str] | None = None) -> Bundle:
     return Bundle(folder, config)
 
 
+def choose_speaker(bundle: Bundle, speaker: str | None) -> str:
+    """The speaker asked for, or the voice's first.
+
+    Raises:
+        ConfigError: the voice has no such speaker.
+    """
+    known = bundle.config.speakers
+    if speaker is None:
+        return known[0]
+    if speaker not in known:
+        raise ConfigError(f"voice {bundle.config.name!r} has no speaker {speaker!r}; its speakers are {', '.join(known)}")
+    return speaker
+
+
 def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origin: str, sample_rate: int, speakers: list[str],
                text: dict[str, Any], semantic: dict[str, Any], sampling: SamplingConfig, spec: SpecConfig,
                configs: Mapping[str, dict[str, Any]], weights: Mapping[str, Mapping[str, Tensor]],
-               dtype: torch.dtype = torch.float16, shard_bytes: int = SHARD_BYTES) -> Bundle:
+               shard_bytes: int = SHARD_BYTES) -> Bundle:
     """Write a voice folder; `config.json` comes last, so that a folder cut short is never taken for a voice.
 
     Args:
         configs: "t2s", "vocoder" and, if there is one, "draft": the parts' shapes as JSON objects.
-        weights: the same parts and "centroids": their tensors; floating ones are stored as `dtype`.
+        weights: the same parts and "centroids": their tensors. Floating ones are stored in half precision, but for the
+            centroids, whose rounding would move the borders between tokens.
 
     Raises:
-        BundleError: a tensor is not finite in `dtype`, or the folder cannot be written.
+        BundleError: a tensor is not finite in half precision, or the folder cannot be written.
     """
+    from safetensors.torch import save
+
     folder = Path(folder)
     files: dict[str, list[dict[str, Any]]] = {}
     try:
@@ -246,8 +263,8 @@ def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origi
             if part not in PARTS:
                 raise BundleError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
             files[part] = []
-            for shard in _shards(_stored(part, tensors, dtype), shard_bytes):
-                data = dump_tensors(shard)
+            for shard in _shards(_stored(part, tensors), shard_bytes):
+                data = save(shard)
                 file = f"{part}-{len(files[part]) + 1}.safetensors"
                 (folder / file).write_bytes(data)
                 files[part].append({"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
@@ -262,14 +279,17 @@ def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origi
     return open_voice(folder.absolute())
 
 
-def _stored(part: str, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors as they go to disk: contiguous, on the CPU, floating ones in `dtype`."""
+def _stored(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as they go to disk: contiguous, on the CPU, floating ones rounded."""
+    import torch
+
+    dtype = torch.float32 if part == "centroids" else torch.float16
     stored = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
             tensor = tensor.to(dtype)
-            if not bool(torch.isfinite(tensor).all()):
+            if not bool(tensor.isfinite().all()):
                 raise BundleError(f"{part}: {name!r} holds NaN or values too large for {dtype}")
         stored[name] = tensor.clone().contiguous()  # safetensors refuses tensors that share memory
     return stored
@@ -292,6 +312,8 @@ def _shards(tensors: Mapping[str, Tensor], limit: int) -> Iterator[dict[str, Ten
 @contextlib.contextmanager
 def uninitialised() -> Iterator[None]:
     """Modules built inside skip the random initialisation of their layers: the weights are about to be overwritten."""
+    from torch import nn
+
     names = ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_")
     saved = {name: getattr(nn.init, name) for name in names}
 

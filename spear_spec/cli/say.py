@@ -39,7 +39,7 @@ def _say_one(args: argparse.Namespace) -> int:
     text = read_text("-") if args.text == "-" else args.text
     if not text.strip():
         raise TextError("the text is empty: nothing to say")
-    tts = load_tts(args)
+    tts = load_tts(args, [text])
     audio = tts.synthesize(text, **speech_options(args))
     if to_stdout:
         sys.stdout.buffer.write(audio.encode(".wav"))
@@ -71,7 +71,7 @@ def _say_file(args: argparse.Namespace) -> int:
     except OSError as error:
         raise AudioError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     check_output(folder / "000.wav")
-    tts = load_tts(args)
+    tts = load_tts(args, [line for line in lines if line])
     from tqdm import tqdm
 
     items, failed = [], 0

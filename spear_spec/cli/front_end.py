@@ -1,0 +1,105 @@
+"""The text front end in a process of its own, so that a cold start loads spaCy and torch side by side on two cores.
+
+Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything heavy
+is imported, reads the texts in order, runs ahead as far as the pipe holds, and needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+from spear_spec.errors import SpearSpecError, TextError
+
+
+class FrontEndProcess:
+    """Sentences and text token ids of `texts`, each spoken by `speaker`, computed by a forked child."""
+
+    def __init__(self, texts: Sequence[str], speaker: str, tokenizer: dict[str, Any]) -> None:
+        source, sink = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(source)
+            _child(texts, speaker, tokenizer, sink)
+        os.close(sink)
+        self._texts = iter(texts)
+        self._speaker = speaker
+        self._pipe: IO[str] = os.fdopen(source, encoding="utf-8")
+
+    @staticmethod
+    def useful() -> bool:
+        """Whether this is a cold start on a machine where forking is possible and a second core may help."""
+        return "torch" not in sys.modules and hasattr(os, "fork") and (os.cpu_count() or 1) > 1
+
+    def read(self, text: str, speaker: str) -> Iterator[tuple[str, list[int]]]:
+        """(sentence, ids) of the next text, which must be asked for in order.
+
+        Raises:
+            TextError: what the front end found wrong with it.
+        """
+        if (text, speaker) != (next(self._texts, None), self._speaker):
+            raise ValueError("texts must be read in the order in which they were given")
+        done = False
+        try:
+            while True:
+                message = self._receive()
+                done = "sentence" not in message
+                if done:
+                    break
+                yield message["sentence"], message["ids"]
+            if "error" in message:
+                raise TextError(message["error"])
+        finally:
+            while not done:  # the reader stopped early: skip to the next text
+                done = "sentence" not in self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._pipe.readline()
+        if not line:
+            raise TextError("the text front end stopped unexpectedly")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def close(self) -> None:
+        """Let the child go; safe to call twice."""
+        if not self._pipe.closed:
+            self._pipe.close()
+            os.kill(self.pid, signal.SIGKILL)  # it holds nothing that could be lost
+            os.waitpid(self.pid, 0)
+
+
+def _child(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], sink: int) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+        os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
+        sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
+        with os.fdopen(sink, "w", encoding="utf-8") as pipe:
+            _serve(texts, speaker, tokenizer, pipe)
+        status = 0
+    except BrokenPipeError:
+        status = 0
+    except BaseException as error:  # must not run the parent's clean-up
+        print(f"spear-spec: text front end: {error!r}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+
+
+def _serve(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], pipe: IO[str]) -> None:
+    from spear_spec.text import PhonemeTokenizer, split_sentences
+
+    front_end = PhonemeTokenizer.from_dict(tokenizer)
+    for text in texts:
+        try:
+            for sentence in split_sentences(text):
+                pipe.write(json.dumps({"sentence": sentence, "ids": front_end.encode(sentence, speaker)}) + "\n")
+                pipe.flush()
+            pipe.write('{"end": true}\n')
+        except SpearSpecError as error:
+            pipe.write(json.dumps({"error": str(error)}) + "\n")
+        pipe.flush()
