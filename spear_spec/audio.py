@@ -1,0 +1,183 @@
+"""Audio in memory and on disk, resampling, log-mel spectrograms."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from spear_spec.errors import AudioError
+
+FloatArray = npt.NDArray[np.float32]
+
+_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A mono signal: `samples` float32 [T] in [-1, 1], `sample_rate` in Hz, `stats` of the synthesis (or None)."""
+
+    samples: FloatArray
+    sample_rate: int
+    stats: Any = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        samples = np.ascontiguousarray(self.samples, dtype=np.float32)
+        if samples.ndim != 1:
+            raise AudioError(f"audio must be mono, one axis of samples; got shape {tuple(samples.shape)}")
+        if self.sample_rate <= 0:
+            raise AudioError(f"sample rate must be positive, got {self.sample_rate}")
+        object.__setattr__(self, "samples", samples)
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.sample_rate
+
+    def encode(self, suffix: str = ".wav") -> bytes:
+        """The file's bytes, 16 bit, as `.wav` or `.flac`.
+
+        Raises:
+            AudioError: unknown suffix, or samples that are NaN or infinite.
+        """
+        import soundfile
+
+        known = _FORMATS.get(suffix.lower())
+        if known is None:
+            raise AudioError(f"cannot write audio as {suffix!r}: use {' or '.join(_FORMATS)}")
+        if not np.isfinite(self.samples).all():
+            raise AudioError("the audio holds NaN or infinite samples and was not written")
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.clip(self.samples, -1.0, 1.0), self.sample_rate, format=known[0], subtype=known[1])
+        return buffer.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write 16-bit wav or flac, by the suffix. A temporary file is renamed at the end: never half a file.
+
+        Raises:
+            AudioError: the suffix is unknown, the folder is missing, or the path cannot be written.
+        """
+        target = Path(path)
+        write_atomically(target, self.encode(target.suffix))
+        return target
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write `data` beside `target`, then rename, so that a full disk or a stop leaves no half-written file.
+
+    Raises:
+        AudioError: the folder is missing or not writable, or the disk is full.
+    """
+    if target.is_dir():
+        raise AudioError(f"cannot write {target}: it is a folder")
+    if target.exists() and not target.is_file():
+        # A device or a pipe (/dev/stdout, /dev/null) cannot be replaced by a rename.
+        try:
+            target.write_bytes(data)
+        except OSError as error:
+            raise AudioError(f"cannot write {target}: {error.strerror or error}") from None
+        return
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise AudioError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def load_audio(source: str | os.PathLike[str] | BinaryIO, sample_rate: int | None = None) -> Audio:
+    """Read an audio file (anything soundfile reads), mixed down to mono, resampled if `sample_rate` is given.
+
+    Raises:
+        AudioError: the file is missing, unreadable, empty, or holds NaN.
+    """
+    import soundfile
+
+    name = getattr(source, "name", source)
+    try:
+        samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError, TypeError) as error:
+        raise AudioError(f"cannot read audio {name}: {error}") from None
+    if samples.shape[0] == 0:
+        raise AudioError(f"cannot read audio {name}: it holds no samples")
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise AudioError(f"cannot read audio {name}: it holds NaN or infinite samples")
+    if sample_rate is not None and sample_rate != rate:
+        return Audio(resample(mono, rate, sample_rate), sample_rate)
+    return Audio(mono, int(rate))
+
+
+def resample(samples: npt.ArrayLike, source_rate: int, target_rate: int) -> FloatArray:
+    """Band-limited resampling (soxr, high quality): float32 [T] to float32 [about T * target / source]."""
+    signal = np.ascontiguousarray(samples, dtype=np.float32)
+    if source_rate <= 0 or target_rate <= 0:
+        raise AudioError(f"sample rates must be positive, got {source_rate} and {target_rate}")
+    if source_rate == target_rate:
+        return signal
+    import soxr
+
+    return np.asarray(soxr.resample(signal, source_rate, target_rate, quality="HQ"), dtype=np.float32)
+
+
+@lru_cache(maxsize=16)
+def mel_filterbank(
+    sample_rate: int, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None
+) -> FloatArray:
+    """Triangular filters on the Slaney mel scale, each of unit area in Hz: float32 [n_mels, n_fft // 2 + 1].
+
+    Linear below 1 kHz (200 / 3 Hz a mel), logarithmic above (27 mels for a factor of 6.4), as in Slaney's Auditory
+    Toolbox (1998).
+    """
+    f_max = sample_rate / 2 if f_max is None else f_max
+    if not 0 <= f_min < f_max <= sample_rate / 2:
+        raise AudioError(f"mel range {f_min}..{f_max} Hz does not fit a sample rate of {sample_rate} Hz")
+    knee, slope, step = 1000.0, 200.0 / 3.0, np.log(6.4) / 27.0
+
+    def to_mel(hertz: float) -> float:
+        return hertz / slope if hertz < knee else knee / slope + float(np.log(hertz / knee)) / step
+
+    mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
+    edges = np.where(mels < knee / slope, mels * slope, knee * np.exp(step * (mels - knee / slope)))
+    bins = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)
+    rising = (bins[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]
+    filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return filters.astype(np.float32)
+
+
+def log_mel(
+    samples: npt.ArrayLike,
+    sample_rate: int,
+    n_fft: int = 1024,
+    hop: int = 256,
+    n_mels: int = 80,
+    floor: float = 1e-5,
+) -> FloatArray:
+    """Natural logarithm of the mel magnitude spectrum, Hann window, frames centred (zero padding): [n_mels, frames].
+
+    Frame i is centred on sample i * hop; there are 1 + T // hop frames.
+    """
+    signal = np.asarray(samples, dtype=np.float32)
+    if signal.ndim != 1:
+        raise AudioError(f"log_mel wants one axis of samples, got shape {signal.shape}")
+    padded = np.pad(signal, n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
+    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    magnitude = np.abs(np.fft.rfft(frames * window, axis=1)).astype(np.float32)
+    mel = magnitude @ mel_filterbank(sample_rate, n_fft, n_mels).T
+    return np.log(np.maximum(mel, floor)).T.astype(np.float32)
