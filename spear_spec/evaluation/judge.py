@@ -15,12 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from spear_spec.audio import resample
 from spear_spec.errors import MissingExtraError, SpearSpecError
 
 Samples = NDArray[np.float32]
 JUDGE_RATE = 16_000  # Hz: every judge here listens at this rate
-_INSTALL = "pip install -r requirements/judges.txt (or see the extra [eval])"
-
+_INSTALL = "pip install -r requirements/judges.txt && pip install --no-deps -r requirements/judges-nodeps.txt"
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,9 @@ def version_of(package: str) -> str:
 
 def listen(samples: Any, sample_rate: int) -> Samples:
     """Samples [T] as float32 mono at JUDGE_RATE; SpearSpecError for other shapes and for values that are not finite."""
-    import soxr
-
     wave = np.asarray(samples, dtype=np.float32)
     if wave.ndim != 1:
         raise SpearSpecError(f"a judge listens to mono samples [T], got shape {list(wave.shape)}")
     if not np.isfinite(wave).all():
         raise SpearSpecError("the audio to judge holds values that are not finite")
-    if sample_rate != JUDGE_RATE:
-        wave = np.asarray(soxr.resample(wave, sample_rate, JUDGE_RATE), dtype=np.float32)
-    return wave
+    return resample(wave, sample_rate, JUDGE_RATE)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from spear_spec.audio import mel_filterbank
 from spear_spec.errors import MissingExtraError
 from spear_spec.evaluation.judge import JUDGE_RATE, Measurement, Reference, Samples, listen, require, version_of
 
@@ -42,7 +43,7 @@ class SpeakerJudge:
 
     @cached_property
     def _filters(self) -> torch.Tensor:
-        return torch.from_numpy(_mel_filters())
+        return torch.from_numpy(mel_filterbank(JUDGE_RATE, _WINDOW, _MELS))
 
     def embed(self, samples: Samples, sample_rate: int = 24_000) -> Samples:
         """Unit-length embedding [256] of samples [T]."""
@@ -131,19 +132,3 @@ def _mel(wave: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         wave, _WINDOW, _HOP, window=torch.hann_window(_WINDOW), center=True, pad_mode="constant", return_complex=True
     )
     return (filters @ spectrum.abs().square()).T
-
-
-def _mel_filters() -> Samples:
-    """Slaney's mel filter bank [40, 201], 0 to 8 kHz: linear below 1 kHz, logarithmic above, unit area."""
-    step, knee, log_step = 200.0 / 3, 1000.0, np.log(6.4) / 27
-
-    def to_hz(mel: np.ndarray) -> np.ndarray:
-        return np.where(mel < knee / step, mel * step, knee * np.exp(log_step * (mel - knee / step)))
-
-    top = knee / step + np.log(JUDGE_RATE / 2 / knee) / log_step
-    edges = to_hz(np.linspace(0.0, top, _MELS + 2))
-    bins = np.linspace(0.0, JUDGE_RATE / 2, _WINDOW // 2 + 1)
-    rising = (bins[None] - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins[None]) / np.diff(edges)[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return np.asarray(triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None], dtype=np.float32)
