@@ -11,7 +11,7 @@ import pytest
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, Strict, T2SConfig
 from spear_spec.errors import ConfigError, SpearSpecError
 
-SHAPE: dict[str, Any] = dict(num_text_token_ids=9, num_semantic_token_ids=5, dim=16, source_depth=1, target_depth=3, heads=4)
+SHAPE: dict[str, Any] = {"num_text_token_ids": 9, "num_semantic_token_ids": 5, "dim": 16, "source_depth": 1, "target_depth": 3, "heads": 4}
 GOOD: list[Strict] = [
     T2SConfig(**SHAPE), T2SConfig(**SHAPE, kv_heads=2, early_exit_layer=3), DraftConfig(dim=8, target_layers=(1, 3)), SamplingConfig(),
     SamplingConfig(temperature=0, top_k=50, top_p=0.9, guidance=3), SpecConfig(), SpecConfig(gamma=1, options={"a": 1}),

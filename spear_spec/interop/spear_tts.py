@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -169,13 +168,11 @@ def _read(path: Path) -> Mapping[str, Any]:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if "Unsupported" in str(error) or "Weights only" in str(error) else "not a checkpoint"
-        raise BundleError(f"{path}: cannot be read as plain tensors ({reason}); save the state dict alone with torch.save") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, BadZipFile) as error:
-        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({str(error).splitlines()[0][:120]})") from None
-    except Exception as error:  # safetensors' own error type, struct.error and others that broken bytes bring out
-        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({type(error).__name__})") from None
+    except Exception as error:  # broken bytes bring out errors of many types, safetensors' own among them
+        reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
+            raise BundleError(f"{path}: holds more than plain tensors; save the state dict alone with torch.save") from None
+        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
 
 
 def _tensors(source: Any) -> dict[str, Tensor]:

@@ -29,9 +29,9 @@ from spear_spec.interop.shims import import_spear_tts
 
 HERE = Path(__file__).parent
 CASES: dict[str, dict[str, Any]] = {
-    "plain": dict(dim=12, source_depth=2, target_depth=2, heads=2, dim_head=8, ff_mult=2),
-    "grouped": dict(dim=12, source_depth=1, target_depth=2, heads=4, dim_head=6, ff_mult=2, target_kv_heads=2),
-    "early_exit": dict(dim=12, source_depth=1, target_depth=3, heads=2, dim_head=8, ff_mult=1, target_early_exit_layer=2),
+    "plain": {"dim": 12, "source_depth": 2, "target_depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2},
+    "grouped": {"dim": 12, "source_depth": 1, "target_depth": 2, "heads": 4, "dim_head": 6, "ff_mult": 2, "target_kv_heads": 2},
+    "early_exit": {"dim": 12, "source_depth": 1, "target_depth": 3, "heads": 2, "dim_head": 8, "ff_mult": 1, "target_early_exit_layer": 2},
 }
 TEXT, SEMANTIC, LENGTH, GUIDED, STRIDE = 9, 5, 200, 40, 8
 
@@ -50,7 +50,7 @@ def forced(targets: Tensor, seen: list[Tensor]) -> Callable[..., Tensor]:
 @torch.no_grad()
 def outputs(model: Any, text: Tensor, tokens: Tensor) -> dict[str, Tensor]:
     """Everything the tests compare, in the model's precision."""
-    kind = dict(source_type="text", target_type="speech")
+    kind = {"source_type": "text", "target_type": "speech"}
     found = {
         "logits": model(text, tokens, cond_drop_prob=0.0, **kind),
         "logits_one": model(text, tokens[:, :1], cond_drop_prob=0.0, **kind),

@@ -61,7 +61,8 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 2), (4, 1)])
 @pytest.mark.parametrize("mode", ["all", "causal", "mask"])
-def test_attention_against_a_softmax_written_out(heads: int, kv_heads: int, mode: str) -> None:
+@pytest.mark.parametrize("training", [True, False])  # with gradients it takes another way
+def test_attention_against_a_softmax_written_out(training: bool, heads: int, kv_heads: int, mode: str) -> None:
     batch, length, width = 2, 5, 3
     q = torch.randn(batch, heads, length, width, dtype=torch.float64)
     k, v = torch.randn(2, batch, kv_heads, length, width, dtype=torch.float64)
@@ -70,7 +71,8 @@ def test_attention_against_a_softmax_written_out(heads: int, kv_heads: int, mode
         visible = visible.tril()
     if mode == "mask":
         visible = (torch.rand(batch, length, length) < 0.5) | torch.eye(length, dtype=torch.bool)
-    got = attend(q, k, v, visible[:, None] if mode == "mask" else None, causal=mode == "causal")
+    with torch.set_grad_enabled(training):
+        got = attend(q, k, v, visible[:, None] if mode == "mask" else None, causal=mode == "causal")
     assert (got - softmax_attention(q, k, v, visible)).abs().max() < 1e-12
 
 
