@@ -10,7 +10,9 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,11 +36,39 @@ def sample_tokens(model: TextToSemantic, texts: list[list[int]], sampling: Sampl
     return [(session.speech(row), str(session.ended[row])) for row in range(len(texts))]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line of the stage."""
+def sample_folder(model: TextToSemantic, items: list[dict[str, Any]], out: Path, laws: list[SamplingConfig], encode: Callable[[str, str], list[int]], *,
+                  batch: int = 24, minutes: float = 0.0, seed: int = 0, progress: bool = True) -> None:
+    """Speak items (id, speaker, phonemes) into a prepared folder, or go on with it; `encode(phonemes, speaker) -> ids`."""
     from tqdm import tqdm
 
-    from spear_spec.text.symbols import SYMBOLS, encode_phonemes
+    out.mkdir(parents=True, exist_ok=True)
+    stored = load_file(out / "tokens.safetensors") if (out / "tokens.safetensors").exists() else {}
+    items = [item for item in items if item["id"] not in stored]
+    # similar lengths together, so that a batch ends together; batches in random order, so that stopping early is fair
+    items.sort(key=lambda item: len(item["phonemes"]))
+    groups = [items[i:i + batch] for i in range(0, len(items), batch)]
+    random.Random(seed).shuffle(groups)
+    began, generator = time.monotonic(), torch.Generator().manual_seed(seed + len(stored))
+    with (out / "utterances.jsonl").open("a", encoding="utf-8") as lines:
+        for number, group in enumerate(tqdm(groups, desc="samples", mininterval=5, disable=not progress)):
+            texts = [[*encode(item["phonemes"], item["speaker"]), model.text_eos_id] for item in group]
+            for item, (tokens, ended) in zip(group, sample_tokens(model, texts, laws[number % len(laws)], generator)):
+                if not tokens:
+                    continue
+                stored[item["id"]] = torch.tensor(tokens, dtype=torch.int16)
+                lines.write(json.dumps({"id": item["id"], "speaker": item["speaker"], "phonemes": item["phonemes"], "frames": None,
+                                        "seconds": len(tokens) / 25, "ended": ended}, ensure_ascii=False) + "\n")
+            late = bool(minutes) and time.monotonic() - began > 60 * minutes
+            if number % 10 == 9 or number == len(groups) - 1 or late:
+                lines.flush()
+                save_file(stored, out / "tokens.safetensors")
+            if late:
+                break
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the stage."""
+    from spear_spec.text.symbols import encode_phonemes
 
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("target", type=Path, help="export folder of the T2S stage")
@@ -56,28 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     laws = [SamplingConfig(temperature=float(t), top_p=float(p)) for t, p in (law.split(",") for law in a.sampling)]
     items = [json.loads(line) for line in a.texts.read_text(encoding="utf-8").splitlines()]
     random.Random(a.seed).shuffle(items)
-    a.out.mkdir(parents=True, exist_ok=True)
-    stored = load_file(a.out / "tokens.safetensors") if (a.out / "tokens.safetensors").exists() else {}
-    items = [item for item in items[: a.limit] if item["id"] not in stored]
-    # similar lengths together, so that a batch ends together; batches in random order, so that stopping early is fair
-    items.sort(key=lambda item: len(item["phonemes"]))
-    groups = [items[i:i + a.batch] for i in range(0, len(items), a.batch)]
-    random.Random(a.seed).shuffle(groups)
-    began, generator = time.monotonic(), torch.Generator().manual_seed(a.seed + len(stored))
-    with (a.out / "utterances.jsonl").open("a", encoding="utf-8") as lines:
-        for number, group in enumerate(tqdm(groups, desc="samples", mininterval=5)):
-            texts = [[*encode_phonemes(item["phonemes"], item["speaker"]), len(SYMBOLS)] for item in group]
-            for item, (tokens, ended) in zip(group, sample_tokens(model, texts, laws[number % len(laws)], generator)):
-                if not tokens:
-                    continue
-                stored[item["id"]] = torch.tensor(tokens, dtype=torch.int16)
-                lines.write(json.dumps({"id": item["id"], "speaker": item["speaker"], "phonemes": item["phonemes"], "frames": None,
-                                        "seconds": len(tokens) / 25, "ended": ended}, ensure_ascii=False) + "\n")
-            if number % 10 == 9 or number == len(groups) - 1 or (a.minutes and time.monotonic() - began > 60 * a.minutes):
-                lines.flush()
-                save_file(stored, a.out / "tokens.safetensors")
-            if a.minutes and time.monotonic() - began > 60 * a.minutes:
-                break
+    sample_folder(model, items[: a.limit], a.out, laws, encode_phonemes, batch=a.batch, minutes=a.minutes, seed=a.seed)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,12 @@ def _wrap(angle: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def read_meta(folder: Path) -> Iterator[dict[str, object]]:
-    """The lines of every `meta.*.jsonl` of a corpus folder."""
+    """The lines of every `meta.*.jsonl` of a corpus folder, or of the `utterances.jsonl` of a prepared one."""
+    if (folder / "utterances.jsonl").exists():
+        for line in (folder / "utterances.jsonl").read_text(encoding="utf-8").splitlines():
+            item = json.loads(line)
+            yield {**item, "voice": item["speaker"]}
+        return
     files = sorted(folder.glob("meta.*.jsonl"))
     if not files:
         raise SpearSpecError(f"no meta.*.jsonl in {folder}: is it a corpus folder?")
@@ -130,7 +135,8 @@ def prepare(
                     continue
                 ids_of_clip = tokens[clip].astype(np.int16)
                 wanted = len(ids_of_clip) * TOKEN
-                samples = load_audio(find_clip(folder, clip), SAMPLE_RATE).samples[:wanted]
+                given = meta.get("audio")  # a prepared folder says where the audio lies
+                samples = load_audio(Path(str(given)) if given else find_clip(folder, clip), SAMPLE_RATE).samples[:wanted]
                 samples = np.pad(samples, (0, wanted - len(samples)))
                 frames = analyse(samples)
                 audio.write((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes())
