@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from spear_spec.acoustic import UnitVocoder, VocoderConfig, VocoderStream
+from spear_spec.acoustic.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.decoding import DecodeStats, Session, Verdict, check, decode, is_lossless
@@ -219,7 +219,7 @@ class TTS:
         """Decode until the row has ended and hand its tokens to the vocoder as they come."""
         if pause:
             yield np.zeros(int(PAUSE_S * self.sample_rate), dtype=np.float32), None
-        stream = VocoderStream(self.vocoder, self.speakers.index(speaker), generator=noise)
+        stream = self.vocoder.open_stream(self.speakers.index(speaker), generator=noise)
         fed, wanted = 0, FIRST_CHUNK
         while session.ended[row] is None:
             with timed(meter, "t2s_s"):
@@ -227,12 +227,12 @@ class TTS:
                     next(verdicts)
             if session.ended[row] is None:
                 with timed(meter, "acoustic_s"):
-                    samples = stream.push(session.tokens[row][fed:])
+                    samples = stream.push(torch.tensor(session.tokens[row][fed:])).numpy()
                 fed, wanted = len(session.tokens[row]), min(2 * wanted, LARGEST_CHUNK)
                 if len(samples):
                     yield samples, None
         with timed(meter, "acoustic_s"):
-            rest = np.concatenate([stream.push(session.speech(row)[fed:]), stream.finish()])
+            rest = torch.cat([stream.push(torch.tensor(session.speech(row)[fed:], dtype=torch.long)), stream.finish()]).numpy()
         ended = str(session.ended[row])
         meter.decoding += session.stats[row]
         meter.ended = max(meter.ended, ended, key=_WORST.index)
@@ -295,7 +295,7 @@ def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> S
         log.warning("voice %r has no draft decoder: decoding autoregressively", bundle.config.name)
         drafter = "none"
     try:
-        return replace(default, **given, **({} if drafter is None else {"drafter": drafter}))
+        return replace(default, **(given if drafter is None else {**given, "drafter": drafter}))
     except TypeError as error:
         raise ConfigError(f"SpecConfig: {error}") from None
 

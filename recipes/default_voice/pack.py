@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ SEMANTIC = {"encoder": "openai/whisper-base", "layer": 4, "rate": 25}
 
 
 def pack(out: Path, *, t2s: Path, vocoder: Path, centroids: Path, draft: Path | None, name: str, speakers: list[str],
-         licence: str, origin: str, sampling: SamplingConfig, gamma: int) -> Bundle:
+         licence: str, origin: str, sampling: SamplingConfig, gamma: int, reference: Path | None = None) -> Bundle:
     """Write the bundle and load it once, strictly.
 
     Raises:
@@ -47,6 +48,8 @@ def pack(out: Path, *, t2s: Path, vocoder: Path, centroids: Path, draft: Path | 
         configs=configs, weights=weights,
     )
     load_parts(bundle)
+    if reference is not None:
+        shutil.copyfile(reference, out / "speaker_reference.json")  # what `eval` measures speaker similarity against
     return bundle
 
 
@@ -56,6 +59,7 @@ def main() -> None:
     ap.add_argument("--vocoder", type=Path, required=True)
     ap.add_argument("--centroids", type=Path, required=True)
     ap.add_argument("--draft", type=Path, help="without it the voice decodes autoregressively")
+    ap.add_argument("--speaker-reference", type=Path, help="speaker_reference.json for eval")
     ap.add_argument("--out", type=Path, required=True)
     ap.add_argument("--name", help="default: the folder's name")
     ap.add_argument("--speakers", default="af_heart,am_michael", help="in the vocoder's order; the first is the default")
@@ -70,7 +74,8 @@ def main() -> None:
     try:
         sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
         bundle = pack(args.out, t2s=args.t2s, vocoder=args.vocoder, centroids=args.centroids, draft=args.draft, name=args.name or args.out.name,
-                      speakers=args.speakers.split(","), licence=args.licence, origin=args.origin, sampling=sampling, gamma=args.gamma)
+                      speakers=args.speakers.split(","), licence=args.licence, origin=args.origin, sampling=sampling, gamma=args.gamma,
+                      reference=args.speaker_reference)
     except SpearSpecError as error:
         raise SystemExit(f"pack: {error}") from None
     shards = [shard for shards in bundle.config.files.values() for shard in shards]

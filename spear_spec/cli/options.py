@@ -16,8 +16,8 @@ LATER = {"serve": "the HTTP server", "tune": "tuning drafter and gamma for this 
 class Parser(argparse.ArgumentParser):
     """One clear line and exit status 2 for bad arguments; no abbreviated options."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (see {self.prog} --help)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.report import check_json_target, note, write_json
-from spear_spec.cli.texts import read_text
+from spear_spec.cli.texts import check_text, read_text
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def _say_one(args: argparse.Namespace) -> int:
     to_stdout = output == "-"
     if not to_stdout:
         check_output(Path(output))
-    text = read_text("-") if args.text == "-" else args.text
-    if not text.strip():
-        raise TextError("the text is empty: nothing to say")
+    text = check_text(read_text("-") if args.text == "-" else args.text)
     tts = load_tts(args, [text])
     audio = tts.synthesize(text, **speech_options(args))
     if to_stdout:

@@ -35,3 +35,18 @@ def read_lines(source: str) -> list[str]:
     if not lines:
         raise TextError(f"{source} holds no text")
     return lines
+
+
+def check_text(text: str) -> str:
+    """An argument of the command line that is text.
+
+    Raises:
+        TextError: it is blank, or holds bytes that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise TextError("the text is not UTF-8") from None
+    if not text.strip():
+        raise TextError("the text is empty: nothing to say")
+    return text

@@ -1,0 +1,217 @@
+"""The command line as a program outside sees it: files, streams, JSON to the letter, exit statuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spear_spec.cli import main
+from tests.stubs.voice import make_voice
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+CFG = ["drafter", "verifier", "lossless", "gamma", "num_drafts", "tree", "options", "batch", "seed", "device", "threads", "dtype", "sampling"]
+FLAGS = ["--voice", "--speaker", "--drafter", "--verifier", "--gamma", "--num-drafts", "--tree", "--set", "--temperature",
+         "--top-k", "--top-p", "--guidance", "--speed", "--seed", "--device", "--dtype", "--threads", "--batch",
+         "--max-tokens", "--json"]
+SAMPLING = ["temperature", "top_k", "top_p", "guidance"]
+ITEM = ["text", "file", "tokens", "target_calls", "tokens_per_call", "drafted", "accepted", "acceptance_by_position", "ended",
+        "audio_s", "t2s_s", "acoustic_s", "rtf", "ttfa_s"]
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_voice(tmp_path_factory.mktemp("voices") / "tiny").path)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def last_json(text: str) -> dict:
+    return json.loads(text.rstrip("\n").splitlines()[-1])
+
+
+def run(*args: str, stdin: bytes | None = None, **kwargs: object) -> subprocess.CompletedProcess:
+    """The installed program in a process of its own: a cold start."""
+    root = Path(__file__).parent.parent
+    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", "spear_spec", *args], input=stdin, capture_output=True, env=env, timeout=120, **kwargs)
+
+
+def test_say(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["say", TEXT, "-o", "fox.wav", "--voice", voice, "--device", "cpu", "--seed", "4", "--temperature", "0.9", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = last_json(captured.out)
+    assert list(result) == ["schema", "voice", *CFG, "load_s", "items"]
+    assert result["schema"] == "say/1"
+    assert result["voice"] == "tiny"
+    assert list(result["sampling"]) == SAMPLING
+    assert result["sampling"]["temperature"] == 0.9
+    assert (result["seed"], result["batch"], result["drafter"], result["verifier"], result["gamma"]) == (4, 1, "small", "rejection", 3)
+    [item] = result["items"]
+    assert list(item) == ITEM
+    assert item["file"] == "fox.wav"
+    samples, rate = soundfile.read("fox.wav")
+    assert rate == 24000
+    assert len(samples) / rate == pytest.approx(item["audio_s"], abs=1e-3)
+    assert "fox.wav" in captured.err
+    assert len(captured.out.splitlines()) == 1
+
+
+def test_same_seed_same_file(voice: str) -> None:
+    for name, seed in (("a.wav", "7"), ("b.wav", "7"), ("c.wav", "8")):
+        assert main(["say", TEXT, "-o", name, "--voice", voice, "--device", "cpu", "--seed", seed]) == 0
+    a, b, c = (Path(name).read_bytes() for name in ("a.wav", "b.wav", "c.wav"))
+    assert a == b
+    assert a != c
+
+
+def test_cold_start_wav_to_stdout_json_to_stderr(voice: str) -> None:
+    """Text from standard input, audio to standard output; and the same samples as in a warm process."""
+    done = run("say", "-", "-o", "-", "--voice", voice, "--device", "cpu", "--threads", "1", "--json", stdin=TEXT.encode())
+    assert done.returncode == 0, done.stderr
+    cold, rate = soundfile.read(io.BytesIO(done.stdout), dtype="int16")
+    result = next(json.loads(line) for line in done.stderr.decode().splitlines() if line.startswith("{"))
+    assert result["items"][0]["file"] == "-"
+    assert result["items"][0]["text"] == TEXT
+    assert rate == 24000
+    assert main(["say", TEXT, "-o", "warm.wav", "--voice", voice, "--device", "cpu", "--threads", "1"]) == 0
+    np.testing.assert_array_equal(cold, soundfile.read("warm.wav", dtype="int16")[0])
+
+
+def test_json_to_a_file(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["say", "Yes.", "--voice", voice, "--device", "cpu", "--json=result.json", "--drafter", "none"]) == 0
+    result = json.loads(Path("result.json").read_text())
+    assert (result["drafter"], result["verifier"], result["gamma"], result["lossless"]) == ("none", None, 0, True)
+    assert result["items"][0]["tokens_per_call"] == 1
+    assert Path("out.wav").is_file()
+    assert capsys.readouterr().out == ""
+
+
+def test_json_does_not_swallow_the_text(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["say", "--voice", voice, "--device", "cpu", "--json", "Yes."]) == 0
+    assert last_json(capsys.readouterr().out)["items"][0]["text"] == "Yes."
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_file_keeps_what_is_done(voice: str, cold: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Line 2 is blank, line 4 cannot be spoken: the others are there, numbered by line, and the status is 2."""
+    Path("lines.txt").write_text("One.\n\nTwo words.\n\u200b\nThree.\n")
+    args = ["say", "--file", "lines.txt", "--out-dir", "d/e", "--voice", voice, "--device", "cpu", "--json=r.json"]
+    if cold:
+        done = run(*args)
+        status, err = done.returncode, done.stderr.decode()
+    else:
+        status, err = main(args), capsys.readouterr().err
+    assert status == 2
+    assert "line 4:" in err
+    assert sorted(path.name for path in Path("d/e").iterdir()) == ["000.wav", "002.wav", "004.wav"]
+    items = json.loads(Path("r.json").read_text())["items"]
+    assert [(item["text"], item["file"]) for item in items] == [("One.", "d/e/000.wav"), ("Two words.", "d/e/002.wav"), ("Three.", "d/e/004.wav")]
+
+
+def test_flac_and_an_old_file_is_replaced_whole(voice: str) -> None:
+    Path("a.flac").write_bytes(b"old")
+    assert main(["say", "Yes.", "-o", "a.flac", "--voice", voice, "--device", "cpu"]) == 0
+    assert soundfile.info("a.flac").format == "FLAC"
+    assert [path.name for path in Path().iterdir()] == ["a.flac"]
+
+
+def test_bench(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.txt").write_text("One.\nTwo words.\nThree of them.\n")
+    args = ["bench", "--voice", voice, "--device", "cpu", "--text", "t.txt", "--runs", "3", "--batch", "1,2", "--drafters", "all", "--json",
+            "--max-tokens", "40", "--plot", "p.png"]
+    assert main(args) == 0
+    result = last_json(capsys.readouterr().out)
+    assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows"]
+    assert result["schema"] == "bench/1"
+    for row in result["rows"]:
+        assert list(row) == [*CFG, "runs", "tokens", "target_calls", "tokens_per_call", "acceptance_by_position", "tokens_per_s", "speedup",
+                             "target_step_ms", "draft_step_ms", "predicted_speedup", "rtf", "ttfa_s"]
+        assert list(row["tokens_per_s"]) == list(row["speedup"]) == ["median", "lo", "hi"]
+        assert list(row["target_step_ms"]) == ["1", "gamma+1"]
+        assert row["tokens_per_s"]["lo"] <= row["tokens_per_s"]["median"] <= row["tokens_per_s"]["hi"]
+        assert row["runs"] == 3
+    assert [(row["drafter"], row["batch"]) for row in result["rows"]] == [("none", 1), ("small", 1), ("none", 2), ("small", 2)]
+    plain, fast = result["rows"][:2]
+    assert plain["tokens_per_call"] == 1
+    assert plain["speedup"] == {"median": 1.0, "lo": 1.0, "hi": 1.0}
+    assert plain["predicted_speedup"] == 1.0
+    step = fast["target_step_ms"]
+    predicted = fast["tokens_per_call"] * step["1"] / (step["gamma+1"] + fast["gamma"] * fast["draft_step_ms"])
+    assert fast["predicted_speedup"] == pytest.approx(predicted, rel=0.01)
+    assert step["1"] == plain["target_step_ms"]["1"]
+    assert Path("p.png").stat().st_size > 1000
+
+
+def test_voices(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEAR_SPEC_VOICES", str(Path(voice).parent))
+    assert main(["voices"]) == 0
+    assert "tiny: af_heart, am_michael" in capsys.readouterr().out
+    assert main(["voices", "--json"]) == 0
+    result = last_json(capsys.readouterr().out)
+    assert result["schema"] == "voices/1"
+    [tiny] = [entry for entry in result["voices"] if entry["name"] == "tiny"]
+    assert tiny["path"] == voice
+    assert tiny["speakers"] == ["af_heart", "am_michael"]
+    assert main(["say", "Yes.", "--voice", "tiny", "--device", "cpu"]) == 0
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("spear-spec 0.")
+    with pytest.raises(SystemExit) as leave:
+        main(["say", "--help"])
+    assert leave.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in FLAGS:
+        assert flag in shown, flag
+
+
+def test_import_is_light() -> None:
+    """Options are refused, and voices found, before torch or spaCy is imported."""
+    code = ("import sys, spear_spec, spear_spec.cli, spear_spec.voice\n"
+            "assert spear_spec.cli.main(['say', 'x', '--gamma', '0']) == 2\n"
+            "assert spear_spec.cli.main(['say', 'x', '--voice', 'no-such-voice']) == 2\n"
+            "print([m for m in ('torch', 'spacy', 'transformers', 'numpy.random') if m in sys.modules])")
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_interrupt_leaves_nothing_behind(voice: str, tmp_path: Path) -> None:
+    Path("long.txt").write_text("A plain sentence stands here. " * 3000)
+    root = Path(__file__).parent.parent
+    with open("long.txt", "rb") as text:
+        process = subprocess.Popen([sys.executable, "-m", "spear_spec", "say", "-", "-o", "long.wav", "--voice", voice, "--device", "cpu"],
+                                   stdin=text, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)})
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode().strip().splitlines()[-1] == "spear-spec: interrupted"
+    assert [path.name for path in tmp_path.iterdir()] == ["long.txt"]
+
+
+def test_reader_gone(voice: str) -> None:
+    """`spear-spec say ... -o - | head -c 0` ends quietly."""
+    source, sink = os.pipe()
+    os.close(source)
+    root = Path(__file__).parent.parent
+    with os.fdopen(sink, "wb") as out:
+        done = subprocess.run([sys.executable, "-m", "spear_spec", "say", "Yes.", "-o", "-", "--voice", voice, "--device", "cpu"],
+                              stdout=out, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}, timeout=120)
+    assert done.returncode == 141, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr

@@ -1,0 +1,201 @@
+"""From text to samples with the stub voice: the real code of every stage, weights that nobody trained."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spear_spec import TTS
+from spear_spec.decoding import DecodeStats
+from spear_spec.errors import ConfigError, DeviceError, NumericsError, SpearSpecError, TextError
+from spear_spec.pipeline import PAUSE_S, Meter
+from tests.stubs.voice import make_voice
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+TWO = "It rained all day. Nobody minded."
+ITEM = ["text", "file", "tokens", "target_calls", "tokens_per_call", "drafted", "accepted", "acceptance_by_position", "ended",
+        "audio_s", "t2s_s", "acoustic_s", "rtf", "ttfa_s"]
+
+
+@pytest.fixture(scope="module")
+def tts(tmp_path_factory: pytest.TempPathFactory) -> TTS:
+    return TTS.load(make_voice(tmp_path_factory.mktemp("voices") / "tiny").path, device="cpu")
+
+
+def test_synthesize(tts: TTS) -> None:
+    audio = tts.synthesize(TEXT)
+    assert audio.sample_rate == 24000
+    assert audio.samples.dtype == np.float32
+    assert np.isfinite(audio.samples).all()
+    stats = audio.stats
+    assert list(stats) == ITEM
+    assert stats["text"] == TEXT
+    assert stats["audio_s"] == pytest.approx(audio.seconds, abs=1e-3)
+    spoken = stats["tokens"] - (stats["ended"] == "eos")
+    assert len(audio.samples) == spoken * tts.vocoder.cfg.token_samples
+    assert stats["tokens_per_call"] == pytest.approx(stats["tokens"] / stats["target_calls"], abs=1e-4)
+    assert stats["ttfa_s"] > 0
+    assert stats["ttfa_s"] < stats["rtf"] * stats["audio_s"] * 1.01
+    assert len(stats["acceptance_by_position"]) <= tts.spec.gamma
+    assert sum(stats["acceptance_by_position"]) * stats["target_calls"] == pytest.approx(stats["accepted"], abs=0.01)
+
+
+@pytest.mark.parametrize("drafter", ["small", "none"])
+def test_stream_is_synthesize_in_pieces(tts: TTS, drafter: str) -> None:
+    arm = tts.using(drafter=drafter)
+    chunks = list(arm.stream(TWO, seed=3))
+    whole = arm.synthesize(TWO, seed=3).samples
+    np.testing.assert_array_equal(np.concatenate([chunk.samples for chunk in chunks]), whole)
+    assert [chunk.sentence for chunk in chunks if chunk.ended] == [0, 1]
+    assert {chunk.text for chunk in chunks} == {"It rained all day.", "Nobody minded."}
+    assert len(chunks) > 4
+
+
+def test_streamed_tokens_are_rendered_right(tts: TTS) -> None:
+    """The oracle: decode alone, then the vocoder's whole-utterance form with the same noise."""
+    generator = torch.Generator().manual_seed(5)
+    session, verdicts = tts.decode([tts.tokenizer.encode(TEXT, "am_michael")], tts.sampling, generator)
+    for _ in verdicts:
+        pass
+    whole = tts.vocoder.render(torch.tensor(session.speech(0)), 1, generator=torch.Generator().manual_seed(5))
+    streamed = tts.synthesize(TEXT, speaker="am_michael", seed=5).samples
+    assert len(streamed) == len(whole)
+    np.testing.assert_allclose(streamed, whole.numpy(), atol=1e-4 * float(whole.abs().max()))
+
+
+def test_seed(tts: TTS) -> None:
+    one, again, other = (tts.synthesize(TWO, seed=seed).samples for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert len(one) != len(other) or not np.array_equal(one, other)
+
+
+def test_speakers_differ(tts: TTS) -> None:
+    assert tts.speakers == ("af_heart", "am_michael")
+    default, heart, michael = (tts.synthesize(TEXT, speaker=who).samples for who in (None, "af_heart", "am_michael"))
+    np.testing.assert_array_equal(default, heart)
+    assert len(heart) != len(michael) or not np.array_equal(heart, michael)
+
+
+def test_greedy_with_and_without_speculation(tts: TTS) -> None:
+    on = tts.synthesize(TEXT, temperature=0, max_tokens=60)
+    off = tts.using(drafter="none").synthesize(TEXT, temperature=0, max_tokens=60)
+    np.testing.assert_allclose(on.samples, off.samples, atol=1e-4)
+    assert off.stats["tokens_per_call"] == 1
+    assert off.stats["drafted"] == 0
+    assert on.stats["drafted"] > 0
+
+
+def test_batch_speaks_the_same_sentences(tts: TTS) -> None:
+    audio = tts.synthesize(TWO, batch=8)
+    assert list(dict.fromkeys(chunk.text for chunk in tts.stream(TWO, batch=8))) == ["It rained all day.", "Nobody minded."]
+    pause = int(PAUSE_S * 24000)
+    ends = 2 if audio.stats["ended"] == "eos" else 0
+    assert len(audio.samples) == pause + (audio.stats["tokens"] - ends) * 960
+
+
+def test_pause_is_silent(tts: TTS) -> None:
+    second = next(chunk for chunk in tts.stream(TWO) if chunk.sentence == 1)
+    assert len(second.samples) == int(PAUSE_S * 24000)
+    assert not second.samples.any()
+
+
+def test_long_text_streams_lazily(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million characters: the first chunk comes after one sentence has been turned into phonemes."""
+    encoded = []
+    encode = tts.tokenizer.encode
+    monkeypatch.setattr(tts.tokenizer, "encode", lambda text, speaker: encoded.append(text) or encode(text, speaker))
+    chunks = tts.stream("A plain sentence stands here. " * 33_000, max_tokens=8)
+    assert len(next(chunks).samples)
+    assert len(encoded) == 1
+
+
+def test_cap_is_reported(tts: TTS, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "spear_spec"):
+        stats = tts.synthesize(TEXT, max_tokens=7).stats
+    assert stats["ended"] == "cap"
+    assert stats["tokens"] == 7
+    assert "cut off after 7 tokens (cap)" in caplog.text
+
+
+def test_describe(tts: TTS) -> None:
+    described = tts.describe(batch=2, seed=9, temperature=0.7)
+    assert list(described) == ["drafter", "verifier", "lossless", "gamma", "num_drafts", "tree", "options", "batch", "seed", "device",
+                               "threads", "dtype", "sampling"]
+    assert described["sampling"] == {"temperature": 0.7, "top_k": 0, "top_p": 0.95, "guidance": 1.0}
+    assert (described["drafter"], described["gamma"], described["lossless"], described["dtype"]) == ("small", 3, True, "float32")
+    plain = tts.using(drafter="none").describe()
+    assert (plain["verifier"], plain["gamma"], plain["lossless"]) == (None, 0, True)
+
+
+def test_no_draft_falls_back_with_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_voice(tmp_path / "plain", draft=False).path
+    with caplog.at_level(logging.WARNING, "spear_spec"):
+        tts = TTS.load(path, device="cpu")
+    assert tts.spec.drafter == "none"
+    assert "no draft decoder" in caplog.text
+    with pytest.raises(ConfigError, match="no draft decoder"):
+        TTS.load(path, device="cpu", drafter="small")
+
+
+def test_nan_is_noticed_while_speaking(tts: TTS) -> None:
+    import copy
+
+    broken = replace(tts, t2s=copy.deepcopy(tts.t2s))
+    with torch.no_grad():
+        broken.t2s.start[0] = float("nan")
+    with pytest.raises(NumericsError):
+        broken.synthesize(TEXT)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_dtypes(tts: TTS, dtype: str) -> None:
+    other = TTS.load(tts.bundle.path, device="cpu", dtype=dtype)
+    assert len(other.synthesize("Yes.", max_tokens=20).samples)
+    assert other.describe()["dtype"] == dtype
+
+
+@pytest.mark.parametrize("options", [
+    {"speaker": "nobody"}, {"temperature": -1}, {"top_p": 2}, {"top_p": 0}, {"top_k": -1}, {"guidance": 0}, {"batch": 0},
+    {"max_tokens": 0}, {"temperature": float("nan")},
+])
+def test_impossible_options(tts: TTS, options: dict) -> None:
+    with pytest.raises(ConfigError):
+        tts.synthesize(TEXT, **options)
+
+
+@pytest.mark.parametrize("options", [
+    {"drafter": "unknown"}, {"verifier": "unknown"}, {"gamma": 0}, {"gamma": 65}, {"num_drafts": 0}, {"threads": 0}, {"dtype": "int8"},
+    {"drafter": "medusa"}, {"verifier": "typical"}, {"options": {"a": 1}}, {"colour": "red"},
+])
+def test_impossible_settings(tts: TTS, options: dict) -> None:
+    with pytest.raises(SpearSpecError):
+        TTS.load(tts.bundle.path, **{"device": "cpu", **options})
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu please", "mps"])
+def test_missing_device(tts: TTS, device: str) -> None:
+    with pytest.raises(DeviceError):
+        TTS.load(tts.bundle.path, device=device)
+
+
+@pytest.mark.parametrize("text", ["", " \n\t "])
+def test_nothing_to_say(tts: TTS, text: str) -> None:
+    with pytest.raises(TextError, match="nothing to say"):
+        tts.synthesize(text)
+
+
+def test_meter_counts_only_compute() -> None:
+    meter = Meter(24000, DecodeStats(2, 6, 6, 4, [2, 1, 1]), samples=24000, front_s=0.1, t2s_s=0.2, acoustic_s=0.2)
+    item = meter.item("x")
+    assert item["rtf"] == 0.5
+    assert item["acceptance_by_position"] == [1.0, 0.5, 0.5]
+    quiet = Meter(24000)
+    quiet.hear(np.full(10, 1e-4, dtype=np.float32))
+    assert quiet.ttfa_s is None
+    quiet.hear(np.full(10, 0.1, dtype=np.float32))
+    assert quiet.ttfa_s == 0
