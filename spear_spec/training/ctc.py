@@ -126,7 +126,7 @@ class PhonemeCTC(nn.Module):
         try:
             with safe_open(Path(path), "pt") as file:
                 model = cls(**json.loads((file.metadata() or {})["ctc"]))
-                model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})
+                model.load_state_dict({key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (a file handle, not a dict))
         except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
             raise BundleError(f"cannot read a CTC from {path}: {error}") from None
         return model.eval()

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A voice from a corpus, in numbered stages. Run it again after a stop: finished stages are skipped, trainers go on from
+# their checkpoints.
+#
+#   recipes/default_voice/run.sh --corpus DIR [--corpus DIR ...] --out DIR [options] [SECTION.KEY=VALUE ...]
+#
+#   0 prepare    phonemes with the package's own front end; clips whose own phonemes differ are left out and listed
+#   1 tokenize   semantic tokens from the audio; compared with given ones
+#   2 align      a token-to-phoneme CTC; durations for clips that bring none
+#   3 t2s        the text-to-semantic transformer (text gap in OUT/t2s/train.log)
+#   4 vocoder    the unit vocoder
+#   5 sampling   temperature and top-p, by word error and MOS on the held-out texts
+#   6 draft      the small draft decoder, on the target's own samples
+#   7 pack       OUT/voice/NAME
+#   8 evaluate   OUT/evaluation.json
+#
+# Options: --dev DIR        held-out corpus (default: every 50th clip)
+#          --config FILE    settings (default: config.toml beside this script)
+#          --encoder NAME   speech encoder, hub name or folder
+#          --centroids FILE k-means centroids (default: fitted)
+#          --given DIR=FILE tokens that exist for a corpus: compared with those made from its audio
+#          --check N        make only N clips' tokens again, take the given ones for the rest
+#          --from N, --to N first and last stage; --threads N; --device NAME
+# Corpora: folders with meta.*.jsonl (recipes/default_voice/README.md), LJSpeech-shaped, LibriTTS-shaped, or a lhotse cut manifest.
+# PYTHON names the interpreter (default: python3).
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python3}
+config=$here/config.toml
+stages=(prepare tokenize align t2s vocoder sampling draft pack evaluate)
+from=0 to=8
+corpora=() dev=() given=() settings=()
+usage() { sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
+# a list of strings as JSON
+list() { "$python" -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"; }
+pairs() { "$python" -c 'import json, sys; print(json.dumps([p.split("=", 1) for p in sys.argv[1:]]))' "$@"; }
+
+while (($#)); do
+  case $1 in
+    -h | --help) usage ;;
+    --corpus) corpora+=("$2"); shift 2 ;;
+    --dev) dev+=("$2"); shift 2 ;;
+    --given) given+=("$2"); shift 2 ;;
+    --out) settings+=("out=$2"); shift 2 ;;
+    --config) config=$2; shift 2 ;;
+    --encoder) settings+=("tokenize.encoder=$2"); shift 2 ;;
+    --centroids) settings+=("tokenize.centroids=$2"); shift 2 ;;
+    --check) settings+=("tokenize.check=$2"); shift 2 ;;
+    --threads | --device | --seed) settings+=("${1#--}=$2"); shift 2 ;;
+    --from) from=$2; shift 2 ;;
+    --to) to=$2; shift 2 ;;
+    *.*=* | progress=*) settings+=("$1"); shift ;;
+    *) echo "run.sh: unknown argument $1" >&2; usage 2 >&2 ;;
+  esac
+done
+((${#corpora[@]})) && settings+=("prepare.corpora=$(list "${corpora[@]}")")
+((${#dev[@]})) && settings+=("prepare.dev=$(list "${dev[@]}")")
+((${#given[@]})) && settings+=("tokenize.given=$(pairs "${given[@]}")")
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "$python" -m spear_spec.training.run "$config" --stages "${stages[@]:from:to-from+1}" --set "${settings[@]}"

@@ -1,0 +1,368 @@
+"""The stages of a voice recipe, from corpora to a bundle. Each reads what the ones before left in the recipe's folder.
+
+    OUT/prepared, OUT/dev     utterances, tokens, speakers (see data.py)
+       centroids.safetensors, ctc.safetensors
+       t2s/, vocoder/, draft/ checkpoint.pt, train.log, export/
+       sampling.json, voice/NAME, evaluation.json
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from spear_spec.acoustic import VocoderConfig
+from spear_spec.audio import load_audio, write_atomically
+from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
+from spear_spec.errors import AudioError, ConfigError, SpearSpecError
+from spear_spec.semantic import SemanticTokenizer, SpeechEncoder, agreement
+from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
+from spear_spec.text import PhonemeTokenizer
+from spear_spec.training import data as corpora
+from spear_spec.training import vocoder_data
+from spear_spec.training.align import add_frames
+from spear_spec.training.ctc import PhonemeCTC, Spoken, train_ctc
+from spear_spec.training.draft import DraftTraining, load_target, observe, train_draft
+from spear_spec.training.pack import pack_voice
+from spear_spec.training.plan import Plan
+from spear_spec.training.sample import sample_folder
+from spear_spec.training.t2s import T2STraining, Utterance, read_utterances, train_t2s
+from spear_spec.training.vocoder import VocoderTraining, train_vocoder
+
+HELD_OUT = 120  # utterances that trainers report on
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a recipe keeps what."""
+
+    out: Path
+
+    @property
+    def prepared(self) -> Path:
+        return self.out / "prepared"
+
+    @property
+    def dev(self) -> Path:
+        return self.out / "dev"
+
+    @property
+    def centroids(self) -> Path:
+        return self.out / "centroids.safetensors"
+
+    @property
+    def ctc(self) -> Path:
+        return self.out / "ctc.safetensors"
+
+    def front_end(self) -> PhonemeTokenizer:
+        """The text front end with this recipe's speakers."""
+        return PhonemeTokenizer(speakers=corpora.read_speakers(self.prepared))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write an object so that it is either whole or not there."""
+    write_atomically(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def prepare(plan: Plan) -> None:
+    """Read the corpora, phonemize with the package's own front end, leave out what does not fit, hold some out."""
+    cfg, at = plan.prepare, Folder(plan.out)
+    front = PhonemeTokenizer()
+
+    def read(folders: Sequence[str], keep: Sequence[str]) -> tuple[list[corpora.Clip], list[tuple[str, str]]]:
+        clips = list(chain.from_iterable(corpora.read_corpus(folder, cfg.form, scratch=plan.out / "cuts") for folder in folders))
+        speakers = set(keep or corpora.speakers_of(clips)[: cfg.most_speakers])
+        dropped = [(clip.id, f"speaker {clip.speaker}") for clip in clips if clip.speaker not in speakers]
+        clips = [clip for clip in clips if clip.speaker in speakers][: cfg.limit]
+        clips, silent = corpora.add_phonemes(clips, front.phonemes, progress=plan.progress)
+        clips, odd = corpora.measure(clips, cfg.shortest, cfg.longest, progress=plan.progress)
+        return clips, dropped + silent + odd
+
+    clips, dropped = read(cfg.corpora, cfg.speakers)
+    if not clips:
+        raise ConfigError(f"no clip of {', '.join(cfg.corpora)} can be used; the first reason is: {dropped[0][1] if dropped else 'none'}")
+    speakers = list(cfg.speakers) or corpora.speakers_of(clips)
+    if cfg.dev:
+        held, missing = read(cfg.dev, speakers)
+    else:
+        held, missing = clips[:: cfg.held_out_every], []
+        clips = [clip for i, clip in enumerate(clips) if i % cfg.held_out_every]
+    corpora.write_utterances(at.prepared, clips, speakers, dropped)
+    corpora.write_utterances(at.dev, held, speakers, missing)
+    hours = sum(clip.seconds for clip in clips) / 3600
+    print(f"{len(clips)} clips, {hours:.2f} h, {len(speakers)} speakers; {len(dropped)} left out ({at.prepared / 'dropped.tsv'}); held out {len(held)}")
+
+
+def tokenize(plan: Plan) -> None:
+    """Make semantic tokens from the audio; where tokens are given, compare."""
+    cfg, at = plan.tokenize, Folder(plan.out)
+    clips, held = corpora.read_utterances(at.prepared), corpora.read_utterances(at.dev)
+    encoder = SpeechEncoder(cfg.encoder, cfg.layer, plan.device)
+    source = Path(cfg.centroids) if cfg.centroids else at.centroids
+    if source.exists():
+        tokenizer = SemanticTokenizer(encoder, cfg.layer, read_centroids(source)[0])
+    elif cfg.centroids:
+        raise ConfigError(f"tokenize.centroids: no file {source}")
+    else:
+        features = _features(encoder, clips, cfg.fit_hours, plan)
+        tokenizer = SemanticTokenizer.fit(encoder, features, cfg.clusters, seed=plan.seed)
+    tokenizer.save(at.centroids)
+    given = corpora.given_tokens(cfg.given)
+    if given and cfg.check:
+        known = [clip for clip in (*clips, *held) if clip.id in given]
+        some = random.Random(plan.seed).sample(known, min(cfg.check, len(known)))
+        made = corpora.tokenize(some, tokenizer.encode, at.out / "check.safetensors", progress=plan.progress)
+        for folder, part in ((at.prepared, clips), (at.dev, held)):
+            path = folder / "tokens.safetensors"
+            if not path.exists():
+                corpora.save_tokens(path, {clip.id: given[clip.id] for clip in part if clip.id in given})
+    else:
+        made = {}
+    for folder, part in ((at.prepared, clips), (at.dev, held)):
+        tokens = corpora.tokenize(part, tokenizer.encode, folder / "tokens.safetensors", progress=plan.progress)
+        if not cfg.check:
+            made |= tokens
+    if given:
+        report_agreement(made, given, at.out / "agreement.json")
+
+
+def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Path) -> float:
+    """Share of tokens made from audio that equal the given ones, printed and written."""
+    pairs = [agreement(made[key], given[key]) for key in made if key in given]
+    equal, total = sum(a for a, _ in pairs), sum(b for _, b in pairs)
+    share = equal / max(1, total)
+    write_json(path, {"clips": len(pairs), "tokens": total, "equal": equal, "share": share})
+    print(f"tokens made from audio agree with the given ones: {equal} of {total} ({100 * share:.3f} %), {len(pairs)} clips")
+    return share
+
+
+def _features(encoder: SpeechEncoder, clips: Sequence[corpora.Clip], hours: float, plan: Plan) -> Tensor:
+    """25 Hz features of randomly chosen clips, about `hours` of speech."""
+    chosen = random.Random(plan.seed).sample(list(clips), len(clips))
+    rows, seconds = [], 0.0
+    probe = SemanticTokenizer(encoder, encoder.layer, torch.zeros(1, encoder.dim))
+    bar = tqdm(total=round(min(hours * 3600, sum(c.seconds for c in clips))), desc="features", unit="s", disable=not plan.progress)
+    for clip in chosen:
+        if seconds >= hours * 3600:
+            break
+        try:
+            audio = load_audio(clip.audio)
+            rows.append(probe.features(audio.samples, audio.sample_rate).cpu())
+        except AudioError as error:
+            tqdm.write(f"{clip.id}: {error}")
+            continue
+        seconds += audio.seconds
+        bar.update(round(seconds) - bar.n)
+    bar.close()
+    return torch.cat(rows) if rows else torch.empty(0, encoder.dim)
+
+
+def spoken(folder: Path) -> list[Spoken]:
+    """What the CTC reads of a prepared folder."""
+    tokens = corpora.load_tokens(folder / "tokens.safetensors")
+    return [Spoken(tokens[c.id], c.phonemes or "", c.frames) for c in corpora.read_utterances(folder) if c.id in tokens]
+
+
+def align(plan: Plan) -> None:
+    """Train the token-to-phoneme CTC; give durations to clips that have none."""
+    cfg, at = plan.align, Folder(plan.out)
+    clusters, _ = read_centroids(at.centroids)
+    if at.ctc.exists():
+        model = PhonemeCTC.load(at.ctc)
+    else:
+        model = train_ctc(spoken(at.prepared), len(clusters), minutes=cfg.minutes, steps=cfg.steps, dim=cfg.dim, blocks=cfg.blocks,
+                          centroids=clusters, seed=plan.seed, progress=plan.progress)
+        model.save(at.ctc)
+    print(f"phoneme error of the CTC on held-out true tokens: {100 * model.error_rate(spoken(at.dev)):.1f} %")
+    for folder in (at.prepared, at.dev):
+        clips = corpora.read_utterances(folder)
+        missing = sum(clip.frames is None for clip in clips)
+        if missing:
+            tokens = corpora.load_tokens(folder / "tokens.safetensors")
+            clips = add_frames(clips, tokens, model if cfg.method == "ctc" else None, progress=plan.progress)
+            dropped = [tuple(line.split("\t", 1)) for line in (folder / "dropped.tsv").read_text(encoding="utf-8").splitlines()]
+            corpora.write_utterances(folder, clips, corpora.read_speakers(folder), dropped)  # type: ignore[arg-type]
+            print(f"{folder}: durations by {cfg.method} for {missing} clips")
+
+
+def encoder_of(front: PhonemeTokenizer) -> Callable[[str, str], list[int]]:
+    """`encode(phonemes, speaker) -> ids` without the text end, as the trainers want it."""
+    return lambda phonemes, speaker: front.encode_phonemes(phonemes, speaker)[:-1]
+
+
+def learned(at: Folder) -> tuple[list[Utterance], list[Utterance]]:
+    """Training and held-out utterances, as the T2S trainer reads them."""
+    front = at.front_end()
+    encode, end = encoder_of(front), front.text_eos_id
+    held = read_utterances(at.dev, encode, end, set())
+    return read_utterances(at.prepared, encode, end, set()), held[:: max(1, len(held) // HELD_OUT)]
+
+
+def t2s(plan: Plan) -> None:
+    """Train the text-to-semantic transformer."""
+    cfg, at = plan.t2s, Folder(plan.out)
+    front = at.front_end()
+    data, held = learned(at)
+    clusters = len(read_centroids(at.centroids)[0])
+    shape = T2SConfig(front.vocab_size, clusters, cfg.dim, cfg.encoder_layers, cfg.decoder_layers, cfg.heads, cfg.dim_head)
+    space = front.encode_phonemes(" ", corpora.read_speakers(at.prepared)[0])[1]
+    train_t2s(data, held, shape, _settings(T2STraining, cfg.training, "t2s"), plan.out / "t2s", space=space, device=plan.device, every=cfg.every,
+              progress_bar=plan.progress)
+
+
+def _settings(kind: type[Any], values: dict[str, Any], section: str) -> Any:
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise ConfigError(f"{section}.training: {error}") from None
+
+
+def vocoder(plan: Plan) -> None:
+    """Decode and analyse the audio once, then train the vocoder."""
+    cfg, at = plan.vocoder, Folder(plan.out)
+    speakers = corpora.read_speakers(at.prepared)
+    clips = plan.out / "vocoder" / "clips"
+    if not (clips / "frames.0.npz").exists():
+        vocoder_data.prepare([(at.prepared, at.prepared / "tokens.safetensors")], clips, speakers)
+    shape = {"num_semantic_token_ids": len(read_centroids(at.centroids)[0]), "num_speakers": len(speakers), **cfg.shape}
+    train_vocoder(clips, plan.out / "vocoder", VocoderTraining.from_dict(cfg.training), VocoderConfig.from_dict(shape))
+
+
+def _pack(plan: Plan, out: Path, sampling: SamplingConfig, draft: Path | None) -> Path:
+    at = Folder(plan.out)
+    pack_voice(out, t2s=plan.out / "t2s" / "export", vocoder=plan.out / "vocoder" / "export_latest", centroids=at.centroids, draft=draft,
+               name=plan.pack.name, speakers=corpora.read_speakers(at.prepared), licence=plan.pack.licence, origin=plan.pack.origin,
+               text=at.front_end().to_dict(), semantic={"encoder": plan.tokenize.encoder, "layer": plan.tokenize.layer, "rate": TOKEN_RATE},
+               sampling=sampling, gamma=plan.pack.gamma, reference=Path(plan.pack.reference) if plan.pack.reference else None)
+    return out
+
+
+def _dev_texts(plan: Plan, limit: int) -> list[str]:
+    texts = list(dict.fromkeys(clip.text for clip in corpora.read_utterances(Folder(plan.out).dev)))
+    return texts[:: max(1, len(texts) // limit)][:limit]
+
+
+def sampling(plan: Plan) -> None:
+    """Choose temperature and top-p by what listeners make of the held-out texts, before the draft is trained.
+
+    The lowest word error wins; candidates whose interval reaches below the winner's value count as equal, and among
+    those the highest predicted MOS wins. Without these judges: the phoneme error of the sampled tokens by the CTC.
+    """
+    from spear_spec.evaluation.evaluate import evaluate as judge
+    from spear_spec.pipeline import TTS
+
+    cfg = plan.sampling
+    texts = _dev_texts(plan, cfg.sentences)
+    rows = []
+    for number, (temperature, top_p) in enumerate(cfg.candidates):
+        law = SamplingConfig(temperature=temperature, top_p=top_p)
+        row: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "ctc_phoneme_error": ctc_error(plan, law, f"sampling/{number}")}
+        if cfg.judges:
+            voice = TTS.load(_pack(plan, plan.out / "sampling" / "voice", law, None))
+            found = judge(voice, texts, judges=cfg.judges, seed=plan.seed, max_tokens=cfg.max_tokens).to_dict()
+            row |= found["arms"]["autoregressive"]["metrics"]
+        rows.append(row)
+        print(json.dumps(row))
+    chosen = choose(rows)
+    write_json(plan.out / "sampling.json", {"chosen": {"temperature": chosen["temperature"], "top_p": chosen["top_p"]}, "candidates": rows})
+    print(f"sampling: temperature {chosen['temperature']}, top-p {chosen['top_p']}")
+
+
+def choose(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The best of judged candidates (see `sampling`)."""
+    if "wer" not in rows[0]:
+        return min(rows, key=lambda row: row["ctc_phoneme_error"])
+    best = min(row["wer"]["value"] for row in rows)
+    equal = [row for row in rows if row["wer"]["lo"] <= best]
+    return max(equal, key=lambda row: row["mos"]["value"] if "mos" in row else -row["wer"]["value"])
+
+
+def ctc_error(plan: Plan, law: SamplingConfig, name: str, limit: int = 60) -> float:
+    """Phoneme error of tokens that the target samples for held-out phonemes, heard by the CTC."""
+    at = Folder(plan.out)
+    model = load_target(plan.out / "t2s" / "export")
+    clips = corpora.read_utterances(at.dev)
+    items = [asdict(clip) for clip in clips[:: max(1, len(clips) // limit)][:limit]]
+    folder = plan.out / name
+    sample_folder(model, items, folder, [law], encoder_of(at.front_end()), seed=plan.seed, progress=plan.progress)
+    return PhonemeCTC.load(at.ctc).error_rate(spoken_samples(folder))
+
+
+def spoken_samples(folder: Path) -> list[Spoken]:
+    """Tokens and phonemes of a folder that `sample_folder` wrote."""
+    tokens = corpora.load_tokens(folder / "tokens.safetensors")
+    items = {item["id"]: item for item in map(json.loads, (folder / "utterances.jsonl").read_text(encoding="utf-8").splitlines())}
+    return [Spoken(tokens[key], item["phonemes"]) for key, item in items.items() if key in tokens]
+
+
+def chosen_sampling(plan: Plan) -> SamplingConfig:
+    """What the sampling stage chose.
+
+    Raises:
+        ConfigError: it has not run.
+    """
+    try:
+        values = json.loads((plan.out / "sampling.json").read_text())["chosen"]
+        return SamplingConfig(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{plan.out / 'sampling.json'} is not there or damaged ({error}); run the sampling stage") from None
+
+
+def draft(plan: Plan) -> None:
+    """Let the finished target speak, then train the draft on that."""
+    cfg, at, law = plan.draft, Folder(plan.out), chosen_sampling(plan)
+    model = load_target(plan.out / "t2s" / "export")
+    laws = [law, SamplingConfig(temperature=1.0, top_p=0.95)]
+    front = at.front_end()
+    clips = random.Random(plan.seed).sample(corpora.read_utterances(at.prepared), len(corpora.read_utterances(at.prepared)))
+    samples = plan.out / "draft" / "samples"
+    sample_folder(model, [asdict(clip) for clip in clips[: cfg.samples]], samples, laws, encoder_of(front), batch=cfg.batch, minutes=cfg.minutes,
+                  seed=plan.seed, progress=plan.progress)
+    held_out = plan.out / "draft" / "held_out"
+    held_items = [asdict(clip) for clip in corpora.read_utterances(at.dev)[:HELD_OUT]]
+    sample_folder(model, held_items, held_out, laws, encoder_of(front), batch=cfg.batch, seed=plan.seed, progress=plan.progress)
+    shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, target_layers=cfg.layers)
+    seen = [observe(model, read_utterances(folder, encoder_of(front), front.text_eos_id, set()), cfg.layers) for folder in (samples, held_out)]
+    train_draft(model, *seen, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
+                progress_bar=plan.progress)
+
+
+def pack(plan: Plan) -> None:
+    """Write the voice bundle."""
+    folder = _pack(plan, plan.out / "voice" / plan.pack.name, chosen_sampling(plan), plan.out / "draft" / "export")
+    print(f"the voice is in {folder}: spear-spec say --voice {folder} \"Hello.\"")
+
+
+def evaluate(plan: Plan) -> None:
+    """Judge the bundle on the held-out texts, speculation on and off."""
+    from spear_spec.evaluation.evaluate import evaluate as judge
+    from spear_spec.pipeline import TTS
+
+    cfg = plan.evaluate
+    voice = TTS.load(plan.out / "voice" / plan.pack.name)
+    if cfg.text:
+        try:
+            texts = [line.strip() for line in Path(cfg.text).read_text(encoding="utf-8").splitlines() if line.strip()][: cfg.sentences]
+        except OSError as error:
+            raise SpearSpecError(f"cannot read {cfg.text}: {error.strerror or error}") from None
+    else:
+        texts = _dev_texts(plan, cfg.sentences)
+    with tqdm(total=0, unit="utterance", disable=not plan.progress) as bar:
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = judge(voice, texts, judges=cfg.judges, seed=plan.seed, max_tokens=cfg.max_tokens, progress=progress)
+    error = ctc_error(plan, chosen_sampling(plan), "evaluation")
+    write_json(plan.out / "evaluation.json", {**found.to_dict(), "ctc_phoneme_error": error})
+    print(found.table())
+    print(f"phoneme error of freely sampled tokens by the CTC: {100 * error:.1f} %")
