@@ -126,7 +126,7 @@ class PhonemeCTC(nn.Module):
         try:
             with safe_open(Path(path), "pt") as file:
                 model = cls(**json.loads((file.metadata() or {})["ctc"]))
-                model.load_state_dict({key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (a file handle, not a dict))
+                model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  (a file handle, not a dict)
         except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
             raise BundleError(f"cannot read a CTC from {path}: {error}") from None
         return model.eval()
@@ -158,8 +158,8 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
         framewise /= 3
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     bar = tqdm(total=steps or round(minutes * 60), desc="ctc", unit="step" if steps else "s", disable=not progress, mininterval=5)
-    started, step = time.process_time(), 0
-    for batch in _batches(model, usable, tokens_a_step, seed):
+    started = time.process_time()
+    for step, batch in enumerate(_batches(model, usable, tokens_a_step, seed)):
         done = step / steps if steps else (time.process_time() - started) / (60 * minutes)
         if done >= 1:
             break
@@ -177,8 +177,7 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        bar.set_postfix(loss=f"{loss.item():.3f}", steps=step, refresh=False)
+        bar.set_postfix(loss=f"{loss.item():.3f}", steps=step + 1, refresh=False)
         bar.update(1 if steps else round(min(1.0, done) * bar.total) - bar.n)
     bar.close()
     return model.eval()
