@@ -1,4 +1,4 @@
-"""Make the golden files from the real spear-tts-pytorch: `python tests/golden/make_golden.py`, in the environment of tests/peer/run.sh.
+"""Make the golden files from the real spear-tts-pytorch: `python tests/golden/make_golden.py`, in the environment of `make test-peer`.
 
 One file a case, with float32 weights (used in both precisions), inputs, and what the real package computes:
     logits       its uncached forward, float64, 200 target tokens [B, 201, V]
