@@ -5,18 +5,23 @@ Nothing here uses the library's sampling code: laws are made by plain Python in 
 
 from __future__ import annotations
 
+import copy
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
+from scipy import stats as scipy_stats
 
-from spear_spec.config import SamplingConfig, T2SConfig
+from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
+from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.speculative import speculate
+from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.nn.tree import Tree
 
 SAMPLINGS = {
     "plain": SamplingConfig(temperature=1.0, top_p=1.0),
@@ -119,6 +124,7 @@ def tiny_model(semantic: int = 2, dtype: torch.dtype = torch.float64, seed: int 
     with torch.no_grad():
         # a small tied embedding keeps the law from repeating the last token; larger attention makes history matter
         model.semantic_emb.weight.mul_(0.35)
+        model.semantic_emb.weight[-1].mul_(0.3)  # an end token that is neither sure nor rare
         for layer in model.decoder:
             layer.self_attn.to_out.weight.mul_(4.0)
             layer.cross_attn.to_out.weight.mul_(4.0)
@@ -282,7 +288,7 @@ def verifier_error(verifier: object, sampling: SamplingConfig, kind: str, *, voc
 
 
 def loop_error(make_drafter: Callable[[Sequence[UncachedTarget]], object], verifier: object, sampling: SamplingConfig, *, batch: int = 1,
-               watch: int = 0, cap: int = 3, gamma: int = 2, seed: int = 0, caps: list[int] | None = None, semantic: int = 2) -> float:
+               watch: int = 0, cap: int = 3, gamma: int = 2, seed: int = 3, caps: list[int] | None = None, semantic: int = 2) -> float:
     """Largest error of the law of row `watch`'s whole utterances in the real loop, by enumeration in float64."""
     model = tiny_model(semantic=semantic, seed=seed)
     targets = [UncachedTarget(model, text, sampling) for text in TEXTS[:batch]]
@@ -298,3 +304,158 @@ def loop_error(make_drafter: Callable[[Sequence[UncachedTarget]], object], verif
         return tuple(session.tokens[watch])
 
     return distance(walk(run, watch, seed), targets[watch].sequences(caps[watch]))
+
+
+# --- the loop by sampling -------------------------------------------------------------------------------------------
+
+
+def tiny_draft(model: TextToSemantic, seed: int = 1) -> DraftDecoder:
+    """A draft of one layer that sees both layers of the tiny target; random weights."""
+    torch.manual_seed(seed)
+    draft = DraftDecoder(DraftConfig(dim=model.cfg.dim, heads=2, dim_head=8, target_layers=(1, 2)), model.cfg)
+    return draft.to(model.dtype).eval()
+
+
+def sampled_pvalues(decode: Callable[[Session], object], sampling: SamplingConfig, *, batch: int, rounds: int, cap: int, seed: int = 3,
+                    semantic: int = 3, model: TextToSemantic | None = None) -> list[float]:
+    """Chi-square p-value of each row's sampled utterances against its enumerated law (cells under 5 expected are pooled)."""
+    model = model or tiny_model(semantic=semantic, dtype=torch.float32, seed=seed)
+    exact = copy.deepcopy(model).double()
+    caps = [cap - row % 2 for row in range(batch)]
+    counts: list[Counter[tuple[int, ...]]] = [Counter() for _ in range(batch)]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode():
+        memory = model.encode(texts(batch))
+    for _ in range(rounds):
+        session = Session(model, memory, sampling, generator=generator, max_tokens=caps)
+        for _ in decode(session):  # type: ignore[attr-defined]
+            pass
+        for row in range(batch):
+            counts[row][tuple(session.tokens[row])] += 1
+    values = []
+    for row in range(batch):
+        law = UncachedTarget(exact, TEXTS[row], sampling).sequences(caps[row])
+        values.append(chi_square(counts[row], law, rounds))
+    return values
+
+
+def chi_square(counts: Counter[tuple[int, ...]], law: dict[tuple[int, ...], float], rounds: int) -> float:
+    """p-value of counts against a law; an outcome that the law excludes gives 0."""
+    if any(key not in law for key in counts):
+        return 0.0
+    cells: list[list[float]] = []
+    pool = [0.0, 0.0]
+    for key, p in sorted(law.items(), key=lambda item: item[1]):
+        pool[0] += counts.get(key, 0)
+        pool[1] += p * rounds
+        if pool[1] >= 5:
+            cells.append(pool)
+            pool = [0.0, 0.0]
+    if cells:
+        cells[-1][0] += pool[0]
+        cells[-1][1] += pool[1]
+    if len(cells) < 2:
+        return 1.0
+    statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells)
+    return float(scipy_stats.chi2.sf(statistic, len(cells) - 1))
+
+
+# --- caches ---------------------------------------------------------------------------------------------------------
+
+
+def cache_error(seed: int = 0, *, batch: int = 4, rounds: int = 14, trees: bool = True) -> float:
+    """Largest difference of cached from uncached logits in float64 after random appends, crops, tree writes and departures."""
+    rng = random.Random(seed)
+    model = tiny_model(semantic=5, seed=seed)
+    with torch.no_grad():
+        memory = model.encode(texts(batch))
+        texts_of = TEXTS[:batch]
+        cache = model.new_cache(batch, capacity=2)
+        kept: list[list[int]] = [[] for _ in range(batch)]
+        worst = 0.0
+
+        def uncached(row: int, tokens: list[int]) -> torch.Tensor:
+            return model(torch.tensor([tokens]), model.encode(torch.tensor([texts_of[row]]))).logits[0, -1]
+
+        for turn in range(rounds):
+            n = rng.randint(1, 5)
+            base = list(cache.lengths)
+            new = [[rng.randrange(6) for _ in range(n)] for _ in kept]
+            if trees and turn % 3 == 2:
+                parents = [[rng.randint(-1, node - 1) for node in range(n)] for _ in kept]
+                tree = Tree.from_parents(torch.tensor(parents))
+                logits = model(torch.tensor(new), memory, cache, tree=tree).logits
+                paths = []
+                for row, line in enumerate(parents):
+                    node = rng.randrange(n)
+                    path = [node]
+                    while line[path[0]] >= 0:
+                        path.insert(0, line[path[0]])
+                    for place in range(len(path)):
+                        prefix = kept[row] + [new[row][i] for i in path[: place + 1]]
+                        worst = max(worst, float((logits[row, path[place]] - uncached(row, prefix)).abs().max()))
+                    path = path[: rng.randint(0, len(path))]
+                    kept[row] += [new[row][i] for i in path]
+                    paths.append(path)
+                width = max(1, max(len(path) for path in paths))
+                cache.keep(base, torch.tensor([path + [-1] * (width - len(path)) for path in paths]))
+            else:
+                logits = model(torch.tensor(new), memory, cache).logits
+                for row in range(len(kept)):
+                    for place in range(n):
+                        worst = max(worst, float((logits[row, place] - uncached(row, kept[row] + new[row][: place + 1])).abs().max()))
+                kept = [line + fresh for line, fresh in zip(kept, new)]
+                kept = [line[: rng.randint(max(0, len(line) - 4), len(line))] for line in kept]
+                cache.crop([len(line) for line in kept])
+            if turn == rounds // 2 and batch > 2:
+                stay = [row for row in range(len(kept)) if row != 1]
+                cache.select(stay)
+                memory = memory.select(stay)
+                kept, texts_of = [kept[row] for row in stay], [texts_of[row] for row in stay]
+    return worst
+
+
+# --- greedy ---------------------------------------------------------------------------------------------------------
+
+
+def lively_model(seed: int) -> TextToSemantic:
+    """Random weights so large that the greedy output wanders instead of repeating itself; float32."""
+    model = tiny_model(semantic=40, dtype=torch.float32, seed=seed, dim=32)
+    with torch.no_grad():
+        model.semantic_emb.weight.mul_(0.86)
+        for layer in model.decoder:
+            layer.ff.up.weight.mul_(6.0)
+            layer.ff.down.weight.mul_(10.0)
+            layer.self_attn.to_out.weight.mul_(7.5)
+            layer.cross_attn.to_out.weight.mul_(7.5)
+    return model
+
+
+def greedy_flips(decode: Callable[[Session], object], *, batch: int, cap: int = 48, seed: int = 4, guidance: float = 1.0) -> int:
+    """Rows whose greedy float32 output leaves the plain loop's at a place where the two best logits lie more than 1e-4 apart."""
+    model = lively_model(seed)
+    sampling = SamplingConfig(temperature=0.0, guidance=guidance)
+    with torch.inference_mode():
+        memory = model.encode(texts(batch))
+    outputs = []
+    for loop in (generate, decode):
+        session = Session(model, memory, sampling, generator=torch.Generator().manual_seed(0), max_tokens=cap)
+        for _ in loop(session):  # type: ignore[attr-defined]
+            pass
+        outputs.append([list(tokens) for tokens in session.tokens])
+    assert sum(len(set(plain)) > 2 for plain in outputs[0]) >= batch / 2, "the greedy output is too monotonous to test anything"
+    flips = 0
+    for row, (plain, other) in enumerate(zip(*outputs)):
+        if plain == other:
+            continue
+        at = next(i for i in range(len(plain)) if i >= len(other) or plain[i] != other[i])
+        with torch.inference_mode():
+            own = model.encode(torch.tensor([TEXTS[row]]))
+            ids = torch.tensor([[model.start_id, *plain[:at]]])
+            logits = model(ids, own).logits[0, -1]
+            if guidance != 1:
+                null = model(ids, own.unconditional()).logits[0, -1]
+                logits = null + (logits - null) * guidance
+        best = logits.topk(2).values
+        flips += bool(best[0] - best[1] > 1e-4)
+    return flips
