@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from spear_spec.text.symbols import STRESS
 from spear_spec.training.ctc import BLANK, FRAMES_PER_TOKEN, SILENT, UPSAMPLE, PhonemeCTC
 from spear_spec.training.data import Clip
 
@@ -90,7 +91,7 @@ def ctc_frames(model: PhonemeCTC, tokens: Tensor, phonemes: str) -> list[int]:
             ends[at + 1 :] = min(len(where), last[n] + 1 + STRETCH)
             break
         following, gap = known[n + 1], first[n + 1] - last[n] - 1
-        silent = [i for i in range(at + 1, following) if phonemes[i] in SILENT and phonemes[i] not in "ˈˌ"]
+        silent = [i for i in range(at + 1, following) if phonemes[i] in SILENT and phonemes[i] not in STRESS]
         if gap > NEAR and silent:
             ends[at + 1 : silent[0] + 1] = last[n] + 1 + STRETCH
             ends[silent[0] + 1 : following + 1] = first[n + 1] - STRETCH

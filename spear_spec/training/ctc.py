@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.evaluation.edits import edit_distance
+from spear_spec.text.symbols import PUNCTUATION, STRESS
 
-SILENT = frozenset(" ˈˌ.,;:!?…—–-\"'“”‘’()")  # characters of a phoneme string that make no phone of their own
+SILENT = frozenset((*PUNCTUATION, *STRESS))  # characters of a phoneme string that make no phone of their own
 UPSAMPLE = 2  # two outputs a token: 25 Hz is too slow for the fastest phones
 BLANK = 0
 FRAMES_PER_TOKEN = 960 / 600  # a duration frame is 600 samples, a token 960 (both at 24 kHz)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from spear_spec.acoustic import VocoderConfig
+from spear_spec.acoustic.vocoder import VocoderConfig
 from spear_spec.audio import load_audio, write_atomically
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError
@@ -83,7 +83,7 @@ def prepare(plan: Plan) -> None:
         speakers = set(keep or corpora.speakers_of(clips)[: cfg.most_speakers])
         dropped = [(clip.id, f"speaker {clip.speaker}") for clip in clips if clip.speaker not in speakers]
         clips = [clip for clip in clips if clip.speaker in speakers][: cfg.limit]
-        clips, silent = corpora.add_phonemes(clips, front.phonemes, progress=plan.progress)
+        clips, silent = corpora.add_phonemes(clips, lambda text: front.phonemes(text)[0], progress=plan.progress)
         clips, odd = corpora.measure(clips, cfg.shortest, cfg.longest, progress=plan.progress)
         return clips, dropped + silent + odd
 
@@ -194,17 +194,11 @@ def align(plan: Plan) -> None:
             print(f"{folder}: durations by {cfg.method} for {missing} clips")
 
 
-def encoder_of(front: PhonemeTokenizer) -> Callable[[str, str], list[int]]:
-    """`encode(phonemes, speaker) -> ids` without the text end, as the trainers want it."""
-    return lambda phonemes, speaker: front.encode_phonemes(phonemes, speaker)[:-1]
-
-
 def learned(at: Folder) -> tuple[list[Utterance], list[Utterance]]:
     """Training and held-out utterances, as the T2S trainer reads them."""
     front = at.front_end()
-    encode, end = encoder_of(front), front.text_eos_id
-    held = read_utterances(at.dev, encode, end, set())
-    return read_utterances(at.prepared, encode, end, set()), held[:: max(1, len(held) // HELD_OUT)]
+    held = read_utterances(at.dev, front.encode_phonemes, len(front.vocab), set())
+    return read_utterances(at.prepared, front.encode_phonemes, len(front.vocab), set()), held[:: max(1, len(held) // HELD_OUT)]
 
 
 def t2s(plan: Plan) -> None:
@@ -213,7 +207,7 @@ def t2s(plan: Plan) -> None:
     front = at.front_end()
     data, held = learned(at)
     clusters = len(read_centroids(at.centroids)[0])
-    shape = T2SConfig(front.vocab_size, clusters, cfg.dim, cfg.encoder_layers, cfg.decoder_layers, cfg.heads, cfg.dim_head)
+    shape = T2SConfig(len(front.vocab), clusters, cfg.dim, cfg.encoder_layers, cfg.decoder_layers, cfg.heads, cfg.dim_head)
     space = front.encode_phonemes(" ", corpora.read_speakers(at.prepared)[0])[1]
     train_t2s(data, held, shape, _settings(T2STraining, cfg.training, "t2s"), plan.out / "t2s", space=space, device=plan.device, every=cfg.every,
               progress_bar=plan.progress)
@@ -293,7 +287,7 @@ def ctc_error(plan: Plan, law: SamplingConfig, name: str, limit: int = 60) -> fl
     clips = corpora.read_utterances(at.dev)
     items = [asdict(clip) for clip in clips[:: max(1, len(clips) // limit)][:limit]]
     folder = plan.out / name
-    sample_folder(model, items, folder, [law], encoder_of(at.front_end()), seed=plan.seed, progress=plan.progress)
+    sample_folder(model, items, folder, [law], at.front_end().encode_phonemes, seed=plan.seed, progress=plan.progress)
     return PhonemeCTC.load(at.ctc).error_rate(spoken_samples(folder))
 
 
@@ -321,17 +315,17 @@ def draft(plan: Plan) -> None:
     """Let the finished target speak, then train the draft on that."""
     cfg, at, law = plan.draft, Folder(plan.out), chosen_sampling(plan)
     model = load_target(plan.out / "t2s" / "export")
-    laws = [law, SamplingConfig(temperature=1.0, top_p=0.95)]
+    laws = list(dict.fromkeys([law, SamplingConfig(temperature=1.0, top_p=0.95)]))
     front = at.front_end()
     clips = random.Random(plan.seed).sample(corpora.read_utterances(at.prepared), len(corpora.read_utterances(at.prepared)))
     samples = plan.out / "draft" / "samples"
-    sample_folder(model, [asdict(clip) for clip in clips[: cfg.samples]], samples, laws, encoder_of(front), batch=cfg.batch, minutes=cfg.minutes,
+    sample_folder(model, [asdict(clip) for clip in clips[: cfg.samples]], samples, laws, front.encode_phonemes, batch=cfg.batch, minutes=cfg.minutes,
                   seed=plan.seed, progress=plan.progress)
     held_out = plan.out / "draft" / "held_out"
     held_items = [asdict(clip) for clip in corpora.read_utterances(at.dev)[:HELD_OUT]]
-    sample_folder(model, held_items, held_out, laws, encoder_of(front), batch=cfg.batch, seed=plan.seed, progress=plan.progress)
+    sample_folder(model, held_items, held_out, laws, front.encode_phonemes, batch=cfg.batch, seed=plan.seed, progress=plan.progress)
     shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, target_layers=cfg.layers)
-    seen = [observe(model, read_utterances(folder, encoder_of(front), front.text_eos_id, set()), cfg.layers) for folder in (samples, held_out)]
+    seen = [observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), cfg.layers) for folder in (samples, held_out)]
     train_draft(model, *seen, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
                 progress_bar=plan.progress)
 
