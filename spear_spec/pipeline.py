@@ -192,7 +192,7 @@ class TTS:
                     yield AudioChunk(samples, self.sample_rate, spoken, sentence, ended)
                 spoken += 1
         if not spoken:
-            raise TextError("the text is empty: nothing to say")
+            raise TextError("there is nothing to say: the text holds no word")
 
     def sentences(self, text: str, speaker: str) -> Iterator[tuple[str, list[int]]]:
         """Each sentence with its text token ids, speaker first; lazily, so that a long text costs no more memory than a short one."""

@@ -245,8 +245,7 @@ def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origi
 
     Args:
         configs: "t2s", "vocoder" and, if there is one, "draft": the parts' shapes as JSON objects.
-        weights: the same parts and "centroids": their tensors. Floating ones are stored in half precision, but for the
-            centroids, whose rounding would move the borders between tokens.
+        weights: the same parts and "centroids": their tensors; floating ones are stored in half precision.
 
     Raises:
         BundleError: a tensor is not finite in half precision, or the folder cannot be written.
@@ -283,14 +282,13 @@ def _stored(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as they go to disk: contiguous, on the CPU, floating ones rounded."""
     import torch
 
-    dtype = torch.float32 if part == "centroids" else torch.float16
     stored = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
-            tensor = tensor.to(dtype)
+            tensor = tensor.to(torch.float16)
             if not bool(tensor.isfinite().all()):
-                raise BundleError(f"{part}: {name!r} holds NaN or values too large for {dtype}")
+                raise BundleError(f"{part}: {name!r} holds NaN or values too large for half precision")
         stored[name] = tensor.clone().contiguous()  # safetensors refuses tensors that share memory
     return stored
 

@@ -82,7 +82,7 @@ def _child(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], sink: 
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:
             _serve(texts, speaker, tokenizer, pipe)
         status = 0
-    except BrokenPipeError:
+    except (BrokenPipeError, SpearSpecError):  # the parent has left, or has met the same error itself
         status = 0
     except BaseException as error:  # must not run the parent's clean-up
         print(f"spear-spec: text front end: {error!r}", file=sys.stderr, flush=True)

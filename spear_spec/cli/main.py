@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of standard output has gone; Python would complain again while it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         return 141
     except OSError as error:
-        _complain(str(error))
+        _complain(error.strerror or str(error))
+        _abandon_stdout()
         return 2
 
 
@@ -50,6 +50,14 @@ def _run(argv: list[str]) -> int:
     status = run(args)
     sys.stdout.flush()
     return status
+
+
+def _abandon_stdout() -> None:
+    """What is still in its buffer cannot be written; Python would complain again when it flushes at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # not a real file: a test's or a notebook's
 
 
 def _complain(message: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spear_spec.audio import write_atomically
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.report import check_json_target, note, write_json
@@ -42,8 +43,10 @@ def _say_one(args: argparse.Namespace) -> int:
     if to_stdout:
         sys.stdout.buffer.write(audio.encode(".wav"))
         sys.stdout.buffer.flush()
-    else:
+    elif Path(output).suffix:
         audio.save(output)
+    else:
+        write_atomically(Path(output), audio.encode(".wav"))  # a device or a pipe
     item = {**audio.stats, "file": output}
     write_json(result(tts, args, [item]), args.json, stdout_taken=to_stdout)
     note(f"{output}: {item['audio_s']:.2f} s of speech, RTF {item['rtf']:.3f}, first audio after {item['ttfa_s']:.2f} s, "
