@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from spear_spec.text.numbers import digits
+
 _PUNCTUATION = {
     "‐": "-", "‑": "-", "‒": "—", "–": "—", "―": "—", "⸺": "—", "−": "-", "‘": "'", "’": "'", "‚": ",", "‛": "'", "ʼ": "'", "`": "'", "´": "'",
     "„": "“", "‟": "“", "«": "“", "»": "”", "‹": "“", "›": "”", "「": "“", "」": "”", "『": "“", "』": "”", "《": "“", "》": "”",
@@ -23,7 +25,7 @@ _WORDS = {
     "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ", "❤": " heart ",
 }  # fmt: skip
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,?!;:'\"()-—…“”")
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Mn", "Me"})
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
 def clean(text: str) -> str:
@@ -52,12 +54,13 @@ def _is_skin_tone(c: str) -> bool:
 
 def _name(c: str) -> str:
     """What a symbol is called: `😀` -> `grinning face`; nothing for what has no name or marks no sound."""
-    if c == "\u20e3" or unicodedata.category(c) in _INVISIBLE or _is_skin_tone(c):
+    if unicodedata.category(c) in _INVISIBLE or _is_skin_tone(c):
         return ""
     if 0x1F1E6 <= ord(c) <= 0x1F1FF:
         return chr(ord(c) - 0x1F1E6 + ord("A"))
     name = unicodedata.name(c, "").lower()
-    return re.sub(r" sign$|^(?:black|white|heavy) ", "", name).replace("-", " ")
+    plain = re.sub(r" sign$|^(?:black|white|heavy) ", "", name).replace("-", " ")
+    return re.sub(r"\d+", lambda m: digits(m[0]), plain)
 
 
 def speak_characters(text: str) -> tuple[str, list[str]]:
@@ -86,12 +89,14 @@ def speak_characters(text: str) -> tuple[str, list[str]]:
                 scripts[c] = latin
         elif c.isdecimal():
             out.append(str(int(c)))
+        elif unicodedata.category(c)[0] == "M":
+            out.append(_latin(c))  # a vowel sign of another script; an accent that composes with nothing is silent
         else:
             name = _name(c)
             if name:
                 out.append(f" {name} ")
                 symbols[c] = name
-            elif unicodedata.category(c) not in ("Mn", "Me", "Cf", "Cc") and not _is_skin_tone(c):
+            elif not _is_skin_tone(c) and unicodedata.category(c) not in ("Cf", "Cc"):
                 dropped.add(c)
     warnings = []
     if scripts:

@@ -127,7 +127,7 @@ _REGNAL = (
 
 _RULES = (
     (re.compile(rf"\b(?P<cue>{_ROMAN_AFTER}) (?P<roman>[IVXLC]+)\b"), lambda m: _roman_after(m, cardinal)),
-    (re.compile(rf"\b(?P<cue>{_REGNAL}) (?P<roman>[VX]|I(?! [a-z])|[IVXL]{2,})\b(?!\.)"), lambda m: _roman_after(m, lambda n: "the " + ordinal(n))),
+    (re.compile(rf"\b(?P<cue>{_REGNAL}) (?P<roman>[VX]|I(?! [a-z])|[IVXL]{{2,}})\b(?!\.)"), lambda m: _roman_after(m, lambda n: "the " + ordinal(n))),
     # telephone numbers: +1 (555) 123-4567, 555-123-4567, 555-1234
     (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-.])\d{3}[-. ]\d{4}(?!\w)"), _telephone),
     (re.compile(r"(?<!\w)\+\d{1,3}(?:[ -]\d{2,5}){2,5}(?!\w)"), _telephone),
