@@ -155,6 +155,41 @@ def test_bench(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("p.png").stat().st_size > 1000
 
 
+def test_verify(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 0 for the exact rule; exit 1 as soon as every draft token is kept."""
+    args = ["verify", "--voice", voice, "--device", "cpu", "--samples", "1200", "--json"]
+    assert main(args) == 0
+    result = last_json(capsys.readouterr().out)
+    assert list(result) == ["schema", "voice", *CFG, "checks", "pass"]
+    assert result["schema"] == "verify/1"
+    assert result["pass"] is True
+    for check in result["checks"]:
+        assert list(check) == ["name", "n", "tv", "null_q99", "p_value", "detectable_tv", "pass"]
+
+    from spear_spec.decoding.verifiers import rejection
+
+    monkeypatch.setattr(rejection, "_ratios", lambda proposal, target: [[1.0] * len(row) for row in proposal.tokens])
+    assert main(args) == 1
+    assert last_json(capsys.readouterr().out)["pass"] is False
+
+
+def test_eval(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without judges, which have tests of their own: both arms, every line, audio kept on request."""
+    monkeypatch.setattr("spear_spec.evaluation.evaluate.make_judges", lambda names: [])
+    Path("t.txt").write_text("One.\n\nTwo words.\nThree.\n")
+    assert main(["eval", "--voice", voice, "--device", "cpu", "--text", "t.txt", "--limit", "2", "--out-dir", "wavs", "--json"]) == 0
+    result = last_json(capsys.readouterr().out)
+    assert list(result) == ["schema", "voice", "judges", "arms", "items"]
+    assert result["schema"] == "eval/1"
+    assert list(result["arms"]) == ["speculative", "autoregressive"]
+    for arm in result["arms"].values():
+        assert list(arm) == [*CFG, "metrics"]
+        assert list(arm["metrics"]) == ["wer", "per", "mos", "speaker_similarity", "rtf", "ttfa_s"]
+        assert list(arm["metrics"]["rtf"]) == ["value", "lo", "hi"]
+    assert [list(item) for item in result["items"]] == [["id", "arm", "text", "hypothesis", "wer", "seconds", "ended"]] * 4
+    assert len(list(Path("wavs").glob("*.wav"))) == 4
+
+
 def test_voices(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEAR_SPEC_VOICES", str(Path(voice).parent))
     assert main(["voices"]) == 0

@@ -6,7 +6,7 @@ import argparse
 
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import sampling_overrides
-from spear_spec.cli.report import check_json_target, note, write_json
+from spear_spec.cli.report import Status, check_json_target, note, write_json
 from spear_spec.cli.texts import read_lines
 
 
@@ -17,8 +17,10 @@ def run(args: argparse.Namespace) -> int:
     tts = load_tts(args)
     from spear_spec.bench.speed import SENTENCES, plot, run_bench
 
+    status = Status()
     result = run_bench(tts, sentences or SENTENCES, drafters=args.drafters, batches=args.batch or [1], runs=args.runs,
-                       speaker=args.speaker, seed=args.seed, max_tokens=args.max_tokens, progress=note, **sampling_overrides(args))
+                       speaker=args.speaker, seed=args.seed, max_tokens=args.max_tokens, progress=status, **sampling_overrides(args))
+    status.close()
     for row in result["rows"]:
         rate, gain = row["tokens_per_s"], row["speedup"]
         note(f"batch {row['batch']} {row['drafter']:>10}: {rate['median']:.1f} tokens/s, {gain['median']:.2f} x [{gain['lo']:.2f}, {gain['hi']:.2f}], "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def write_json(result: dict[str, Any], target: str | None, *, stdout_taken: bool
         stream.flush()
         stream.buffer.write(line.encode())
         stream.flush()
+
+
+class Status:
+    """Where a long run stands: one line that is rewritten on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        if self._terminal:
+            print(f"\r\x1b[K{message}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._shown > 10:
+            self._shown = time.monotonic()
+            note(message)
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def note(message: str) -> None:
