@@ -10,7 +10,17 @@ import torch
 from decoding_oracles import SAMPLINGS, oracle_law, texts, tiny_model
 
 from spear_spec.config import SamplingConfig, SpecConfig
-from spear_spec.decoding import DecodeStats, GeneratorChance, Session, check, decode, generate, make_drafter, make_verifier, probabilities
+from spear_spec.decoding import (
+    DecodeStats,
+    GeneratorChance,
+    Session,
+    check,
+    decode,
+    generate,
+    make_drafter,
+    make_verifier,
+    probabilities,
+)
 from spear_spec.decoding.limits import Guard, default_cap
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.decoding.sampling import guide
@@ -102,7 +112,8 @@ def test_guard_is_a_function_of_the_prefix() -> None:
 
 def test_default_cap_leaves_room() -> None:
     """The slowest of the 6,494 corpus clips ("Ease.": 34 tokens for 6 symbols) takes .29 of its cap."""
-    assert default_cap(6) > 3 * 34 and default_cap(100) > 700
+    assert default_cap(6) > 3 * 34
+    assert default_cap(100) > 700
 
 
 class Parrot:
@@ -143,7 +154,8 @@ def test_the_guard_ends_a_stuck_utterance() -> None:
         session = Session(model, model.encode(texts(1)), SamplingConfig(temperature=0.0), generator=torch.Generator(), max_tokens=500)
     for _ in generate(session):
         pass
-    assert session.ended == ["guard"] and session.tokens[0] == [0] * 63
+    assert session.ended == ["guard"]
+    assert session.tokens[0] == [0] * 63
 
 
 def test_stats_of_the_plain_loop_are_one_token_a_call() -> None:
@@ -152,7 +164,8 @@ def test_stats_of_the_plain_loop_are_one_token_a_call() -> None:
         session = Session(model, model.encode(texts(4)), generator=torch.Generator(), max_tokens=20)
     verdicts = list(decode(session, SpecConfig(drafter="none")))
     for row in range(4):
-        assert session.stats[row].tokens_per_call == 1 and session.stats[row].tokens == len(session.tokens[row])
+        assert session.stats[row].tokens_per_call == 1
+        assert session.stats[row].tokens == len(session.tokens[row])
         assert [t for v in verdicts if row in v.rows for t in v.tokens[v.rows.index(row)]] == session.tokens[row]
 
 
@@ -163,7 +176,8 @@ def test_stats_add_up() -> None:
     two.count(2, 1, 1)
     both = one + two
     assert both == DecodeStats(3, 7, 7, 4, [2, 1, 1])
-    assert both.tokens_per_call == pytest.approx(7 / 3) and both.acceptance_by_position == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert both.tokens_per_call == pytest.approx(7 / 3)
+    assert both.acceptance_by_position == pytest.approx([2 / 3, 1 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize("spec", [

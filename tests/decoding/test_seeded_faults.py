@@ -10,7 +10,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, TableDrafter, cache_error, draft_laws, greedy_flips, loop_error, sampled_pvalues, tiny_draft, verifier_error
+from decoding_oracles import (
+    SAMPLINGS,
+    TableDrafter,
+    cache_error,
+    draft_laws,
+    greedy_flips,
+    loop_error,
+    sampled_pvalues,
+    tiny_draft,
+    verifier_error,
+)
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import make_drafter, make_verifier, session, speculate
