@@ -1,0 +1,97 @@
+"""Small corpora in the shapes that the recipe reads, and a tiny random Whisper encoder. Nothing here is speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+SENTENCES = [
+    "The cat sat on the mat.", "A dog ran home.", "Two birds sang.", "She saw the sea.", "He gave me a pen.", "They like tea.",
+    "We go north.", "Rain fell all day.", "The door is open.", "I know him well.", "Bread and milk.", "The sun is hot.",
+    "Ships come in.", "My hat is red.", "You may sit.", "Snow is cold.", "The old man slept.", "It was late.", "Birds fly south.",
+    "Close the box.",
+]  # fmt: skip
+
+
+def tone(text: str, pitch: float, rate: int) -> np.ndarray:
+    """A buzz at `pitch` Hz whose spectrum changes with every letter of the text: 50 ms a letter."""
+    hop, rng = rate // 20, np.random.default_rng(len(text))
+    count = len(text) * hop
+    phase = 2 * np.pi * pitch * np.arange(count) / rate
+    loud = np.stack([[np.cos(ord(c) * k) ** 2 / k for k in range(1, 13)] for c in text])
+    wave = (np.repeat(loud, hop, axis=0) * np.sin(np.outer(phase, np.arange(1, 13)))).sum(1)
+    wave = 0.1 * wave + 0.002 * rng.standard_normal(count)
+    return np.pad(wave, (rate // 10, rate // 10)).astype(np.float32)
+
+
+def make_ljspeech(folder: Path) -> Path:
+    """metadata.csv and wavs/, 22.05 kHz, one speaker."""
+    (folder / "wavs").mkdir(parents=True)
+    rows = []
+    for i, text in enumerate(SENTENCES):
+        soundfile.write(folder / "wavs" / f"LJ001-{i:04d}.wav", tone(text, 190, 22050), 22050)
+        rows.append(f"LJ001-{i:04d}|raw text {i}|{text}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def make_libritts(folder: Path) -> Path:
+    """SPEAKER/CHAPTER/ID.wav beside ID.normalized.txt, 24 kHz, two speakers."""
+    for i, text in enumerate(SENTENCES):
+        speaker, chapter = ("1034", "121119") if i % 3 else ("84", "121123")
+        stem = folder / speaker / chapter / f"{speaker}_{chapter}_{i:06d}_000000"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(stem.with_suffix(".wav"), tone(text, 120 if i % 3 else 210, 24000), 24000)
+        stem.with_suffix(".normalized.txt").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Whisper encoder of two narrow blocks."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("whisper")
+    WhisperEncoder(WhisperConfig(
+        d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, vocab_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )).save_pretrained(folder)  # fmt: skip
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ljspeech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_ljspeech(tmp_path_factory.mktemp("corpora") / "LJSpeech-tiny")
+
+
+@pytest.fixture(scope="session")
+def libritts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_libritts(tmp_path_factory.mktemp("corpora") / "train-tiny")
+
+
+@pytest.fixture(scope="session")
+def few_steps(encoder: Path) -> dict[str, Any]:
+    """A recipe of a few steps with models of a few thousand weights; out and prepare.corpora are left to the test."""
+    return {
+        "progress": False,
+        "prepare": {"held_out_every": 7},
+        "tokenize": {"encoder": str(encoder), "layer": 1, "clusters": 16, "fit_hours": 0.005},
+        "align": {"steps": 6, "dim": 16, "blocks": 1},
+        "t2s": {"dim": 32, "heads": 2, "dim_head": 16, "encoder_layers": 1, "decoder_layers": 2, "every": 2,
+                "training": {"steps": 3, "batch_tokens": 200, "warmup": 1, "ema": 0.5}},
+        "vocoder": {"shape": {"dim": 16, "prosody_dim": 16, "token_right": [1, 1], "prosody_right": [1], "frame_right": [1]},
+                    "training": {"steps": 2, "tail": 1, "warmup": 1, "gan_start": 1, "batch": 2, "tokens": 8, "gan_batch": 1, "gan_tokens": 8,
+                                 "judges_a_step": 1}},
+        "sampling": {"candidates": [[0.7, 0.95], [1.0, 0.95]], "judges": [], "sentences": 2},
+        "draft": {"layers": [1, 2], "samples": 6, "batch": 3, "every": 2, "training": {"steps": 2, "batch_tokens": 200, "warmup": 1, "ema": 0.5}},
+        "pack": {"name": "tiny", "licence": "CC0-1.0", "origin": "tests", "gamma": 3},
+        "evaluate": {"judges": [], "sentences": 2, "max_tokens": 40},
+    }  # fmt: skip

@@ -1,0 +1,124 @@
+"""Every stage of the recipe, for a few steps, on 20-clip folders; what comes out speaks."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spear_spec.audio import load_audio
+from spear_spec.pipeline import TTS
+from spear_spec.semantic import SemanticTokenizer
+from spear_spec.training import data
+from spear_spec.training.plan import STAGES, Plan
+from spear_spec.training.run import run_config, run_plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def speaks(voice: Path, speaker: str) -> None:
+    tts = TTS.load(voice, device="cpu")
+    audio = tts.synthesize("The cat sat.", speaker=speaker, max_tokens=25, seed=3)
+    assert audio.sample_rate == 24000
+    assert len(audio.samples) > 0
+    assert audio.stats["target_calls"] >= 1
+    assert tts.spec.drafter == "small"
+
+
+@pytest.fixture(scope="module")
+def lj_run(tmp_path_factory: pytest.TempPathFactory, ljspeech: Path, few_steps: dict[str, Any]) -> Path:
+    """run.sh, as a user calls it, on an LJSpeech-shaped folder."""
+    folder = tmp_path_factory.mktemp("lj")
+    (folder / "config.json").write_text(json.dumps(few_steps), encoding="utf-8")
+    command = [str(ROOT / "recipes/default_voice/run.sh"), "--config", str(folder / "config.json"), "--corpus", str(ljspeech), "--out", str(folder / "out")]
+    env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for number, name in enumerate(STAGES):
+        assert f"stage {number}, {name}: done in" in done.stdout
+    return folder
+
+
+def test_ljspeech_shaped_folder_gives_a_voice_that_speaks(lj_run: Path) -> None:
+    speaks(lj_run / "out" / "voice" / "tiny", "LJSpeech-tiny")
+    evaluation = json.loads((lj_run / "out" / "evaluation.json").read_text())
+    assert set(evaluation["arms"]) == {"speculative", "autoregressive"}
+    assert evaluation["ctc_phoneme_error"] > 0
+
+
+def test_finished_stages_are_not_run_again(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    out = lj_run / "out"
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    run_config(lj_run / "config.json", [f"out={out}", f'prepare.corpora=["{ljspeech}"]'])
+    assert capsys.readouterr().out.count("done before") == len(STAGES)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_trainer_goes_on_from_its_checkpoint(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+    values = copy.deepcopy(few_steps) | {"out": str(lj_run / "out"), "stages": ["t2s"]}
+    values["prepare"]["corpora"] = [str(ljspeech)]
+    values["t2s"]["training"]["steps"] = 5
+    run_plan(Plan.from_dict(values))
+    steps = [json.loads(line)["step"] for line in (lj_run / "out" / "t2s" / "train.log").read_text().splitlines()]
+    assert steps == [0, 2, 3, 4, 5]
+
+
+def test_tokens_are_those_of_the_audio(lj_run: Path) -> None:
+    out = lj_run / "out"
+    tokenizer = SemanticTokenizer.load(out / "centroids.safetensors")
+    tokens = load_file(out / "prepared" / "tokens.safetensors")
+    clips = data.read_utterances(out / "prepared")
+    assert len(clips) == 17
+    assert set(tokens) == {clip.id for clip in clips}
+    for clip in clips[:3]:
+        audio = load_audio(clip.audio)
+        assert torch.equal(tokens[clip.id].long(), tokenizer.encode(audio.samples, audio.sample_rate))
+        assert len(tokens[clip.id]) == int(audio.seconds * 25)
+    assert len({int(t) for row in tokens.values() for t in row}) > 8
+
+
+def test_clips_without_durations_get_them(lj_run: Path) -> None:
+    tokens = load_file(lj_run / "out" / "prepared" / "tokens.safetensors")
+    for clip in data.read_utterances(lj_run / "out" / "prepared"):
+        assert clip.frames is not None
+        assert clip.phonemes is not None
+        assert len(clip.frames) == len(clip.phonemes) + 2
+        assert min(clip.frames) >= 0
+        assert sum(clip.frames) == round(len(tokens[clip.id]) * 1.6)
+
+
+def test_libritts_shaped_folder_gives_a_voice_of_two_speakers(
+    tmp_path: Path, libritts: Path, few_steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = copy.deepcopy(few_steps) | {"out": str(tmp_path / "out")}
+    values["prepare"] |= {"corpora": [str(libritts)], "form": "libritts"}
+    config = tmp_path / "recipe.json"
+    config.write_text(json.dumps(values), encoding="utf-8")
+    run_config(config)
+    voice = tmp_path / "out" / "voice" / "tiny"
+    assert TTS.load(voice, device="cpu").speakers == ("1034", "84")
+    for speaker in ("1034", "84"):
+        speaks(voice, speaker)
+
+
+def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+    made = load_file(lj_run / "out" / "prepared" / "tokens.safetensors") | load_file(lj_run / "out" / "dev" / "tokens.safetensors")
+    given = {key.split("/", 1)[1]: row.clone() for key, row in made.items()}
+    total = sum(len(row) for row in given.values())
+    first = next(iter(given.values()))
+    first[:4] = (first[:4] + 1) % 16
+    save_file(given, tmp_path / "given.safetensors")
+    values = copy.deepcopy(few_steps) | {"out": str(tmp_path / "out"), "stages": ["prepare", "tokenize"]}
+    values["prepare"]["corpora"] = [str(ljspeech)]
+    values["tokenize"] |= {"centroids": str(lj_run / "out" / "centroids.safetensors"), "given": [[str(ljspeech), str(tmp_path / "given.safetensors")]]}
+    run_plan(Plan.from_dict(values))
+    assert json.loads((tmp_path / "out" / "agreement.json").read_text()) == {
+        "clips": 20, "tokens": total, "equal": total - 4, "share": (total - 4) / total}  # fmt: skip
