@@ -199,6 +199,10 @@ class TTS:
         for sentence in split_sentences(text):
             yield sentence, self.tokenizer.encode(sentence, speaker)
 
+    def phonemes(self, text: str) -> str:
+        """The phoneme letters that a text is spoken from."""
+        return " ".join(self.tokenizer.phonemes(sentence)[0] for sentence in split_sentences(text))
+
     def decode(self, ids: list[list[int]], sampling: SamplingConfig, generator: torch.Generator,
                max_tokens: int | None = None) -> tuple[Session, Iterator[Verdict]]:
         """Start decoding texts (text token ids with the speaker first, without end token) as one batch.

@@ -17,7 +17,8 @@ from spear_spec.pipeline import PAUSE_S, Meter
 from tests.stubs.voice import make_voice
 
 TEXT = "The quick brown fox jumps over the lazy dog."
-TWO = "It rained all day. Nobody minded."
+TWO = "It rained for the whole day. Nobody in the town minded it."
+TWO_SENTENCES = ["It rained for the whole day.", "Nobody in the town minded it."]
 ITEM = ["text", "file", "tokens", "target_calls", "tokens_per_call", "drafted", "accepted", "acceptance_by_position", "ended",
         "audio_s", "t2s_s", "acoustic_s", "rtf", "ttfa_s"]
 
@@ -52,7 +53,7 @@ def test_stream_is_synthesize_in_pieces(tts: TTS, drafter: str) -> None:
     whole = arm.synthesize(TWO, seed=3).samples
     np.testing.assert_array_equal(np.concatenate([chunk.samples for chunk in chunks]), whole)
     assert [chunk.sentence for chunk in chunks if chunk.ended] == [0, 1]
-    assert {chunk.text for chunk in chunks} == {"It rained all day.", "Nobody minded."}
+    assert {chunk.text for chunk in chunks} == set(TWO_SENTENCES)
     assert len(chunks) > 4
 
 
@@ -92,10 +93,14 @@ def test_greedy_with_and_without_speculation(tts: TTS) -> None:
 
 def test_batch_speaks_the_same_sentences(tts: TTS) -> None:
     audio = tts.synthesize(TWO, batch=8)
-    assert list(dict.fromkeys(chunk.text for chunk in tts.stream(TWO, batch=8))) == ["It rained all day.", "Nobody minded."]
+    assert list(dict.fromkeys(chunk.text for chunk in tts.stream(TWO, batch=8))) == TWO_SENTENCES
     pause = int(PAUSE_S * 24000)
     ends = 2 if audio.stats["ended"] == "eos" else 0
     assert len(audio.samples) == pause + (audio.stats["tokens"] - ends) * 960
+
+
+def test_phonemes(tts: TTS) -> None:
+    assert tts.phonemes("It rained all day. Nobody minded.") == "ˌɪt ɹˈAnd ˈɔl dˈA. nˈObˌɑdi mˈIndᵻd."
 
 
 def test_pause_is_silent(tts: TTS) -> None:

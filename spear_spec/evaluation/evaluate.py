@@ -90,7 +90,7 @@ def evaluate(
 def reference_of(tts: TTS, text: str, speaker: str | None) -> Reference:
     """What the voice was asked for: the text, its phonemes as its front end gives them, its speaker's embedding."""
     who = speaker or tts.speakers[0]
-    return Reference(text, tts.tokenizer.phonemes(text), load_reference(tts.bundle.path, who))
+    return Reference(text, tts.phonemes(text), load_reference(tts.bundle.path, who))
 
 
 def listen_to(audio: Audio, reference: Reference, judges: Sequence[Judge]) -> dict[str, Measurement]:

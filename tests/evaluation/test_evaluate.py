@@ -45,9 +45,8 @@ class StubVoice:
     def bundle(self) -> SimpleNamespace:
         return SimpleNamespace(path=self.path)
 
-    @property
-    def tokenizer(self) -> SimpleNamespace:
-        return SimpleNamespace(phonemes=lambda text: text.upper())
+    def phonemes(self, text: str) -> str:
+        return text.upper()
 
     def using(self, drafter: str) -> StubVoice:
         return replace(self, drafter=drafter)
