@@ -45,7 +45,8 @@ def test_the_stub_goes_even_after_an_error() -> None:
             seen.append("torchaudio" in sys.modules)
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError):
+        fail()
     assert seen == [True]
     assert "torchaudio" not in sys.modules
     assert "torchaudio.transforms" not in sys.modules
