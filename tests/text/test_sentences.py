@@ -11,6 +11,7 @@ from spear_spec.text.sentences import LONGEST, spoken_length
 
 TABLE = [
     ("Dr. Smith went to Washington. He arrived on Jan. 5 at noon.", ["Dr. Smith went to Washington.", "He arrived on Jan. 5 at noon."]),
+    ("The letter came that day from Dr. Smith of London.", ["The letter came that day from Dr. Smith of London."]),
     ("The officer J. D. Tippit was shot. He died at once there.", ["The officer J. D. Tippit was shot.", "He died at once there."]),
     ("She asked him, \"Why are you here?\" but got no answer.", ["She asked him, \"Why are you here?\" but got no answer."]),
     ("We all met at nine p.m. It was already dark outside.", ["We all met at nine p.m.", "It was already dark outside."]),
