@@ -58,7 +58,7 @@ def _no_grad() -> Any:
 def test_uncached_forward_equals_the_peer(name: str, dtype: torch.dtype) -> None:
     case = Case(name, dtype)
     got = case.model(case.tokens, case.memory).logits
-    assert error(got, case.found["logits"]) < (1e-9 if dtype == torch.float64 else 2e-4)
+    assert error(got, case.found["logits"]) < TOLERANCE[dtype]
     if dtype == torch.float32:
         assert error(got[:, :: case.stride], case.found["logits_f32"]) < TOLERANCE[dtype]
     assert error(case.model(case.tokens[:, :2], case.memory).logits, case.found["logits_one"]) < TOLERANCE[dtype]
@@ -71,9 +71,9 @@ def test_cached_steps_equal_the_peer(name: str, chunks: list[int], dtype: torch.
     case = Case(name, dtype)
     got = case.stepped(chunks)
     if dtype == torch.float64:
-        assert error(got, case.found["logits"]) < 1e-9
+        assert error(got, case.found["logits"]) < TOLERANCE[dtype]
     else:
-        assert error(got[:, :: case.stride], case.found["logits_f32"]) < 1e-4
+        assert error(got[:, :: case.stride], case.found["logits_f32"]) < TOLERANCE[dtype]
 
 
 @precision
@@ -98,11 +98,10 @@ def test_guidance_equals_the_logits_inside_the_peers_generate(name: str, dtype: 
 def test_early_exit_equals_the_peers_head(dtype: torch.dtype) -> None:
     case = Case("early_exit", dtype)
     layer = case.shape["target_early_exit_layer"]
-    limit = 1e-9 if dtype == torch.float64 else 2e-4
-    assert error(case.model(case.tokens, case.memory, layers=layer).logits, case.found["early"]) < limit
+    assert error(case.model(case.tokens, case.memory, layers=layer).logits, case.found["early"]) < TOLERANCE[dtype]
     cache = case.model.new_cache(len(case.tokens))
     steps = [case.model(case.tokens[:, i:i + 1], case.memory, cache, layers=layer).logits for i in range(case.tokens.shape[1])]
-    assert error(torch.cat(steps, 1), case.found["early"]) < limit
+    assert error(torch.cat(steps, 1), case.found["early"]) < TOLERANCE[dtype]
 
 
 def test_rows_do_not_see_each_other() -> None:

@@ -102,13 +102,16 @@ def test_self_attention_projects_queries_then_keys_then_values() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
-def test_norm_is_root_mean_square(dtype: torch.dtype, limit: float) -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_is_root_mean_square(training: bool, dtype: torch.dtype, limit: float) -> None:
     norm, x = RMSNorm(7).to(dtype), torch.randn(4, 7).to(dtype)
     torch.nn.init.uniform_(norm.gamma, 0.5, 2.0)
     x[0] *= 1e-3
     want = x.double() / x.double().pow(2).mean(-1, keepdim=True).sqrt() * norm.gamma.double()
-    assert (norm(x).double() - want).abs().max() < limit
-    assert norm(torch.zeros(1, 7, dtype=dtype)).abs().max() == 0
+    with torch.set_grad_enabled(training):
+        assert (norm(x).double() - want).abs().max() < limit
+        assert norm(torch.zeros(1, 7, dtype=dtype)).abs().max() == 0
+        assert norm(x).dtype == dtype
 
 
 def test_feed_forward_gates_with_the_second_half() -> None:
