@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 VENV := .venv
 PEER := .venv-peer
 PY := $(VENV)/bin/python
-PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+PIP := $(VENV)/bin/pip install -qq --disable-pip-version-check
 WORKERS ?= 2
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out.wav
@@ -45,8 +45,8 @@ test: lint
 # the real spear-tts-pytorch, in an environment of its own: its extra pulls in a great deal
 $(PEER)/.created: requirements/torch.txt pyproject.toml
 	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/pip install --quiet --disable-pip-version-check -r requirements/torch.txt
-	$(PEER)/bin/pip install --quiet --disable-pip-version-check --editable '.[lucidrains]' pytest hypothesis
+	$(PEER)/bin/pip install -qq --disable-pip-version-check -r requirements/torch.txt
+	$(PEER)/bin/pip install -qq --disable-pip-version-check --editable '.[lucidrains]' pytest hypothesis
 	touch $@
 
 test-peer: $(PEER)/.created
