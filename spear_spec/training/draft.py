@@ -143,8 +143,8 @@ def roll_out(draft: DraftDecoder, model: TextToSemantic, batch: DraftBatch, step
         x = draft.enter_vectors(embedded, feature)
         for index, layer in enumerate(draft.layers):
             attn = layer.self_attn
-            heads, dim = attn.heads, attn.dim_head  # type: ignore[union-attr]
-            qkv = attn.to_qkv(attn.norm(x)).view(*x.shape[:2], 3 * heads, dim)  # type: ignore[operator, union-attr]
+            heads, dim = int(attn.heads), int(attn.dim_head)  # type: ignore[arg-type, union-attr]
+            qkv = attn.to_qkv(attn.norm(x)).view(*x.shape[:2], 3 * heads, dim)  # type: ignore[arg-type, operator, union-attr]
             turned = rotate(qkv[:, :, : 2 * heads], table)
             q, k, v = (y.transpose(1, 2) for y in (turned[:, :, :heads], turned[:, :, heads:], qkv[:, :, 2 * heads:]))
             if step == 0:

@@ -325,8 +325,8 @@ def draft(plan: Plan) -> None:
     held_items = [asdict(clip) for clip in corpora.read_utterances(at.dev)[:HELD_OUT]]
     sample_folder(model, held_items, held_out, laws, front.encode_phonemes, batch=cfg.batch, seed=plan.seed, progress=plan.progress)
     shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, target_layers=cfg.layers)
-    seen = [observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), cfg.layers) for folder in (samples, held_out)]
-    train_draft(model, *seen, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
+    seen, held = (observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), cfg.layers) for folder in (samples, held_out))
+    train_draft(model, seen, held, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
                 progress_bar=plan.progress)
 
 
@@ -356,7 +356,7 @@ def evaluate(plan: Plan) -> None:
             bar.update(done - bar.n)
 
         found = judge(voice, texts, judges=cfg.judges, seed=plan.seed, max_tokens=cfg.max_tokens, progress=progress)
-    error = ctc_error(plan, chosen_sampling(plan), "evaluation")
-    write_json(plan.out / "evaluation.json", {**found.to_dict(), "ctc_phoneme_error": error})
+    per = ctc_error(plan, chosen_sampling(plan), "evaluation")
+    write_json(plan.out / "evaluation.json", {**found.to_dict(), "ctc_phoneme_error": per})
     print(found.table())
-    print(f"phoneme error of freely sampled tokens by the CTC: {100 * error:.1f} %")
+    print(f"phoneme error of freely sampled tokens by the CTC: {100 * per:.1f} %")

@@ -168,7 +168,9 @@ def batches(data: list[Utterance], cfg: T2STraining, start_id: int, eos_id: int,
             parts.append(u)
         pool.extend(join(parts, space) for parts in by_speaker.values() if parts)
         pool.sort(key=lambda u: len(u.tokens) + rng.uniform(0, 24))
-        groups, current, longest = [], [], 0
+        groups: list[list[Utterance]] = []
+        current: list[Utterance] = []
+        longest = 0
         for u in pool:
             longest = max(longest, round_up(len(u.tokens) + 1))
             if current and longest * (len(current) + 1) > cfg.batch_tokens:
@@ -210,7 +212,7 @@ class Trainee(nn.Module):
             q = cross.queries(x)  # type: ignore[operator, union-attr]
             if align is not None and index in align[0]:
                 heads = align[1]
-                scores = q[:, :heads] @ k[:, :heads, 1:].transpose(-1, -2) * cross.dim_head ** -0.5  # type: ignore[union-attr]
+                scores = q[:, :heads] @ k[:, :heads, 1:].transpose(-1, -2) * cross.dim_head ** -0.5  # type: ignore[union-attr, operator]
                 scores = scores.float().masked_fill(~batch.text_mask[:, None, None], -1e4)
                 goal = align_target[:, None].expand(-1, heads, -1)
                 term = F.cross_entropy(scores.flatten(0, 2), goal.flatten(), ignore_index=IGNORE)

@@ -151,7 +151,7 @@ def prepare(
     joined = {key: np.concatenate(parts_of) for key, parts_of in columns.items()}
     target = out / f"frames.{part}.npz"
     with (out / f"frames.{part}.part.npz").open("wb") as file:
-        np.savez(file, lengths=np.array(lengths), voices=np.array(voices), ids=np.array(ids), **joined)
+        np.savez(file, lengths=np.array(lengths), voices=np.array(voices), ids=np.array(ids), **joined)  # type: ignore[arg-type]
     os.replace(partial, out / f"audio.{part}.i16")
     os.replace(out / f"frames.{part}.part.npz", target)
     return len(lengths)

@@ -7,7 +7,15 @@ import torch
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.training.draft import DraftTraining, acceptance, collate, observe, roll_out, tokens_per_call, train_draft
+from spear_spec.training.draft import (
+    DraftTraining,
+    acceptance,
+    collate,
+    observe,
+    roll_out,
+    tokens_per_call,
+    train_draft,
+)
 from spear_spec.training.t2s import Utterance
 
 LAYERS = (1, 2)
