@@ -74,17 +74,18 @@ class PhonemeCTC(nn.Module):
     def __init__(self, num_tokens: int, alphabet: str, dim: int = 256, blocks: int = 4, kernel: int = 7, dropout: float = 0.1) -> None:
         super().__init__()
         self.settings = {"num_tokens": num_tokens, "alphabet": alphabet, "dim": dim, "blocks": blocks, "kernel": kernel}
-        self.num_tokens, self.alphabet, self.dim = num_tokens, alphabet, dim
-        self.embedding = nn.Embedding(num_tokens + 1, dim)  # the last row: padding and masked tokens
+        self.alphabet = alphabet
+        self.mask_id, self.pad_id = num_tokens, num_tokens + 1
+        self.embedding = nn.Embedding(num_tokens + 2, dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(dim, kernel, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, UPSAMPLE * (len(alphabet) + 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, T], padded with `num_tokens`, to log-probabilities [B, 2 T, phones + 1]."""
-        pad = (tokens == self.num_tokens)[..., None]
-        x = self.dropout(self.embedding(tokens))
+        """Tokens int64 [B, T], padded with `pad_id`, to log-probabilities [B, 2 T, phones + 1]."""
+        pad = (tokens == self.pad_id)[..., None]
+        x = self.dropout(self.embedding(tokens)).masked_fill(pad, 0)
         for block in self.blocks:
             x = block(x).masked_fill(pad, 0)  # so that padding cannot leak into a short row
         x = self.head(self.norm(x)).float()
@@ -165,8 +166,9 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * done))
-        masked = batch.tokens.masked_fill(torch.rand(batch.tokens.shape) < 0.1, num_tokens)
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * done))
+        hidden = (torch.rand(batch.tokens.shape) < 0.1) & (batch.tokens != model.pad_id)
+        masked = batch.tokens.masked_fill(hidden, model.mask_id)
         with torch.autocast("cpu", torch.bfloat16):
             log_probs = model(masked)
         if done < framewise:
@@ -186,7 +188,7 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
 
 @dataclass
 class _Batch:
-    tokens: Tensor  # [B, T], padded with num_tokens
+    tokens: Tensor  # [B, T], padded with pad_id
     lengths: Tensor  # [B], outputs of each row
     targets: list[Tensor]  # the phones of each row
     labels: Tensor  # [B, 2 T], the phone (or blank) spoken at each output, -1 where padded
@@ -216,7 +218,7 @@ def _batches(model: PhonemeCTC, data: Sequence[Spoken], tokens_a_step: int, seed
     while True:
         rng.shuffle(groups)
         for group in groups:
-            tokens = pad([item.tokens.long() for item in group], batch_first=True, padding_value=model.num_tokens)
+            tokens = pad([item.tokens.long() for item in group], batch_first=True, padding_value=model.pad_id)
             labels = pad([output_labels(model, item) for item in group], batch_first=True, padding_value=-1)
             lengths = torch.tensor([len(item.tokens) * UPSAMPLE for item in group])
             yield _Batch(tokens, lengths, [model.encode(item.phonemes) for item in group], labels)
