@@ -40,7 +40,7 @@ lint: $(VENV)/.tests
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile -m "not peer"
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/peer
 
 # the real spear-tts-pytorch, in an environment of its own: its extra pulls in a great deal
 $(PEER)/.created: requirements/torch.txt pyproject.toml
