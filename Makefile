@@ -25,7 +25,7 @@ $(VENV)/.package: $(VENV)/.created pyproject.toml
 	touch $@
 
 $(VENV)/.tests: $(VENV)/.package requirements/judges.txt requirements/judges-nodeps.txt
-	$(PIP) --editable '.[test]' -r requirements/judges.txt
+	$(PIP) --editable '.[test,train,eval]' -r requirements/judges.txt
 	$(PIP) --no-deps -r requirements/judges-nodeps.txt
 	touch $@
 
