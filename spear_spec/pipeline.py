@@ -27,7 +27,7 @@ from spear_spec.voice import Bundle, choose_speaker, open_voice, uninitialised
 log = logging.getLogger("spear_spec")
 
 PAUSE_S = 0.1  # between sentences, on top of the silence that each brings along
-FIRST_CHUNK = 4  # tokens (.16 s) that the vocoder waits for; every further chunk is twice as long, up to
+FIRST_CHUNK = 8  # tokens (.32 s) at a time to the vocoder until something is heard; then chunks double up to
 LARGEST_CHUNK = 64
 AUDIBLE = 0.005  # -46 dB of full scale: quieter samples count as silence
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -224,7 +224,8 @@ class TTS:
         if pause:
             yield np.zeros(int(PAUSE_S * self.sample_rate), dtype=np.float32), None
         stream = self.vocoder.open_stream(self.speakers.index(speaker), generator=noise)
-        fed, wanted = 0, FIRST_CHUNK
+        fed, chunk = 0, FIRST_CHUNK
+        wanted = chunk + self.vocoder.lookahead  # nothing comes out before
         while session.ended[row] is None:
             with timed(meter, "t2s_s"):
                 while session.ended[row] is None and len(session.tokens[row]) - fed < wanted:
@@ -232,7 +233,8 @@ class TTS:
             if session.ended[row] is None:
                 with timed(meter, "acoustic_s"):
                     samples = stream.push(torch.tensor(session.tokens[row][fed:])).numpy()
-                fed, wanted = len(session.tokens[row]), min(2 * wanted, LARGEST_CHUNK)
+                fed, chunk = len(session.tokens[row]), chunk if meter.ttfa_s is None else min(2 * chunk, LARGEST_CHUNK)
+                wanted = chunk
                 if len(samples):
                     yield samples, None
         with timed(meter, "acoustic_s"):

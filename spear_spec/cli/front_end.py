@@ -28,6 +28,7 @@ class FrontEndProcess:
         os.close(sink)
         self._texts = iter(texts)
         self._speaker = speaker
+        self._busy = False  # a text has been asked for whose last message has not come
         self._pipe: IO[str] = os.fdopen(source, encoding="utf-8")
 
     @staticmethod
@@ -43,25 +44,22 @@ class FrontEndProcess:
         """
         if (text, speaker) != (next(self._texts, None), self._speaker):
             raise ValueError("texts must be read in the order in which they were given")
-        done = False
-        try:
-            while True:
-                message = self._receive()
-                done = "sentence" not in message
-                if done:
-                    break
+        while self._busy:  # the last text was left before its end
+            self._receive()
+        self._busy = True
+        while self._busy:
+            message = self._receive()
+            if self._busy:
                 yield message["sentence"], message["ids"]
-            if "error" in message:
-                raise TextError(message["error"])
-        finally:
-            while not done:  # the reader stopped early: skip to the next text
-                done = "sentence" not in self._receive()
+        if "error" in message:
+            raise TextError(message["error"])
 
     def _receive(self) -> dict[str, Any]:
         line = self._pipe.readline()
         if not line:
             raise TextError("the text front end stopped unexpectedly")
         message: dict[str, Any] = json.loads(line)
+        self._busy = "sentence" in message
         return message
 
     def close(self) -> None:

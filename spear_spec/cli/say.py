@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spear_spec.audio import write_atomically
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import sampling_overrides
+from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
@@ -39,17 +39,9 @@ def _say_one(args: argparse.Namespace) -> int:
         check_output(Path(output))
     text = check_text(read_text("-") if args.text == "-" else args.text)
     tts = load_tts(args, [text])
-    audio = tts.synthesize(text, **speech_options(args))
-    if to_stdout:
-        sys.stdout.buffer.write(audio.encode(".wav"))
-        sys.stdout.buffer.flush()
-    elif Path(output).suffix:
-        audio.save(output)
-    else:
-        write_atomically(Path(output), audio.encode(".wav"))  # a device or a pipe
-    item = {**audio.stats, "file": output}
+    item = speak(tts, text, output, speech_options(args))
     write_json(result(tts, args, [item]), args.json, stdout_taken=to_stdout)
-    note(f"{output}: {item['audio_s']:.2f} s of speech, RTF {item['rtf']:.3f}, first audio after {item['ttfa_s']:.2f} s, "
+    note(f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, first audio after {_short(item['ttfa_s'])} s, "
          f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)")
     return 0
 
@@ -82,36 +74,19 @@ def _say_file(args: argparse.Namespace) -> int:
             continue
         path = folder / f"{number:0{digits}d}.wav"
         try:
-            audio = tts.synthesize(line, **speech_options(args))
+            items.append(speak(tts, line, str(path), speech_options(args)))
+        except AudioError:
+            raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:
             failed += 1
             note(f"spear-spec: line {number + 1}: {error}")
-            continue
-        audio.save(path)  # a full disk stops the run: no later line would fare better
-        items.append({**audio.stats, "file": str(path)})
     write_json(result(tts, args, items), args.json)
     note(f"{len(items)} files in {folder}" + (f", {failed} lines failed" if failed else ""))
     return 2 if failed else 0
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output that cannot be written before the voice is loaded.
-
-    Raises:
-        AudioError: unknown suffix, no such folder, or no permission.
-    """
-    import os
-
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return  # a device or a pipe
-    if path.suffix.lower() not in (".wav", ".flac"):
-        raise AudioError(f"cannot write {path}: the name must end in .wav or .flac (or be - for standard output)")
-    if path.is_dir():
-        raise AudioError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise AudioError(f"cannot write {path}: no permission in {path.parent}")
+def _short(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
 
 
 def speech_options(args: argparse.Namespace) -> dict[str, Any]:
