@@ -1,0 +1,1 @@
+"""Semantic tokens to waveform: the AcousticStage protocol and the unit vocoder."""

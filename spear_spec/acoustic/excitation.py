@@ -1,4 +1,8 @@
-"""What drives the vocoder: a band-limited pulse train in step with a fundamental's phase, and white noise."""
+"""What drives the vocoder: a band-limited pulse train in step with a fundamental's phase, and white noise.
+
+Above a few harmonics voiced speech is noise that swells and fades with every glottal period, so the noise comes in three
+forms: steady, and multiplied by the cosine and the sine of the fundamental's phase.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,10 @@ def unwrap(phase: Tensor, f0: Tensor, hop_seconds: float) -> Tensor:
     return torch.cat([phase[:, :1], phase[:, :1] + torch.cumsum(step, dim=1)], dim=1)
 
 
-def pulse_train(phase: Tensor, f0: Tensor, hop: int, sample_rate: int) -> Tensor:
-    """Sum of all harmonics cos(h * phase) below the Nyquist frequency, of unit power, between the frames' centres.
+def drive(phase: Tensor, f0: Tensor, hop: int, sample_rate: int) -> Tensor:
+    """Pulse train, cosine and sine of the fundamental's phase, sampled from the first frame's centre to the last.
+
+    The pulse train is the sum of all harmonics cos(h * phase) below the Nyquist frequency, of unit power.
 
     Phase and F0 at neighbouring centres fix a cubic (Hermite) phase between them. The sum has a closed form, the
     Dirichlet kernel; the harmonic that crosses the Nyquist frequency fades in and out.
@@ -44,7 +50,7 @@ def pulse_train(phase: Tensor, f0: Tensor, hop: int, sample_rate: int) -> Tensor
         phase: float64 [B, F], not wrapped; f0: Hz [B, F].
 
     Returns:
-        float32 [B, (F - 1) * hop], from the first frame's centre on.
+        float32 [B, 3, (F - 1) * hop].
     """
     f0 = f0.double()
     t = torch.arange(hop, dtype=torch.float64, device=f0.device) / hop
@@ -60,7 +66,13 @@ def pulse_train(phase: Tensor, f0: Tensor, hop: int, sample_rate: int) -> Tensor
     small = half.abs() < 1e-4
     kernel = torch.sin((whole + 0.5) * angle) / torch.where(small, torch.ones_like(half), 2 * half) - 0.5
     kernel = torch.where(small, whole, kernel) + (highest - whole) * torch.cos((whole + 1) * angle)
-    return (kernel * torch.sqrt(2.0 / highest)).flatten(1)
+    pulses = kernel * torch.sqrt(2.0 / highest)
+    return torch.stack([pulses.flatten(1), torch.cos(angle).flatten(1), torch.sin(angle).flatten(1)], dim=1)
+
+
+def excite(driven: Tensor, noise: Tensor) -> Tensor:
+    """Excitation [B, 4, L] from `drive`'s [B, 3, L] and white noise [B, L]: pulses, noise, noise * cos, noise * sin."""
+    return torch.cat([driven[:, :1], noise[:, None], noise[:, None] * driven[:, 1:]], dim=1)
 
 
 def token_noise(generator: torch.Generator, tokens: int, samples: int, device: torch.device | None = None) -> Tensor:

@@ -2,7 +2,8 @@
 
 Token embedding and ConvNeXt blocks (Liu et al. 2022) at 25 Hz; a prosody head for voicing, F0 and energy; four phases up
 to 100 Hz; ConvNeXt blocks; then a head in the manner of Vocos (Siuzdak 2023), with one difference: the spectrum that it
-predicts is a filter, applied to the short-time spectra of a pulse train at F0 and of white noise.
+predicts is a filter, applied to the short-time spectra of a pulse train at F0 and of white noise, the noise swelling and
+fading within each period as the head says.
 
 Every convolution looks at a bounded number of frames, nothing is normalised over time, and every layer pads with zeros, so
 the streaming form (`streaming.py`) computes the same numbers.
@@ -10,16 +11,20 @@ the streaming form (`streaming.py`) computes the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_spec.acoustic.excitation import advance_phase, pulse_train, token_noise
+from spear_spec.acoustic.excitation import advance_phase, drive, excite, token_noise
 from spear_spec.config import Strict
 from spear_spec.errors import AudioError, ConfigError, NumericsError
+
+if TYPE_CHECKING:
+    from spear_spec.acoustic.streaming import VocoderStream
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class Prosody:
 
 
 class SpectralHead(nn.Module):
-    """Frames to filters: complex spectrum for the pulses, magnitude for the noise; and back to a waveform."""
+    """Frames to filters: complex spectrum for the pulses, magnitude and swell for the noise; and back to a waveform."""
 
     window: Tensor
 
@@ -149,26 +154,28 @@ class SpectralHead(nn.Module):
         self.cfg = cfg
         self.bins = cfg.n_fft // 2 + 1
         self.norm = nn.LayerNorm(cfg.dim)
-        self.out = nn.Linear(cfg.dim, 3 * self.bins)
+        self.out = nn.Linear(cfg.dim, 5 * self.bins)
         self.register_buffer("window", torch.hann_window(cfg.n_fft, periodic=True), persistent=False)
         with torch.no_grad():
             self.out.weight.mul_(0.5)
             self.out.bias.zero_()
             self.out.bias[: self.bins] = -3.0
-            self.out.bias[2 * self.bins :] = -5.0
+            self.out.bias[2 * self.bins : 3 * self.bins] = -5.0
+            self.out.weight[3 * self.bins :].zero_()
 
-    def frames(self, hidden: Tensor, pulses: Tensor, noise: Tensor) -> Tensor:
-        """Windowed output frames [B, F, n_fft] from hidden [B, F, C] and excitation frames [B, F, n_fft]."""
-        voiced_mag, angle, noise_mag = self.out(self.norm(hidden)).float().split(self.bins, dim=-1)
+    def frames(self, hidden: Tensor, excitation: Tensor) -> Tensor:
+        """Windowed output frames [B, F, n_fft] from hidden [B, F, C] and excitation [B, 4, F, n_fft] (see `excite`)."""
+        voiced_mag, angle, noise_mag, cosine, sine = self.out(self.norm(hidden)).float().split(self.bins, dim=-1)
         # exp(4) is far above any filter gain that speech needs; the clamp keeps a wild prediction finite.
         voiced = torch.polar(torch.exp(voiced_mag.clamp(-14.0, 4.0)), angle)
         hiss = torch.exp(noise_mag.clamp(-14.0, 4.0))
-        spectrum = torch.fft.rfft(pulses * self.window) * voiced + torch.fft.rfft(noise * self.window) * hiss
-        return torch.fft.irfft(spectrum, n=self.cfg.n_fft) * self.window
+        pulses, steady, by_cosine, by_sine = torch.fft.rfft(excitation * self.window).unbind(1)
+        noise = steady + 2 * torch.tanh(cosine) * by_cosine + 2 * torch.tanh(sine) * by_sine
+        return torch.fft.irfft(pulses * voiced + noise * hiss, n=self.cfg.n_fft) * self.window
 
     def slices(self, signal: Tensor) -> Tensor:
-        """[B, L] to [B, (L - n_fft) // hop + 1, n_fft]."""
-        return signal.unfold(1, self.cfg.n_fft, self.cfg.hop)
+        """[..., L] to [..., (L - n_fft) // hop + 1, n_fft]."""
+        return signal.unfold(-1, self.cfg.n_fft, self.cfg.hop)
 
     def overlap_add(self, frames: Tensor) -> Tensor:
         """[B, F, n_fft] to [B, (F - 1) * hop + n_fft], divided by the constant sum of squared Hann windows."""
@@ -223,6 +230,11 @@ class UnitVocoder(nn.Module):
         """Tokens of look-ahead that the streaming form needs."""
         return self.cfg.lookahead
 
+    def context_blocks(self, part: str) -> list[ContextBlock]:
+        """The blocks of "token", "prosody" or "frame", in order."""
+        chosen = {"token": self.token_blocks, "prosody": self.prosody_blocks, "frame": self.frame_blocks}[part]
+        return [block for block in chosen if isinstance(block, ContextBlock)]
+
     # The pieces, in the order in which they run; training and streaming call them one by one.
 
     def embed(self, tokens: Tensor, speaker: Tensor) -> Tensor:
@@ -272,14 +284,15 @@ class UnitVocoder(nn.Module):
             frames = block(frames, mask)
         return frames
 
-    def synthesise(self, frames: Tensor, pulses: Tensor, noise: Tensor) -> Tensor:
-        """Frames [B, F, C] and excitation [B, F * hop] to samples [B, F * hop]; outside, the excitation is silence."""
+    def synthesise(self, frames: Tensor, driven: Tensor, noise: Tensor) -> Tensor:
+        """Frames [B, F, C], `drive`'s [B, 3, F * hop] and noise [B, F * hop] to samples [B, F * hop].
+
+        Outside, the excitation is silence.
+        """
         margin = (self.cfg.n_fft - self.cfg.hop) // 2
         head = self.head
-        sliced = head.frames(
-            frames, head.slices(F.pad(pulses, (margin, margin))), head.slices(F.pad(noise, (margin, margin)))
-        )
-        return head.overlap_add(sliced)[:, margin:-margin]
+        excitation = F.pad(excite(driven, noise), (margin, margin))
+        return head.overlap_add(head.frames(frames, head.slices(excitation)))[:, margin:-margin]
 
     def check_tokens(self, tokens: Tensor, speaker: int) -> None:
         """Raise AudioError on ids outside the vocabulary, on a wrong shape, and on a speaker that does not exist."""
@@ -317,11 +330,28 @@ class UnitVocoder(nn.Module):
         hidden, raw = self.encode(tokens.to(device).long()[None], who)
         prosody = self.read_prosody(raw)
         frames = self.decode(hidden, prosody, who)
-        pulses = pulses_for(prosody.f0.double(), start, cfg)
-        samples = self.synthesise(frames, pulses, noise[None])[0].float()
+        driven = drive_for(prosody.f0.double(), start, cfg)
+        samples = self.synthesise(frames, driven, noise[None])[0].float()
         if not torch.isfinite(samples).all():
             raise NumericsError("the vocoder produced NaN or infinite samples: the voice's weights are damaged")
         return samples.cpu()
+
+
+    def open_stream(
+        self, speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
+    ) -> VocoderStream:
+        """A new utterance to be fed token by token; equal to `render` for the same generator state."""
+        from spear_spec.acoustic.streaming import VocoderStream
+
+        return VocoderStream(self, speaker, generator=generator, seed=seed)
+
+    def stream(
+        self, chunks: Iterable[Tensor], speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
+    ) -> Iterator[Tensor]:
+        """Samples of tokens that arrive in chunks [t], as soon as they are final."""
+        from spear_spec.acoustic.streaming import stream
+
+        return stream(self, chunks, speaker, generator=generator, seed=seed)
 
 
 def initial_phase(generator: torch.Generator) -> Tensor:
@@ -329,16 +359,15 @@ def initial_phase(generator: torch.Generator) -> Tensor:
     return torch.rand(1, generator=generator, dtype=torch.float64, device=generator.device) * (2 * torch.pi)
 
 
-def pulses_for(f0: Tensor, start: Tensor, cfg: VocoderConfig) -> Tensor:
-    """Pulse train of a whole utterance, float32 [B, F * hop]: F0 float64 [B, F] is held in the first and last half frame."""
-    phase = advance_phase(f0, cfg.hop / cfg.sample_rate, start)
-    return pulses_from_phase(phase, f0, cfg)
+def drive_for(f0: Tensor, start: Tensor, cfg: VocoderConfig) -> Tensor:
+    """`drive` for a whole utterance, float32 [B, 3, F * hop]; F0 float64 [B, F] is held in the first and last half frame."""
+    return drive_from_phase(advance_phase(f0, cfg.hop / cfg.sample_rate, start), f0, cfg)
 
 
-def pulses_from_phase(phase: Tensor, f0: Tensor, cfg: VocoderConfig) -> Tensor:
+def drive_from_phase(phase: Tensor, f0: Tensor, cfg: VocoderConfig) -> Tensor:
     """The same from the (unwrapped, float64) phase at the frames' centres."""
     step = 2 * torch.pi * cfg.hop / cfg.sample_rate
     f0 = torch.cat([f0[:, :1], f0, f0[:, -1:]], dim=1)
     phase = torch.cat([phase[:, :1] - step * f0[:, :1], phase, phase[:, -1:] + step * f0[:, -1:]], dim=1)
     half = cfg.hop // 2
-    return pulse_train(phase, f0, cfg.hop, cfg.sample_rate)[:, half:-half]
+    return drive(phase, f0, cfg.hop, cfg.sample_rate)[..., half:-half]

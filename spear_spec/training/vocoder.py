@@ -24,11 +24,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spear_spec.acoustic.excitation import unwrap
-from spear_spec.acoustic.vocoder import Prosody, UnitVocoder, VocoderConfig, pulses_from_phase
+from spear_spec.acoustic.vocoder import Prosody, UnitVocoder, VocoderConfig, drive_from_phase
 from spear_spec.config import Strict
 from spear_spec.errors import BundleError, NumericsError
-from spear_spec.training.spectral import SpectralLoss
 from spear_spec.training.discriminators import Discriminators, discriminator_loss, generator_losses
+from spear_spec.training.spectral import SpectralLoss
 from spear_spec.training.vocoder_data import ClipStore
 
 
@@ -39,23 +39,24 @@ class VocoderTraining(Strict):
     steps: int = 12000
     tail: int = 3000
     warmup: int = 100
-    gan_start: int = 1500
+    gan_start: int = 1300
     learning_rate: float = 6e-4
     gan_learning_rate: float = 4e-4
     discriminator_learning_rate: float = 4e-4
-    batch: int = 16
-    tokens: int = 20
-    gan_batch: int = 12
-    gan_tokens: int = 10
+    batch: int = 12
+    tokens: int = 16
+    gan_batch: int = 8
+    gan_tokens: int = 12
+    judge_tokens: int = 8
     left: int = 14
     right: int = 9
     mel: float = 15.0
     magnitude: float = 2.0
     phase: float = 4.0
     prosody: float = 1.0
-    adversarial: float = 1.0
-    matching: float = 2.0
-    judges_a_step: int = 4
+    adversarial: float = 2.0
+    matching: float = 8.0
+    judges_a_step: int = 3
     predicted_from: float = 0.6
     ema: float = 0.999
     seed: int = 0
@@ -68,6 +69,7 @@ class Output:
     fake: Tensor
     real: Tensor
     prosody_loss: Tensor
+    voiced: Tensor
 
 
 def run_generator(
@@ -88,6 +90,10 @@ def run_generator(
     target = (torch.log(batch["f0"]) - 5.0) / 0.5
     loss = (F.binary_cross_entropy_with_logits(logits, voiced, reduction="none") * weight).sum() / total
     loss = loss + 2 * ((pitch - target).abs() * weight * voiced).sum() / (weight * voiced).sum().clamp_min(1)
+    # Slopes too: jitter of F0 smears the upper harmonics, and an L1 on values alone does not see it.
+    both = (weight * voiced)[:, 1:] * (weight * voiced)[:, :-1]
+    slope = (pitch[:, 1:] - pitch[:, :-1]) - (target[:, 1:] - target[:, :-1])
+    loss = loss + 6 * (slope.abs() * both).sum() / both.sum().clamp_min(1)
     loss = loss + 0.5 * ((energy - batch["energy"]).abs() * weight).sum() / total
     # The 100 Hz part sees 4 tokens before and 3 after the crop, the head 2 frames on each side.
     low, high = cfg.left - 4, cfg.left + tokens + 3
@@ -106,11 +112,12 @@ def run_generator(
         f0 = prosody.f0[:, inner]
         phase = unwrap(batch["phase"][:, span][:, inner], f0, voc.hop / voc.sample_rate)
         with torch.no_grad():
-            pulses = pulses_from_phase(phase, f0.double(), voc)
-        noise = torch.randn_like(pulses)
-        fake = model.synthesise(frames, pulses, noise)
+            driven = drive_from_phase(phase, f0.double(), voc)
+        noise = torch.randn_like(driven[:, 0])
+        fake = model.synthesise(frames, driven, noise)
     fake = fake[:, 2 * voc.hop : -2 * voc.hop].float()
-    return Output(fake, batch["audio"], loss)
+    crop = slice(cfg.left * count, (cfg.left + tokens) * count)
+    return Output(fake, batch["audio"], loss, voiced[:, crop])
 
 
 def learning_rate(step: int, peak: float, cfg: VocoderTraining) -> float:
@@ -160,11 +167,11 @@ class Trainer:
             group["lr"] = learning_rate(self.step, cfg.discriminator_learning_rate, cfg)
         predicted = 0.5 if self.step > cfg.predicted_from * cfg.steps else 0.0
         out = run_generator(self.model, batch, cfg, tokens, predicted)
-        mel, magnitude, phase, coherence = self.spectral(out.fake, out.real)
+        mel, magnitude, phase, coherence = self.spectral(out.fake, out.real, out.voiced)
         loss = cfg.mel * mel + cfg.magnitude * magnitude + cfg.phase * phase + cfg.prosody * out.prosody_loss
         log = {
             "mel": float(mel), "mag": float(magnitude), "phase": float(phase),
-            "coh": coherence, "pros": float(out.prosody_loss),
+            "coh": coherence[0], "coh2": coherence[1], "pros": float(out.prosody_loss),
         }  # fmt: skip
         if gan:
             # A few judges a step, in turn, so that a step is cheap and every judge is heard often.
@@ -173,8 +180,12 @@ class Trainer:
             first = (self.step % max(1, every // some)) * some
             select = [int(i) for i in order[first : first + some]]
             rows = len(out.real)
+            # The judges hear a part of each crop: their cost rules the step, the spectral losses are cheap.
+            length = min(tokens, cfg.judge_tokens) * self.model.cfg.token_samples
+            at = int(np.random.default_rng((cfg.seed, 8, self.step)).integers(out.real.shape[1] - length + 1))
+            real, fake = out.real[:, at : at + length], out.fake[:, at : at + length]
             with torch.autocast("cpu", torch.bfloat16):
-                seen = self.judges(torch.cat([out.real, out.fake.detach()]), select)
+                seen = self.judges(torch.cat([real, fake.detach()]), select)
             judge_loss = discriminator_loss(seen, rows)
             self.judge_optimiser.zero_grad(set_to_none=True)
             judge_loss.backward()
@@ -184,7 +195,7 @@ class Trainer:
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(False)
             with torch.autocast("cpu", torch.bfloat16):
-                heard = self.judges(out.fake, select)
+                heard = self.judges(fake, select)
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(True)
             adversarial, matching = generator_losses(heard, references)
