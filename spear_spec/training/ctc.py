@@ -139,10 +139,10 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
               framewise: float = 0.5, progress: bool = True) -> PhonemeCTC:
     """Train for `minutes` of CPU time (or `steps`), the learning rate falling to 0 on a cosine.
 
-    For the first `framewise` of the run each output learns the phone spoken there: by the durations where there are any
-    (otherwise for a third of that time, the phones spread evenly: the flat start of Kaldi's monophones). A CTC left alone
-    spends most of such a short run writing nothing but blanks. A tenth of the tokens is masked, so that it listens to the
-    neighbours as well. `centroids` [K, D] of the tokens start the embedding (a random projection of them).
+    For the first `framewise` of the run each output learns the phone that the durations say is spoken there: a CTC left
+    alone spends most of such a short run writing nothing but blanks. Without durations there is no such help, and the run
+    must be several times as long. A tenth of the tokens is masked, so that it listens to the neighbours as well.
+    `centroids` [K, D] of the tokens start the embedding (a random projection of them).
 
     Raises:
         ConfigError: there is nothing to train on.
@@ -157,7 +157,7 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
         projected = spread @ torch.randn(centroids.shape[1], dim)
         model.embedding.weight.data[:num_tokens] = projected / projected.std()
     if all(item.frames is None for item in usable):
-        framewise /= 3
+        framewise = 0.0
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     bar = tqdm(total=steps or round(minutes * 60), desc="ctc", unit="step" if steps else "s", disable=not progress, mininterval=5)
     started = time.process_time()
@@ -171,7 +171,7 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
         masked = batch.tokens.masked_fill(hidden, model.mask_id)
         with torch.autocast("cpu", torch.bfloat16):
             log_probs = model(masked)
-        if done < framewise:
+        if done < framewise and bool((batch.labels >= 0).any()):
             loss = F.nll_loss(log_probs.flatten(0, 1), batch.labels.flatten(), ignore_index=-1)
         else:
             sizes = torch.tensor([len(t) for t in batch.targets])
@@ -191,15 +191,14 @@ class _Batch:
     tokens: Tensor  # [B, T], padded with pad_id
     lengths: Tensor  # [B], outputs of each row
     targets: list[Tensor]  # the phones of each row
-    labels: Tensor  # [B, 2 T], the phone (or blank) spoken at each output, -1 where padded
+    labels: Tensor  # [B, 2 T], the phone (or blank) spoken at each output, -1 where padded or not known
 
 
 def output_labels(model: PhonemeCTC, item: Spoken) -> Tensor:
-    """What each of the 2 T outputs should write: by the durations, or the phones spread evenly. Int64 [2 T]."""
+    """What each of the 2 T outputs should write by the durations, int64 [2 T]; -1 throughout without them."""
     length = len(item.tokens) * UPSAMPLE
     if item.frames is None or len(item.frames) != len(item.phonemes) + 2:
-        target = model.encode(item.phonemes)
-        return target[torch.arange(length) * len(target) // length]
+        return torch.full((length,), -1)
     known = {c: i + 1 for i, c in enumerate(model.alphabet)}
     ids = np.array([BLANK, *(known.get(c, BLANK) for c in item.phonemes), BLANK])
     middle = (np.arange(length) + 0.5) * FRAMES_PER_TOKEN / UPSAMPLE

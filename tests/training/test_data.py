@@ -1,0 +1,151 @@
+"""Corpora in four shapes, and what is left out of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spear_spec.errors import BundleError, ConfigError, TextError
+from spear_spec.training import data
+
+
+def wav(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(int(seconds * rate), np.float32), rate)
+    return path
+
+
+def meta(folder: Path, items: list[dict]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.0.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    return folder
+
+
+def item(number: int, phonemes: str = "hˈI.", frames: int = 6, voice: str = "ann") -> dict:
+    return {"id": f"{voice}/{number}", "voice": voice, "text": f"text {number}", "phonemes": phonemes, "frames": [1] * frames, "seconds": 0.5}
+
+
+def test_our_form(tmp_path: Path) -> None:
+    corpus = meta(tmp_path / "corpus", [item(0), item(1)])
+    wav(corpus / "ann/0.flac")
+    first, second = data.read_corpus(corpus)
+    assert first == data.Clip("corpus/ann/0", "ann", "text 0", str(corpus / "ann/0.flac"), "hˈI.", [1] * 6, 0.5)
+    assert second.audio == ""
+
+
+def test_the_same_id_in_two_corpora_stays_apart(tmp_path: Path) -> None:
+    ids = [clip.id for name in ("a", "b") for clip in data.read_corpus(meta(tmp_path / name, [item(0)]))]
+    assert ids == ["a/ann/0", "b/ann/0"]
+
+
+def test_ljspeech_form(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text('X-1|in 1850|in eighteen fifty\nX-2|a "quoted" word|\n\n', encoding="utf-8")
+    wav(tmp_path / "wavs/X-1.wav")
+    clips = data.read_corpus(tmp_path)
+    assert [clip.text for clip in clips] == ["in eighteen fifty", 'a "quoted" word']
+    assert [bool(clip.audio) for clip in clips] == [True, False]
+    assert {clip.speaker for clip in clips} == {tmp_path.name}
+    assert clips[0].phonemes is None
+    assert clips[0].frames is None
+
+
+def test_libritts_form(tmp_path: Path) -> None:
+    for name in ("84/121123/84_121123_000007_000000", "1034/1/1034_1_000000_000001"):
+        wav(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.normalized.txt").write_text("Go on.\n")
+        (tmp_path / f"{name}.original.txt").write_text("Go  on!\n")
+    clips = data.read_corpus(tmp_path)
+    assert [(clip.speaker, clip.text) for clip in clips] == [("1034", "Go on."), ("84", "Go on.")]
+    assert all(Path(clip.audio).is_file() for clip in clips)
+
+
+def test_lhotse_manifest(tmp_path: Path) -> None:
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    recording = Recording.from_file(wav(tmp_path / "long.wav", seconds=3))
+    cuts = [
+        MonoCut(f"cut-{i}", start=float(i), duration=1.0, channel=0, recording=recording,
+                supervisions=[SupervisionSegment(f"s{i}", recording.id, 0.0, 1.0, text=f"part {i}", speaker="bob")])
+        for i in range(2)
+    ]  # fmt: skip
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl.gz")
+    clips = data.read_corpus(tmp_path / "cuts.jsonl.gz", scratch=tmp_path / "audio")
+    assert [(clip.id, clip.speaker, clip.text) for clip in clips] == [("cuts/cut-0", "bob", "part 0"), ("cuts/cut-1", "bob", "part 1")]
+    assert [soundfile.info(clip.audio).frames for clip in clips] == [16000, 16000]
+
+
+def test_unknown_forms(tmp_path: Path) -> None:
+    for bad in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ConfigError):
+            data.read_corpus(bad)
+    with pytest.raises(ConfigError, match="holds no clips"):
+        data.read_corpus(meta(tmp_path / "empty", []))
+    (tmp_path / "empty/meta.0.jsonl").write_text('{"id": 3}\n')
+    with pytest.raises(ConfigError, match="line 1"):
+        data.read_corpus(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="unknown corpus form"):
+        data.read_corpus(tmp_path, "vctk")
+
+
+def test_clips_with_other_phonemes_are_left_out(tmp_path: Path) -> None:
+    clips = [
+        data.Clip("same", "a", "hi", "x.wav", "hˈI.", [1] * 6), data.Clip("other", "a", "hi", "x.wav", "hˈA.", [1] * 6),
+        data.Clip("lengths", "a", "hi", "x.wav", "hˈI.", [1] * 5), data.Clip("bare", "a", "hi", "x.wav"), data.Clip("silent", "a", "hi", ""),
+        data.Clip("error", "a", "!", "x.wav"), data.Clip("empty", "a", "", "x.wav"),
+    ]  # fmt: skip
+
+    def phonemize(text: str) -> str:
+        if text == "!":
+            raise TextError("cannot")
+        return "hˈI." if text else ""
+
+    kept, dropped = data.add_phonemes(clips, phonemize, progress=False)
+    assert [clip.id for clip in kept] == ["same", "bare"]
+    assert all(clip.phonemes == "hˈI." for clip in kept)
+    assert [name for name, _ in dropped] == ["other", "lengths", "silent", "error", "empty"]
+
+
+def test_lengths_are_measured(tmp_path: Path) -> None:
+    (tmp_path / "junk.wav").write_bytes(b"junk")
+    names = {"ok": wav(tmp_path / "ok.wav", 0.75), "short": wav(tmp_path / "short.wav", 0.1), "junk": tmp_path / "junk.wav"}
+    kept, dropped = data.measure([data.Clip(name, "a", "t", str(path)) for name, path in names.items()], progress=False)
+    assert [(clip.id, clip.seconds) for clip in kept] == [("ok", 0.75)]
+    assert [name for name, _ in dropped] == ["short", "junk"]
+
+
+def test_prepared_folder_round_trip(tmp_path: Path) -> None:
+    clips = [data.Clip("b", "y", "t", "x.wav", "p", [1, 2, 3], 0.5), data.Clip("a", "x", "t", "x.wav", "p"), data.Clip("c", "x", "t", "x.wav", "p")]
+    data.write_utterances(tmp_path, clips, dropped=[("d", "why")])
+    assert data.read_utterances(tmp_path) == clips
+    assert data.read_speakers(tmp_path) == ["x", "y"]
+    assert (tmp_path / "dropped.tsv").read_text() == "d\twhy\n"
+    with pytest.raises(ConfigError, match="prepare"):
+        data.read_utterances(tmp_path / "none")
+
+
+def test_tokenizing_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    clips = [data.Clip(str(i), "a", "t", str(wav(tmp_path / f"{i}.wav", 0.1 * (i + 1)))) for i in range(4)]
+    calls: list[int] = []
+
+    def encode(samples: np.ndarray, rate: int) -> torch.Tensor:
+        calls.append(len(samples))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return torch.full((len(samples) // 640,), 1000)
+
+    path = tmp_path / "tokens.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        data.tokenize(clips, encode, path, every=2, progress=False)
+    assert set(data.load_tokens(path)) == {"0", "1"}
+    tokens = data.tokenize(clips, encode, path, progress=False)
+    assert calls == [1600, 3200, 4800, 4800, 6400]
+    assert {key: (len(row), row.dtype) for key, row in tokens.items()} == {str(i): (n, torch.int16) for i, n in enumerate((2, 5, 7, 10))}
+    assert all(torch.equal(row, data.load_tokens(path)[key]) for key, row in tokens.items())
+    path.write_bytes(b"junk")
+    with pytest.raises(BundleError):
+        data.load_tokens(path)
