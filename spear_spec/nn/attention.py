@@ -47,12 +47,26 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
     """q [B, H, T, D] on k, v [B, Hk, S, D]; query head h uses key head h mod Hk, as the peer groups them."""
-    if k.shape[1] != q.shape[1]:
-        groups = q.shape[1] // k.shape[1]
-        k, v = k.repeat(1, groups, 1, 1), v.repeat(1, groups, 1, 1)
+    groups = q.shape[1] // k.shape[1]
     if torch.is_grad_enabled() and q.device.type == "cpu":
+        if groups > 1:
+            k, v = k.repeat(1, groups, 1, 1), v.repeat(1, groups, 1, 1)
         return _attend_for_training(q, k, v, mask, causal)
+    if groups > 1:
+        return _attend_grouped(q, k, v, mask, causal, groups)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+def _attend_grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, groups: int) -> Tensor:
+    """Query heads that share a key head stand behind one another as further queries, so that the cache is not copied."""
+    batch, heads, length, dim = q.shape
+    if causal:
+        mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - length)
+    if mask is not None and mask.shape[-2] > 1:
+        mask = mask.repeat(*[1] * (mask.ndim - 2), groups, 1)
+    q = q.view(batch, groups, -1, length, dim).transpose(1, 2).reshape(batch, -1, groups * length, dim)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.view(batch, -1, groups, length, dim).transpose(1, 2).reshape(batch, heads, length, dim)
 
 
 def _attend_for_training(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
