@@ -228,7 +228,8 @@ def vocoder(plan: Plan) -> None:
     if not (clips / "frames.0.npz").exists():
         vocoder_data.prepare([(at.prepared, at.prepared / "tokens.safetensors")], clips, speakers)
     shape = {"num_semantic_token_ids": len(read_centroids(at.centroids)[0]), "num_speakers": len(speakers), **cfg.shape}
-    train_vocoder(clips, plan.out / "vocoder", VocoderTraining.from_dict(cfg.training), VocoderConfig.from_dict(shape))
+    train_vocoder(clips, plan.out / "vocoder", VocoderTraining.from_dict(cfg.training), VocoderConfig.from_dict(shape),
+                  device=plan.device)
 
 
 def _pack(plan: Plan, out: Path, sampling: SamplingConfig, draft: Path | None) -> Path:

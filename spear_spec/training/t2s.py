@@ -122,6 +122,10 @@ class Batch:
     target: Tensor  # [B, T], IGNORE where padded
     align: Tensor  # [B, T], IGNORE where unknown
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(*(tensor.to(device) for tensor in vars(self).values()))
+
 
 def round_up(n: int, to: int = 16) -> int:
     return -(-n // to) * to
@@ -201,7 +205,7 @@ class Trainee(nn.Module):
         if masked is not None:
             x = torch.where(masked[..., None], self.history.to(x.dtype), x)
         table = m.rotary(x.shape[1])[: x.shape[1]]
-        bias = torch.zeros(cross_mask.shape, dtype=torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype)
+        bias = torch.zeros(cross_mask.shape, dtype=torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype, device=x.device)
         bias = bias.masked_fill(~cross_mask, -1e4)[:, None, None]
         losses: dict[str, Tensor] = {}
         align_target = batch.align if no_text is None else batch.align.masked_fill(no_text[:, None], IGNORE)
@@ -210,7 +214,7 @@ class Trainee(nn.Module):
             cross = layer.cross_attn
             k, v = cross.keys_values(hidden)  # type: ignore[operator, union-attr]
             q = cross.queries(x)  # type: ignore[operator, union-attr]
-            if align is not None and index in align[0]:
+            if align is not None and index in align[0] and bool((align_target != IGNORE).any()):
                 heads = align[1]
                 scores = q[:, :heads] @ k[:, :heads, 1:].transpose(-1, -2) * cross.dim_head ** -0.5  # type: ignore[union-attr, operator]
                 scores = scores.float().masked_fill(~batch.text_mask[:, None, None], -1e4)
@@ -227,7 +231,7 @@ class Trainee(nn.Module):
         losses["accuracy"] = (logits.argmax(-1) == target).float().mean().detach()
         if align is not None:
             spoken = (batch.align != IGNORE) & (batch.target != m.eos_id) & (batch.target != IGNORE)
-            state = hidden[torch.arange(len(hidden))[:, None].expand_as(spoken)[spoken], batch.align[spoken]]
+            state = hidden[torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(spoken)[spoken], batch.align[spoken]]
             losses["auxiliary"] = F.cross_entropy(self.auxiliary(state).float(), batch.target[spoken]) if len(state) else x.sum() * 0
         return losses
 
@@ -241,12 +245,12 @@ def evaluate(trainee: Trainee, held_out: list[Utterance]) -> dict[str, float]:
     count = 0
     for i in range(0, len(held_out), 20):
         group = held_out[i:i + 20]
-        batch = collate(group, model.start_id, model.eos_id)
+        batch = collate(group, model.start_id, model.eos_id).to(model.device)
         n = int((batch.target != IGNORE).sum())
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16):
             right = trainee(batch, None, None, None)
         batch.text, batch.text_mask = batch.text.roll(2, 0), batch.text_mask.roll(2, 0)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16):
             wrong = trainee(batch, None, None, None)
         total["nll"] += n * right["nll"].item()
         total["accuracy"] += n * right["accuracy"].item()
@@ -295,7 +299,8 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
         state = load_checkpoint(checkpoint)
         trainee.load_state_dict(state["trainee"])
         optimizer.load_state_dict(state["optimizer"])
-        ema, step, seconds, tokens_seen = state["ema"], state["step"], state["seconds"], state["tokens"]
+        ema = {k: v.to(device) for k, v in state["ema"].items()}
+        step, seconds, tokens_seen = state["step"], state["seconds"], state["tokens"]
     rng = random.Random(cfg.seed + step)
     torch.manual_seed(cfg.seed + step)
     stream = batches(data, cfg, model.start_id, model.eos_id, space, rng)
@@ -327,8 +332,7 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
         lr = cfg.lr * min(1.0, (step + 1) / cfg.warmup) * (cfg.lr_floor + (1 - cfg.lr_floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = next(stream)
-        batch = Batch(*(t.to(device) for t in vars(batch).values()))
+        batch = next(stream).to(torch.device(device))
         align_weight = cfg.align_floor + (cfg.align_weight - cfg.align_floor) * max(0.0, 1 - progress / 0.6)
         no_text = torch.rand(batch.tokens.shape[0], device=device) < cfg.no_text
         masked = history_mask(batch, cfg, progress).to(device) & ~no_text[:, None]

@@ -79,7 +79,8 @@ def run_generator(
     voc = model.cfg
     count = voc.frames_per_token
     valid = batch["valid"]
-    with torch.autocast("cpu", torch.bfloat16):
+    device = valid.device
+    with torch.autocast(device.type, torch.bfloat16):
         hidden, raw = model.encode(batch["tokens"], batch["speaker"], valid[..., None].to(torch.bfloat16))
     logits, pitch, energy = model.split_prosody(raw)
     frame_valid = valid.repeat_interleave(count, dim=1)
@@ -100,11 +101,11 @@ def run_generator(
     span = slice(low * count, high * count)
     given_voiced, given_energy = voiced[:, span], batch["energy"][:, span]
     if predicted > 0:
-        rows = (torch.rand(len(voiced), 1) < predicted).float()
+        rows = (torch.rand(len(voiced), 1, device=device) < predicted).float()
         given_voiced = rows * torch.sigmoid(logits[:, span]).detach() + (1 - rows) * given_voiced
         given_energy = rows * energy[:, span].detach() + (1 - rows) * given_energy
     prosody = Prosody(given_voiced, batch["f0"][:, span], given_energy)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         mask = frame_valid[:, span, None].to(torch.bfloat16)
         frames = model.decode(hidden[:, low:high], prosody, batch["speaker"], mask) * mask
         inner = slice(4 * count - 2, (4 + tokens) * count + 2)
@@ -133,13 +134,14 @@ def learning_rate(step: int, peak: float, cfg: VocoderTraining) -> float:
 class Trainer:
     """Generator, its moving average, discriminators, optimisers, step: everything that a checkpoint holds."""
 
-    def __init__(self, voc: VocoderConfig, cfg: VocoderTraining, store: ClipStore) -> None:
+    def __init__(self, voc: VocoderConfig, cfg: VocoderTraining, store: ClipStore, device: str = "cpu") -> None:
         torch.manual_seed(cfg.seed)
         self.cfg, self.store, self.step = cfg, store, 0
-        self.model = UnitVocoder(voc)
-        self.judges = Discriminators()
+        self.device = torch.device(device)
+        self.model = UnitVocoder(voc).to(self.device)
+        self.judges = Discriminators().to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.spectral = SpectralLoss(voc.sample_rate)
+        self.spectral = SpectralLoss(voc.sample_rate).to(self.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=cfg.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
         )
@@ -151,7 +153,7 @@ class Trainer:
         """The crops of this step: they depend on the seed and the step alone, so that a resumed run sees the same."""
         rng = np.random.default_rng((self.cfg.seed, self.step))
         drawn = self.store.draw(rng, size, tokens, self.cfg.left, self.cfg.right)
-        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in drawn.items()}
+        return {key: torch.from_numpy(np.ascontiguousarray(value)).to(self.device) for key, value in drawn.items()}
 
     def train_step(self) -> dict[str, float]:
         """One update of everything. Returns the losses."""
@@ -184,7 +186,7 @@ class Trainer:
             length = min(tokens, cfg.judge_tokens) * self.model.cfg.token_samples
             at = int(np.random.default_rng((cfg.seed, 8, self.step)).integers(out.real.shape[1] - length + 1))
             real, fake = out.real[:, at : at + length], out.fake[:, at : at + length]
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 seen = self.judges(torch.cat([real, fake.detach()]), select)
             judge_loss = discriminator_loss(seen, rows)
             self.judge_optimiser.zero_grad(set_to_none=True)
@@ -194,7 +196,7 @@ class Trainer:
             self.judge_optimiser.step()
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(False)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 heard = self.judges(fake, select)
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(True)
@@ -231,7 +233,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Take everything from a checkpoint."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
@@ -268,6 +270,7 @@ def train_vocoder(
     *,
     save_every: float = 240.0,
     log_every: int = 50,
+    device: str = "cpu",
 ) -> UnitVocoder:
     """Train on prepared clips in `data`, or resume from `work`; export the averaged weights to `work/export_latest`.
 
@@ -279,7 +282,7 @@ def train_vocoder(
     cfg = cfg or VocoderTraining()
     voc = voc or VocoderConfig()
     work.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(voc, cfg, ClipStore(data))
+    trainer = Trainer(voc, cfg, ClipStore(data), device)
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
@@ -321,10 +324,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, log and export go here")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field of VocoderTraining")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     cfg = replace(VocoderTraining(), **{k: json.loads(v) for k, v in (item.split("=", 1) for item in options.set)})
-    train_vocoder(options.data, options.work, cfg)
+    train_vocoder(options.data, options.work, cfg, device=options.device)
 
 
 if __name__ == "__main__":
