@@ -219,7 +219,9 @@ class Trainee(nn.Module):
                 scores = q[:, :heads] @ k[:, :heads, 1:].transpose(-1, -2) * cross.dim_head ** -0.5  # type: ignore[union-attr, operator]
                 scores = scores.float().masked_fill(~batch.text_mask[:, None, None], -1e4)
                 goal = align_target[:, None].expand(-1, heads, -1)
-                term = F.cross_entropy(scores.flatten(0, 2), goal.flatten(), ignore_index=IGNORE)
+                # a batch may hold no text at all: the mean over nothing would be NaN
+                term = F.cross_entropy(scores.flatten(0, 2), goal.flatten(), ignore_index=IGNORE, reduction="sum")
+                term = term / (goal != IGNORE).sum().clamp(min=1)
                 losses["align"] = losses.get("align", 0) + term / len(align[0])
             out = attend(q, k, v, bias)
             x = x + cross.to_out(out.transpose(1, 2).reshape(x.shape))  # type: ignore[operator, union-attr]
