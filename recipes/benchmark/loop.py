@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def run(model: TextToSemantic, texts: list[Tensor], sampling: SamplingConfig, se
             calls.append((time.perf_counter() - start) * 1e3)
             return logits
 
-        session.score = timed  # type: ignore[method-assign]
+        cast(Any, session).score = timed
         for _ in generate(session):
             pass
         looping += time.perf_counter() - encoded

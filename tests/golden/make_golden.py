@@ -1,6 +1,10 @@
-"""Make the golden files from the real spear-tts-pytorch: `python tests/golden/make_golden.py`, in the environment of `make test-peer`.
+"""Make the golden files from the real spear-tts-pytorch, in the environment of `make test-peer`.
 
-One file a case, with float32 weights (used in both precisions), inputs, and what the real package computes:
+    python tests/golden/make_golden.py [FOLDER]            random weights
+    python tests/golden/make_golden.py --voice [FOLDER]    the voice that ships: again whenever its weights change
+
+voice.safetensors holds no weights, only inputs, the checksums of the shards, and the float64 logits of the real
+package at some of the vocabulary (`columns`). The others: one file a case, with float32 weights (used in both precisions), inputs, and what the real package computes:
     logits       its uncached forward, float64, 200 target tokens [B, 201, V]
     logits_f32   the same in float32, every eighth position
     logits_one   its uncached forward for one target token [B, 2, V]
@@ -25,7 +29,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from spear_spec.config import T2SConfig
+from spear_spec.interop import to_spear_tts_state_dict
 from spear_spec.interop.shims import import_spear_tts
+from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.voice import open_voice
 
 HERE = Path(__file__).parent
 CASES: dict[str, dict[str, Any]] = {
@@ -92,8 +100,36 @@ def case(name: str, shape: dict[str, Any], seed: int, out: Path) -> None:
     (out / f"{name}.safetensors").chmod(0o644)
 
 
+@torch.no_grad()
+def voice(out: Path) -> None:
+    """The shipped voice's weights in the real package."""
+    bundle = open_voice()
+    ours = TextToSemantic(T2SConfig.from_dict(bundle.config.t2s))
+    bundle.load_into(ours, "t2s")
+    cfg = ours.cfg
+    model = import_spear_tts().TextToSemantic(
+        dim=cfg.dim, source_depth=cfg.source_depth, target_depth=cfg.target_depth, num_text_token_ids=cfg.num_text_token_ids,
+        num_semantic_token_ids=cfg.num_semantic_token_ids, dim_head=cfg.dim_head, heads=cfg.heads, target_kv_heads=cfg.kv_heads,
+        ff_mult=cfg.ff_mult, target_early_exit_layer=cfg.early_exit_layer).eval().double()
+    model.load_state_dict({name: tensor.double() for name, tensor in to_spear_tts_state_dict(ours).items()})
+    torch.manual_seed(0)
+    text = torch.randint(1, cfg.num_text_token_ids, (2, 50))
+    text[1, 20:] = 0
+    tokens = torch.randint(0, cfg.num_semantic_token_ids, (2, 60))
+    columns = torch.cat((torch.randperm(cfg.num_semantic_token_ids)[:30].sort().values, torch.tensor([cfg.num_semantic_token_ids])))
+    found = {"logits": model(text, tokens, source_type="text", target_type="speech")[:, :, columns], "text": text, "tokens": tokens,
+             "columns": columns}
+    meta = {"shards": json.dumps([shard["sha256"] for shard in bundle.config.files["t2s"]]), "package": "spear-tts-pytorch 0.4.8"}
+    save_file({key: value.contiguous() for key, value in found.items()}, out / "voice.safetensors", meta)
+    (out / "voice.safetensors").chmod(0o644)
+
+
 def main() -> None:
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    arguments = sys.argv[1:]
+    if "--voice" in arguments:
+        arguments.remove("--voice")
+        return voice(Path(arguments[0]) if arguments else HERE)
+    out = Path(arguments[0]) if arguments else HERE
     for seed, (name, shape) in enumerate(CASES.items()):
         case(name, shape, seed, out)
         print(name, (out / f"{name}.safetensors").stat().st_size)
