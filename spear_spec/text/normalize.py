@@ -14,6 +14,7 @@ from spear_spec.text.numbers import speak_numbers
 
 _SPACE = re.compile(r"\s+")
 _SPACE_BEFORE = re.compile(r"(?<=[\w)”\"']) (?=[.,;:!?…](?:\s|$))")
+_TIGHT_DASH = re.compile(r"(?<=\S)—|—(?=\S)")
 _REPEATED = re.compile(r"([,;:!?])(?:\s*\1)+")
 
 
@@ -41,6 +42,7 @@ def _normalize(text: str) -> tuple[str, tuple[str, ...]]:
     text = speak_money_and_units(text)
     text = speak_numbers(text)
     text, warnings = speak_characters(text)
+    text = _TIGHT_DASH.sub(" — ", text)  # else the tagger sees one word
     text = _SPACE.sub(" ", text).strip()
     text = _SPACE_BEFORE.sub("", text)
     return _REPEATED.sub(r"\1", text), tuple(warnings)

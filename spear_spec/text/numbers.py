@@ -105,6 +105,8 @@ def _plain(match: re.Match[str]) -> str:
 
 def _range(match: re.Match[str]) -> str:
     low, high = match["low"], match["high"]
+    if low == high:
+        return f"{cardinal(low)} {cardinal(high)}"
     if _is_year(low):
         short = len(high) == 2
         return f"{year(low)} to {year(low[:2] + high) if not short else cardinal(high)}" if short else f"{year(low)} to {year(high)}"
@@ -132,6 +134,8 @@ _RULES = (
     (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-.])\d{3}[-. ]\d{4}(?!\w)"), _telephone),
     (re.compile(r"(?<!\w)\+\d{1,3}(?:[ -]\d{2,5}){2,5}(?!\w)"), _telephone),
     (re.compile(r"(?<![\w-])\d{3}-\d{4}(?![\w-])"), _telephone),
+    # codes: 978-3-16-148410-0
+    (re.compile(r"(?<![\w.,-])\d+(?:-\d+){2,}(?![\w-])"), _telephone),
     # version numbers and addresses: 2.0.1, 192.168.0.1
     (re.compile(r"\b(?P<version>[vV])?(?P<parts>\d+(?:\.\d+){2,})\b"),
      lambda m: ("version " if m["version"] else "") + " point ".join(map(cardinal, m["parts"].split(".")))),

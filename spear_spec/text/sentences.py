@@ -44,7 +44,7 @@ def _paragraph(text: str) -> Iterator[str]:
     """Sentences of a paragraph, short ones joined, long ones cut."""
     waiting = ""
     for sentence in _bare(text):
-        if not is_speakable(sentence):
+        if len(sentence) <= LONGEST and not is_speakable(sentence):
             continue
         if waiting and spoken_length(waiting) + spoken_length(sentence) > LONGEST:
             yield from cut(waiting)
@@ -91,25 +91,27 @@ def _ends_here(text: str, start: int, end: re.Match[str]) -> bool:
 def cut(text: str) -> Iterator[str]:
     """The text in pieces of at most `LONGEST` spoken letters: at a clause where there is one, else between words."""
     text = " ".join(text.split())
-    while spoken_length(text) > LONGEST:
-        at = _best_cut(text)
-        piece = text[: at[0]].strip()
+    start = 0
+    while spoken_length(text[start : start + LONGEST + 1]) > LONGEST:
+        end, following = _best_cut(text[start : start + 2 * LONGEST + 1])
+        piece = text[start : start + end].strip()
         if is_speakable(piece):
             yield piece
-        text = text[at[1] :].strip()
-    if text and is_speakable(text):
-        yield text
+        start += following
+    piece = text[start:].strip()
+    if piece and is_speakable(piece):
+        yield piece
 
 
 def _best_cut(text: str) -> tuple[int, int]:
+    """Where a piece ends and where the next one starts; of what follows, only the beginning is looked at."""
     limit = _fits(text)
-    rest_even = spoken_length(text) <= 2 * LONGEST
+    two_halves = len(text) <= 2 * LONGEST and spoken_length(text) <= 2 * LONGEST
     for pattern in _CUTS:
-        places = [(m.start(), m.end()) for m in pattern.finditer(text, 0, min(len(text), limit + 1)) if m.start() <= limit]
-        places = [p for p in places if p[0] >= _FIRST_HALF * limit]
+        places = [(m.start(), m.end()) for m in pattern.finditer(text[: limit + 1]) if _FIRST_HALF * limit <= m.start() <= limit]
         if places:
             # two halves where that suffices, so that no crumb is left at the end
-            return min(places, key=lambda p: abs(p[0] - len(text) / 2)) if rest_even else places[-1]
+            return min(places, key=lambda p: abs(p[0] - len(text) / 2)) if two_halves else places[-1]
     return limit, limit
 
 

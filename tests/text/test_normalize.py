@@ -19,6 +19,8 @@ TABLE = [
     ("1914-1918, pages 10–20", "nineteen fourteen to nineteen eighteen, pages ten to twenty"),
     ("3/4 cup, 1 1/2 cups, 1/3", "three quarters cup, one and a half cups, one third"),
     ("version v2.0.1 at 192.168.0.1", "version version two point zero point one at one hundred ninety-two point one hundred sixty-eight point zero point one"),
+    ("50-50, 978-3-16-0", "fifty fifty, nine seven eight, three, one six, zero"),
+    ("no—go", "no — go"),
     ("call 555-123-4567", "call five five five, one two three, four five six seven"),
     ("+1 (555) 123-4567", "plus one, five five five, one two three, four five six seven"),
     ("Henry VIII, World War II, Chapter IV", "Henry the eighth, World War two, Chapter four"),

@@ -55,6 +55,14 @@ def test_nothing_is_longer_than_the_limit_and_nothing_is_lost(text: str) -> None
     assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
+def test_time_is_linear_without_a_single_stop() -> None:
+    """Half a megabyte of words without punctuation: the work for a piece does not depend on what follows."""
+    text = "word after word " * 32_000
+    pieces = list(split_sentences(text))
+    assert max(map(len, pieces)) <= LONGEST
+    assert " ".join(pieces) == text.strip()
+
+
 def test_no_crumb_is_left_at_the_end() -> None:
     text = " ".join(["word"] * (LONGEST // 5 + 3))
     first, second = split_sentences(text)
