@@ -77,8 +77,9 @@ class Target(Strict):
 
 @dataclass(frozen=True)
 class Vocoder(Strict):
-    """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`."""
+    """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`; workers: processes that analyse the audio."""
 
+    workers: int = 1
     shape: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 

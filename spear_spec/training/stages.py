@@ -11,8 +11,11 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +228,13 @@ def vocoder(plan: Plan) -> None:
     cfg, at = plan.vocoder, Folder(plan.out)
     speakers = corpora.read_speakers(at.prepared)
     clips = plan.out / "vocoder" / "clips"
-    if not (clips / "frames.0.npz").exists():
-        vocoder_data.prepare([(at.prepared, at.prepared / "tokens.safetensors")], clips, speakers)
+    source = [(at.prepared, at.prepared / "tokens.safetensors")]
+    missing = [part for part in range(cfg.workers) if not (clips / f"frames.{part}.npz").exists()]
+    if cfg.workers == 1 and missing:
+        vocoder_data.prepare(source, clips, speakers)
+    elif missing:
+        with ProcessPoolExecutor(cfg.workers, get_context("spawn")) as pool:
+            list(pool.map(partial(vocoder_data.prepare, source, clips, speakers, parts=cfg.workers), missing))
     shape = {"num_semantic_token_ids": len(read_centroids(at.centroids)[0]), "num_speakers": len(speakers), **cfg.shape}
     train_vocoder(clips, plan.out / "vocoder", VocoderTraining.from_dict(cfg.training), VocoderConfig.from_dict(shape),
                   device=plan.device)
