@@ -122,3 +122,30 @@ def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict
     run_plan(Plan.from_dict(values))
     assert json.loads((tmp_path / "out" / "agreement.json").read_text()) == {
         "clips": 20, "tokens": total, "equal": total - 4, "share": (total - 4) / total}  # fmt: skip
+
+
+def test_gpu_script_goes_on_across_machines(lj_run: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+    """The GPU recipe on the CPU: pack here, train there, collect here, train on on a fresh machine."""
+    env = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "GPU_DIR": str(tmp_path / "parcel"), "DEVICE": "cpu", "WORKERS": "1"}
+
+    def gpu(*arguments: object, **more: object) -> str:
+        command = [str(ROOT / "recipes/gpu.sh"), *map(str, arguments)]
+        done = subprocess.run(command, env={**env, **{k: str(v) for k, v in more.items()}}, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    gpu("pack", lj_run / "out", "--kbit", 24)
+    assert (tmp_path / "parcel" / "data.tar").stat().st_size < 400_000
+    for number, steps in enumerate((3, 5)):
+        out = tmp_path / f"out{number}"
+        out.mkdir()
+        settings = [f"t2s.training.steps={steps}", "t2s.every=1"]
+        gpu("train", "t2s", 2, lj_run / "config.json", *settings, WORK=tmp_path / f"machine{number}", OUT=out)
+        assert {path.name for path in out.iterdir()} == {"t2s-1.safetensors", "t2s.log"}
+        gpu("collect", out, "t2s", tmp_path / "recipe")
+    log = [json.loads(line)["step"] for line in (tmp_path / "out1" / "t2s.log").read_text().splitlines()]
+    assert log == [3, 4, 5]
+    state = torch.load(tmp_path / "recipe" / "t2s" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 5
+    clip = data.read_utterances(tmp_path / "machine1" / "prepared")[0]
+    assert load_audio(clip.audio).seconds == pytest.approx(clip.seconds, abs=0.05)
