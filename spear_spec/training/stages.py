@@ -99,6 +99,9 @@ def prepare(plan: Plan) -> None:
     else:
         held, missing = clips[:: cfg.held_out_every], []
         clips = [clip for i, clip in enumerate(clips) if i % cfg.held_out_every]
+    if not clips or not held:
+        raise ConfigError(f"{'nothing is left to train on' if not clips else 'no held-out clip of these speakers'}: "
+                          "name other dev folders, or lower prepare.held_out_every")
     corpora.write_utterances(at.prepared, clips, speakers, dropped)
     corpora.write_utterances(at.dev, held, speakers, missing)
     hours = sum(clip.seconds for clip in clips) / 3600
