@@ -60,10 +60,10 @@ class DraftDecoder(nn.Module):
     def rotary(self, positions: int) -> Tensor:
         """Rotations of the first `positions` positions, kept between calls."""
         weight = self.fuse.weight
-        real = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        if self._table.shape[0] < positions or self._table.device != weight.device or self._table.real.dtype != real:
+        double, device = weight.dtype == torch.float64, weight.device
+        if self._table.shape[0] < positions or self._table.device != device or (self._table.dtype == torch.complex128) != double:
             with torch.inference_mode(False):
-                self._table = rotary_table(max(positions, 2048), self.cfg.dim_head, dtype=real, device=weight.device)
+                self._table = rotary_table(max(positions, 2048), self.cfg.dim_head, dtype=torch.float64 if double else torch.float32, device=device)
         return self._table
 
     def start(self, memory: Memory, capacity: int = 512) -> DraftState:
