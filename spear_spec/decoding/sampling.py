@@ -10,7 +10,7 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import NumericsError
 
-_FIRST_LOOK = 64  # speech laws are peaked: the nucleus nearly always lies within the first 64 tokens
+_LOOKS = (64, 256)  # speech laws are peaked: the nucleus nearly always lies within the first 64 tokens
 _COLD = 1e-3
 
 
@@ -46,13 +46,20 @@ def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
 def _threshold(law: Tensor, top_k: int, top_p: float) -> Tensor:
     """The smallest probability that survives, [..., 1]."""
     size = law.shape[-1]
-    width = min(top_k or _FIRST_LOOK, size)
-    values = law.topk(width, dim=-1).values
-    if top_p >= 1:
-        return values[..., -1:]
-    total = values.sum(-1, keepdim=True) * top_p if top_k else top_p
-    last = (values.cumsum(-1) <= total).sum(-1, keepdim=True)  # index of the token that crosses
-    if not top_k and width < size and int(last.max()) >= width:
-        values = law.sort(dim=-1, descending=True).values
-        last = (values.cumsum(-1) <= total).sum(-1, keepdim=True)
+    if top_k:
+        values = law.topk(min(top_k, size), dim=-1).values
+        if top_p >= 1:
+            return values[..., -1:]
+        last = _crossing(values, values.sum(-1, keepdim=True) * top_p)
+    else:
+        for width in (*_LOOKS, size):
+            values = law.topk(min(width, size), dim=-1).values
+            last = _crossing(values, top_p)
+            if width >= size or int(last.max()) < width:
+                break
     return values.gather(-1, last.clamp_(max=values.shape[-1] - 1))
+
+
+def _crossing(values: Tensor, mass: Tensor | float) -> Tensor:
+    """Index of the token that takes the falling values past `mass`, [..., 1]."""
+    return (values.cumsum(-1) <= mass).sum(-1, keepdim=True)

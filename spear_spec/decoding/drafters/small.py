@@ -11,6 +11,7 @@ from torch import Tensor
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
+from spear_spec.models.draft_runner import DraftRunner, runner_for
 
 if TYPE_CHECKING:
     from spear_spec.models.draft import DraftDecoder, DraftState
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 class SmallState:
     """The draft's cache and the length that its rows have committed (what lies behind was drafted)."""
 
+    runner: DraftRunner
     draft: DraftState
     committed: list[int]
 
@@ -34,19 +36,19 @@ class SmallDrafter:
 
     def start(self, session: Session) -> SmallState:
         session.model.feature_layers = self.draft.cfg.target_layers
-        return SmallState(self.draft.start(session.memory), [0] * len(session.rows))
+        return SmallState(runner_for(self.draft, session.model), self.draft.start(session.memory), [0] * len(session.rows))
 
     def propose(self, session: Session, state: SmallState, limits: list[int]) -> Proposal:
         tokens: list[list[int]] = [[] for _ in limits]
         count = max(limits)
         if count == 0:
             return Proposal(tokens)
-        model, draft, sampling = session.model, self.draft, session.sampling
+        model, runner, sampling = session.model, state.runner, session.sampling
         hidden = self._catch_up(session, state)
         laws = []
         alive = [place for place, limit in enumerate(limits) if limit > 0]
         while True:
-            law = probabilities(draft.logits(model, hidden)[:, 0], sampling)
+            law = probabilities(runner.logits(hidden[:, 0]), sampling)
             laws.append(law)
             everyone = len(alive) == len(limits)
             drawn = session.chance.categorical(law if everyone else law[alive], [session.rows[place] for place in alive])
@@ -57,7 +59,7 @@ class SmallDrafter:
             if not alive:
                 return Proposal(tokens, torch.stack(laws, 1))
             last = torch.tensor([[row[-1] if row else 0] for row in tokens], device=model.device)
-            hidden = draft.step(model, last, hidden, state.draft)
+            hidden = runner.step(last, hidden, state.draft)
 
     def _catch_up(self, session: Session, state: SmallState) -> Tensor:
         """Read the settled tokens; returns the hidden state [B, 1, D] at each row's last one."""
@@ -69,7 +71,7 @@ class SmallDrafter:
             features = torch.zeros(len(fresh), longest, self.draft.cfg.dim, dtype=session.model.dtype, device=device)
         else:
             features = self.draft.fuse_target([feature[:, :longest] for feature in session.output.features])
-        hidden = self.draft.step(session.model, ids, features, state.draft)
+        hidden = state.runner.step(ids, features, state.draft)
         state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
         if any(len(row) != longest for row in fresh):  # padding was written behind the shorter rows
             state.draft.cache.crop(state.committed)

@@ -1,0 +1,54 @@
+"""The draft's inference plan against the module it is made from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from decoding_oracles import texts, tiny_model
+
+from spear_spec.config import DraftConfig
+from spear_spec.models.draft import DraftDecoder
+from spear_spec.models.draft_runner import runner_for
+
+
+def parts(dtype: torch.dtype, depth: int):
+    model = tiny_model(semantic=30, dtype=dtype, seed=2)
+    draft = DraftDecoder(DraftConfig(dim=16, depth=depth, heads=2, dim_head=8, target_layers=(1, 2)), model.cfg)
+    with torch.no_grad():
+        for weight in draft.parameters():  # gains and biases that are not one and zero
+            weight.add_(0.2 * torch.randn_like(weight))
+    return model, draft.to(dtype).eval()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_runner_equals_the_module(depth: int, dtype: torch.dtype, bound: float) -> None:
+    """Several steps in a ragged batch with crops between: hidden states and logits."""
+    model, draft = parts(dtype, depth)
+    runner = runner_for(draft, model)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        memory = model.encode(texts(4))
+        plain, quick = draft.start(memory, capacity=3), draft.start(memory, capacity=3)
+        for turn, length in enumerate((1, 3, 1, 2, 1, 4, 1)):
+            tokens = torch.randint(0, 31, (4, length))
+            features = torch.randn(4, length, 16, dtype=dtype)
+            if turn == 0:
+                tokens.fill_(model.start_id)
+                features.zero_()
+            one, two = draft.step(model, tokens, features, plain), runner.step(tokens, features, quick)
+            assert (one - two).abs().max() < bound
+            assert (draft.logits(model, one)[:, -1] - runner.logits(two[:, -1])).abs().max() < bound
+            lengths = [max(0, n - int(torch.randint(0, 3, ()))) for n in plain.cache.lengths]
+            plain.cache.crop(lengths)
+            quick.cache.crop(lengths)
+
+
+def test_runner_follows_its_weights() -> None:
+    model, draft = parts(torch.float32, 1)
+    first = runner_for(draft, model)
+    assert runner_for(draft, model) is first
+    with torch.no_grad():
+        draft.enter.weight.mul_(2.0)
+    assert runner_for(draft, model) is not first
+    assert runner_for(draft.double(), model.double()).table.dtype == torch.float64
