@@ -63,7 +63,7 @@ class DraftDecoder(nn.Module):
         double, device = weight.dtype == torch.float64, weight.device
         if self._table.shape[0] < positions or self._table.device != device or (self._table.dtype == torch.complex128) != double:
             with torch.inference_mode(False):
-                self._table = rotary_table(max(positions, 2048), self.cfg.dim_head, dtype=torch.float64 if double else torch.float32, device=device)
+                self._table = rotary_table(max(2 * positions, 2048), self.cfg.dim_head, dtype=torch.float64 if double else torch.float32, device=device)
         return self._table
 
     def start(self, memory: Memory, capacity: int = 512) -> DraftState:

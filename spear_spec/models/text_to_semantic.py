@@ -113,7 +113,7 @@ class TextToSemantic(nn.Module):
         double, device = start.dtype == torch.float64, start.device
         if self._table.shape[0] < positions or self._table.device != device or (self._table.dtype == torch.complex128) != double:
             with torch.inference_mode(False):  # a table made while decoding must serve training too
-                self._table = rotary_table(max(positions, 2048), self.cfg.dim_head, dtype=torch.float64 if double else torch.float32, device=device)
+                self._table = rotary_table(max(2 * positions, 2048), self.cfg.dim_head, dtype=torch.float64 if double else torch.float32, device=device)
         return self._table
 
     def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
