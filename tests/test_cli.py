@@ -58,6 +58,7 @@ def test_say(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["voice"] == "tiny"
     assert list(result["sampling"]) == SAMPLING
     assert result["sampling"]["temperature"] == 0.9
+    assert result["threads"] == 1
     assert (result["seed"], result["batch"], result["drafter"], result["verifier"], result["gamma"]) == (4, 1, "small", "rejection", 3)
     [item] = result["items"]
     assert list(item) == ITEM

@@ -70,7 +70,8 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False) -> None:
     voice.add_argument("--speaker", metavar="NAME", help="a speaker of the voice")
     voice.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
     voice.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), help="of the T2S transformer (default float32)")
-    voice.add_argument("--threads", type=_whole(1, 1024), metavar="N", help="CPU threads")
+    # one by default: two beside another busy process can be many times slower, and the audio depends on the number
+    voice.add_argument("--threads", type=_whole(1, 1024), default=1, metavar="N", help="CPU threads (default 1)")
     spec = parser.add_argument_group("speculation")
     spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
     spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule")
