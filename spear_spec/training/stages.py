@@ -26,7 +26,7 @@ from tqdm import tqdm
 from spear_spec.acoustic.vocoder import VocoderConfig
 from spear_spec.audio import load_audio, write_atomically
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
-from spear_spec.errors import AudioError, ConfigError, SpearSpecError
+from spear_spec.errors import AudioError, ConfigError, MissingExtraError, SpearSpecError
 from spear_spec.semantic import SemanticTokenizer, SpeechEncoder, agreement
 from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
 from spear_spec.text import PhonemeTokenizer
@@ -345,7 +345,29 @@ def draft(plan: Plan) -> None:
 def pack(plan: Plan) -> None:
     """Write the voice bundle."""
     folder = _pack(plan, plan.out / "voice" / plan.pack.name, chosen_sampling(plan), plan.out / "draft" / "export")
+    if not plan.pack.reference:
+        add_reference(plan, folder)
     print(f"the voice is in {folder}: spear-spec say --voice {folder} \"Hello.\"")
+
+
+def add_reference(plan: Plan, voice: Path, clips_each: int = 40, shortest: float = 3.0) -> None:
+    """The speakers' mean embeddings over training clips, for `eval`; short clips give unsteady ones and are passed over."""
+    from spear_spec.evaluation.reference import save_reference
+    from spear_spec.evaluation.speaker import SpeakerJudge
+
+    judge, found = SpeakerJudge(), {}
+    try:
+        version = judge.version
+    except MissingExtraError as error:
+        print(f"no speaker reference in the voice: {error}")
+        return
+    clips = [clip for clip in corpora.read_utterances(Folder(plan.out).prepared) if clip.seconds >= shortest]
+    for speaker in corpora.read_speakers(Folder(plan.out).prepared):
+        own = [clip for clip in clips if clip.speaker == speaker]
+        if some := own[:: max(1, len(own) // clips_each)][:clips_each]:
+            found[speaker] = judge.embed_voice([load_audio(clip.audio, 24_000).samples for clip in some])
+    if found:
+        save_reference(voice, found, f"{judge.name} {version}")
 
 
 def evaluate(plan: Plan) -> None:

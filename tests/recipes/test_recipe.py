@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spear_spec.audio import load_audio
+from spear_spec.evaluation.reference import load_reference
 from spear_spec.pipeline import TTS
 from spear_spec.semantic import SemanticTokenizer
 from spear_spec.training import data
 from spear_spec.training.plan import STAGES, Plan
 from spear_spec.training.run import run_config, run_plan
+from spear_spec.training.stages import add_reference
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,3 +151,13 @@ def test_gpu_script_goes_on_across_machines(lj_run: Path, few_steps: dict[str, A
     assert state["step"] == 5
     clip = data.read_utterances(tmp_path / "machine1" / "prepared")[0]
     assert load_audio(clip.audio).seconds == pytest.approx(clip.seconds, abs=0.05)
+
+
+def test_the_voice_brings_its_speakers_reference(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+    plan = Plan.from_dict(few_steps | {"out": str(lj_run / "out"), "prepare": {"corpora": [str(ljspeech)]}})
+    add_reference(plan, tmp_path)
+    assert load_reference(tmp_path, "LJSpeech-tiny") is None  # every clip is too short
+    add_reference(plan, tmp_path, clips_each=2, shortest=0.5)
+    embedding = load_reference(tmp_path, "LJSpeech-tiny")
+    assert embedding is not None
+    assert embedding.shape == (256,)
