@@ -4,6 +4,7 @@
 
 One thread, batch 1. Decodes the sentences of `spear-spec bench` with the voice's own sampling, with a clock on every
 target call; the share is that of the calls' median in the time a token takes. Encoding the text is counted apart.
+efficiency_cpu is the same by the process's CPU time, which a busy machine disturbs less.
 --random takes random weights of the size of FINDINGS' 10 M model instead of a voice.
 """
 
@@ -47,31 +48,35 @@ def material(voice: str | None, random: bool) -> tuple[TextToSemantic, list[Tens
 def run(model: TextToSemantic, texts: list[Tensor], sampling: SamplingConfig, seed: int) -> dict[str, float]:
     """One pass over the texts: tokens/s of the loop alone and with encoding, and the median target call in ms."""
     calls: list[float] = []
-    tokens, encoding, looping = 0, 0.0, 0.0
+    cpu_calls: list[float] = []
+    tokens, encoding, looping, cpu = 0, 0.0, 0.0, 0.0
     generator = torch.Generator().manual_seed(seed)
     for text in texts:
         began = time.perf_counter()
         with torch.inference_mode():
             memory = model.encode(text)
         session = Session(model, memory, sampling, generator=generator)
-        encoded = time.perf_counter()
+        encoded, cpu_began = time.perf_counter(), time.process_time()
         score = session.score
 
         def timed(ids: Tensor, score: Any = score) -> Tensor:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             logits = score(ids)
             calls.append((time.perf_counter() - start) * 1e3)
+            cpu_calls.append((time.process_time() - cpu_start) * 1e3)
             return logits
 
         cast(Any, session).score = timed
         for _ in generate(session):
             pass
         looping += time.perf_counter() - encoded
+        cpu += time.process_time() - cpu_began
         encoding += encoded - began
         tokens += len(session.tokens[0])
     step = median(calls)
     return {"target_step_ms": step, "tokens_per_s": tokens / looping, "tokens_per_s_with_encoding": tokens / (looping + encoding),
-            "efficiency": tokens / looping * step / 1e3, "efficiency_with_encoding": tokens / (looping + encoding) * step / 1e3}
+            "efficiency": tokens / looping * step / 1e3, "efficiency_cpu": tokens / cpu * median(cpu_calls) / 1e3,
+            "target_step_cpu_ms": median(cpu_calls), "efficiency_with_encoding": tokens / (looping + encoding) * step / 1e3}
 
 
 def main() -> None:
