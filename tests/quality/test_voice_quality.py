@@ -31,6 +31,7 @@ SENTENCES = [
     ("am_michael", "After dinner we walked along the river until it was dark."),
     ("am_michael", "The doctor asked him to come back on Thursday afternoon."),
 ]
+WORDS = ["Yesterday.", "Elephant.", "Chocolate.", "Hospital."]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ def tts() -> TTS:
     return TTS.load(device="cpu", threads=1)
 
 
-@pytest.fixture(scope="module")
-def spoken(tts: TTS) -> list[Spoken]:
+@pytest.fixture(scope="module", name="spoken")
+def spoken_fixture(tts: TTS) -> list[Spoken]:
+    return speak(tts)
+
+
+def speak(tts: TTS) -> list[Spoken]:
     return [
         Spoken(speaker, text, tts.phonemes(text), tts.synthesize(text, speaker=speaker, seed=i))
         for i, (speaker, text) in enumerate(SENTENCES)
@@ -104,6 +109,5 @@ def test_each_speaker_sounds_like_itself(tts: TTS, spoken: list[Spoken]) -> None
 def test_single_words(tts: TTS) -> None:
     """Short texts are where such models babble: most of these must be word-exact."""
     judge = WordErrorJudge()
-    words = ["Yesterday.", "Elephant.", "Chocolate.", "Hospital."]
-    found = [judge.score(tts.synthesize(word, seed=i).samples, Reference(word)) for i, word in enumerate(words)]
+    found = [judge.score(tts.synthesize(word, seed=i).samples, Reference(word)) for i, word in enumerate(WORDS)]
     assert sum(m.numerator == 0 for m in found) >= LIMITS["single_words_exact"], [m.detail for m in found]
