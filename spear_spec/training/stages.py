@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -299,6 +300,7 @@ def ctc_error(plan: Plan, law: SamplingConfig, name: str, limit: int = 60) -> fl
     clips = corpora.read_utterances(at.dev)
     items = [asdict(clip) for clip in clips[:: max(1, len(clips) // limit)][:limit]]
     folder = plan.out / name
+    shutil.rmtree(folder, ignore_errors=True)
     sample_folder(model, items, folder, [law], at.front_end().encode_phonemes, seed=plan.seed, progress=plan.progress)
     return PhonemeCTC.load(at.ctc).error_rate(spoken_samples(folder))
 
@@ -323,6 +325,15 @@ def chosen_sampling(plan: Plan) -> SamplingConfig:
         raise ConfigError(f"{plan.out / 'sampling.json'} is not there or damaged ({error}); run the sampling stage") from None
 
 
+def forget_other_target(samples: Path, description: Path) -> None:
+    """Remove samples that another target (or an earlier state of this one) spoke; what this one spoke is gone on with."""
+    about, marker = description.read_text(encoding="utf-8"), samples / "target.json"
+    if samples.exists() and not (marker.exists() and marker.read_text(encoding="utf-8") == about):
+        shutil.rmtree(samples)
+    samples.mkdir(parents=True, exist_ok=True)
+    marker.write_text(about, encoding="utf-8")
+
+
 def draft(plan: Plan) -> None:
     """Let the finished target speak, then train the draft on that."""
     cfg, at, law = plan.draft, Folder(plan.out), chosen_sampling(plan)
@@ -330,10 +341,11 @@ def draft(plan: Plan) -> None:
     laws = list(dict.fromkeys([law, SamplingConfig(temperature=1.0, top_p=0.95)]))
     front = at.front_end()
     clips = random.Random(plan.seed).sample(corpora.read_utterances(at.prepared), len(corpora.read_utterances(at.prepared)))
-    samples = plan.out / "draft" / "samples"
+    samples, held_out = plan.out / "draft" / "samples", plan.out / "draft" / "held_out"
+    for folder in (samples, held_out):
+        forget_other_target(folder, plan.out / "t2s" / "export" / "t2s.json")
     sample_folder(model, [asdict(clip) for clip in clips[: cfg.samples]], samples, laws, front.encode_phonemes, batch=cfg.batch, minutes=cfg.minutes,
                   seed=plan.seed, progress=plan.progress)
-    held_out = plan.out / "draft" / "held_out"
     held_items = [asdict(clip) for clip in corpora.read_utterances(at.dev)[:HELD_OUT]]
     sample_folder(model, held_items, held_out, laws, front.encode_phonemes, batch=cfg.batch, seed=plan.seed, progress=plan.progress)
     shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, target_layers=cfg.layers)
