@@ -19,6 +19,7 @@
 #          --encoder NAME   speech encoder, hub name or folder
 #          --centroids FILE k-means centroids (default: fitted)
 #          --given DIR=FILE tokens that exist for a corpus: compared with those made from its audio
+#          --pitch DIR=FILE the F0 that a corpus's synthesiser used (teacher_pitch.py), for the vocoder
 #          --check N        make only N clips' tokens again, take the given ones for the rest
 #          --from N, --to N first and last stage; --threads N; --device NAME
 # Corpora: folders with meta.*.jsonl (recipes/default_voice/README.md), LJSpeech-shaped, LibriTTS-shaped, or a lhotse cut manifest.
@@ -29,7 +30,7 @@ python=${PYTHON:-python3}
 config=$here/config.toml
 stages=(prepare tokenize align t2s vocoder sampling draft pack evaluate)
 from=0 to=8
-corpora=() dev=() given=() settings=()
+corpora=() dev=() given=() pitch=() settings=()
 usage() { sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
 # a list of strings as JSON
 list() { "$python" -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"; }
@@ -41,6 +42,7 @@ while (($#)); do
     --corpus) corpora+=("$2"); shift 2 ;;
     --dev) dev+=("$2"); shift 2 ;;
     --given) given+=("$2"); shift 2 ;;
+    --pitch) pitch+=("$2"); shift 2 ;;
     --out) settings+=("out=$2"); shift 2 ;;
     --config) config=$2; shift 2 ;;
     --encoder) settings+=("tokenize.encoder=$2"); shift 2 ;;
@@ -56,5 +58,6 @@ done
 ((${#corpora[@]})) && settings+=("prepare.corpora=$(list "${corpora[@]}")")
 ((${#dev[@]})) && settings+=("prepare.dev=$(list "${dev[@]}")")
 ((${#given[@]})) && settings+=("tokenize.given=$(pairs "${given[@]}")")
+((${#pitch[@]})) && settings+=("vocoder.pitch=$(pairs "${pitch[@]}")")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "$python" -m spear_spec.training.run "$config" --stages "${stages[@]:from:to-from+1}" --set "${settings[@]}"

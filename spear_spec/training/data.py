@@ -267,8 +267,8 @@ def tokenize(clips: Sequence[Clip], encode: Callable[..., Tensor], path: Path, *
     return tokens
 
 
-def given_tokens(sources: Iterable[tuple[str, str | os.PathLike[str]]]) -> dict[str, Tensor]:
-    """Tokens that exist already, under the ids that `read_corpus` gives: (corpus folder, token file) pairs."""
+def given_tensors(sources: Iterable[tuple[str, str | os.PathLike[str]]]) -> dict[str, Tensor]:
+    """Tensors of clips (tokens, pitch) that exist already, under the ids that `read_corpus` gives: (corpus folder, file) pairs."""
     out: dict[str, Tensor] = {}
     for folder, path in sources:
         prefix = Path(folder).resolve().name

@@ -77,9 +77,11 @@ class Target(Strict):
 
 @dataclass(frozen=True)
 class Vocoder(Strict):
-    """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`; workers: processes that analyse the audio."""
+    """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`; workers: processes that analyse the audio;
+    pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `vocoder_data.frames_from_pitch`)."""
 
     workers: int = 1
+    pitch: tuple[tuple[str, str], ...] = ()
     shape: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 

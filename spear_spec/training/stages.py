@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -123,7 +124,7 @@ def tokenize(plan: Plan) -> None:
         features = _features(encoder, clips, cfg.fit_hours, plan)
         tokenizer = SemanticTokenizer.fit(encoder, features, cfg.clusters, seed=plan.seed)
     tokenizer.save(at.centroids)
-    given = corpora.given_tokens(cfg.given)
+    given = corpora.given_tensors(cfg.given)
     if given and cfg.check:
         known = [clip for clip in (*clips, *held) if clip.id in given]
         some = random.Random(plan.seed).sample(known, min(cfg.check, len(known)))
@@ -234,11 +235,17 @@ def vocoder(plan: Plan) -> None:
     clips = plan.out / "vocoder" / "clips"
     source = [(at.prepared, at.prepared / "tokens.safetensors")]
     missing = [part for part in range(cfg.workers) if not (clips / f"frames.{part}.npz").exists()]
+    more: dict[str, Any] = {}
+    if cfg.pitch and missing:
+        curves = plan.out / "vocoder" / "pitch.safetensors"
+        curves.parent.mkdir(parents=True, exist_ok=True)
+        save_file(corpora.given_tensors(cfg.pitch), curves)
+        more["pitch"] = [curves]
     if cfg.workers == 1 and missing:
-        vocoder_data.prepare(source, clips, speakers)
+        vocoder_data.prepare(source, clips, speakers, **more)
     elif missing:
         with ProcessPoolExecutor(cfg.workers, get_context("spawn")) as pool:
-            list(pool.map(partial(vocoder_data.prepare, source, clips, speakers, parts=cfg.workers), missing))
+            list(pool.map(partial(vocoder_data.prepare, source, clips, speakers, parts=cfg.workers, **more), missing))
     shape = {"num_semantic_token_ids": len(read_centroids(at.centroids)[0]), "num_speakers": len(speakers), **cfg.shape}
     train_vocoder(clips, plan.out / "vocoder", VocoderTraining.from_dict(cfg.training), VocoderConfig.from_dict(shape),
                   device=plan.device)
