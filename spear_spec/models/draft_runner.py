@@ -1,8 +1,8 @@
 """The draft decoder's inference plan: the same mathematics as `DraftDecoder.step` in about half as many operations.
 
-At this size a step is mostly dispatch, and a draft takes one step a token, so this is where speculation is won. What
-can be done once is done once: norm gains are folded into the weights behind them, and the token half of the entering
-projection becomes a table with one row a token.
+A draft takes one step a token, so this is where speculation is won. At this size a step is dispatch and reading weights.
+What can be done once is done once: norm gains are folded into the weights behind them, and the token half of the
+entering projection becomes a table with one row a token; on a CPU the weights are read in 8 bits.
 """
 
 from __future__ import annotations
@@ -18,48 +18,55 @@ from torch import Tensor
 from spear_spec.models.draft import DraftDecoder, DraftState
 from spear_spec.models.text_to_semantic import TextToSemantic, cached_positions
 from spear_spec.nn.attention import attend, rotate
+from spear_spec.nn.packed import PackedLinear
+from spear_spec.nn.transformer import DecoderLayer
 
 _TINY = 1e-12
 
 
 @dataclass
 class _Layer:
-    """Weights [in, out] of one decoder layer, norm gains folded in."""
+    """Maps of one decoder layer, norm gains folded in."""
 
     heads: int
     dim_head: int
-    to_qkv: Tensor
-    self_out: Tensor
-    to_q: Tensor
-    cross_out: Tensor
-    up: Tensor
+    to_qkv: PackedLinear
+    self_out: PackedLinear
+    to_q: PackedLinear
+    cross_out: PackedLinear
+    up: PackedLinear
     up_bias: Tensor
-    down: Tensor
+    down: PackedLinear
     down_bias: Tensor
 
 
 class DraftRunner:
     """Steps and logits of one draft on one target, for inference alone. Snapshot of the weights: see `runner_for`."""
 
-    def __init__(self, draft: DraftDecoder, model: TextToSemantic) -> None:
+    def __init__(self, draft: DraftDecoder, model: TextToSemantic, *, exact: bool = False) -> None:
+        """exact: keep the weights in full precision (by default a CPU rounds them to 8 bits, see `PackedLinear`)."""
         dim = draft.cfg.dim
         self.draft, self.dim = draft, dim
         root = math.sqrt(dim)
 
         def fold(weight: Tensor, gain: Tensor) -> Tensor:
-            return (weight * (gain * root)).t()
+            return weight * (gain * root)
+
+        def pack(weight: Tensor) -> PackedLinear:
+            return PackedLinear(weight, exact=exact)
 
         vectors = torch.cat((model.semantic_emb.weight, model.start[None]))  # the start token's id is the last row
-        self.table = (F.normalize(vectors, dim=-1) @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma)).contiguous()
-        self.enter = fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma)
-        self.head = fold(model.semantic_emb.weight, draft.norm.gamma)
+        self.table = F.normalize(vectors, dim=-1) @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma).t()
+        self.enter = pack(fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma))
+        self.head = fold(model.semantic_emb.weight, draft.norm.gamma).t()
         self.layers = []
         for layer in draft.layers:
+            assert isinstance(layer, DecoderLayer)
             own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
-            self.layers.append(_Layer(  # type: ignore[arg-type]
-                own.heads, own.dim_head, fold(own.to_qkv.weight, own.norm.gamma), own.to_out.weight.t(),  # type: ignore[union-attr, operator, arg-type]
-                fold(cross.to_q.weight, cross.norm.gamma), cross.to_out.weight.t(),  # type: ignore[union-attr, operator, arg-type]
-                fold(ff.up.weight, ff.norm.gamma), ff.up.bias, ff.down.weight.t(), ff.down.bias))  # type: ignore[union-attr, operator, arg-type]
+            self.layers.append(_Layer(
+                own.heads, own.dim_head, pack(fold(own.to_qkv.weight, own.norm.gamma)), pack(own.to_out.weight),
+                pack(fold(cross.to_q.weight, cross.norm.gamma)), pack(cross.to_out.weight),
+                pack(fold(ff.up.weight, ff.norm.gamma)), ff.up.bias, pack(ff.down.weight), ff.down.bias))
 
     def step(self, tokens: Tensor, features: Tensor, state: DraftState) -> Tensor:
         """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] -> hidden [B, n, D]."""
@@ -69,19 +76,19 @@ class DraftRunner:
         table, mask, causal = cached_positions(self.draft.rotary(cache.longest + length), cache, length, None)
         features = features.reshape(rows, self.dim)
         features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(_TINY)  # the first is zero
-        x = torch.addmm(F.embedding(tokens.reshape(rows), self.table), features, self.enter)
+        x = self.enter.add(features, F.embedding(tokens.reshape(rows), self.table))
         for index, w in enumerate(self.layers):
             heads, dim_head = w.heads, w.dim_head
-            qkv = torch.mm(_unit(x), w.to_qkv).view(batch, length, 3 * heads, dim_head)
+            qkv = w.to_qkv(_unit(x)).to(x.dtype).view(batch, length, 3 * heads, dim_head)
             turned = rotate(qkv[:, :, : 2 * heads], table).transpose(1, 2)
             k, v = cache.append(index, turned[:, heads:], qkv[:, :, 2 * heads:].transpose(1, 2))
             seen = attend(turned[:, :heads], k, v, mask, causal=causal)
-            x = torch.addmm(x, seen.transpose(1, 2).reshape(rows, heads * dim_head), w.self_out)
-            q = torch.mm(_unit(x), w.to_q).view(batch, length, heads, dim_head).transpose(1, 2)
+            x = w.self_out.add(seen.transpose(1, 2).reshape(rows, heads * dim_head), x)
+            q = w.to_q(_unit(x)).to(x.dtype).view(batch, length, heads, dim_head).transpose(1, 2)
             seen = attend(q, *state.cross[index], state.cross_mask)
-            x = torch.addmm(x, seen.transpose(1, 2).reshape(rows, heads * dim_head), w.cross_out)
-            value, gate = torch.addmm(w.up_bias, _unit(x), w.up).chunk(2, -1)
-            x = torch.addmm(x, F.gelu(gate).mul_(value), w.down).add_(w.down_bias)
+            x = w.cross_out.add(seen.transpose(1, 2).reshape(rows, heads * dim_head), x)
+            value, gate = w.up.add(_unit(x), w.up_bias).chunk(2, -1)
+            x = w.down.add(F.gelu(gate).mul_(value), x).add_(w.down_bias)
         cache.advance(length)
         return x.view(batch, length, self.dim)
 

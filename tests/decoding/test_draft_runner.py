@@ -8,7 +8,8 @@ from decoding_oracles import texts, tiny_model
 
 from spear_spec.config import DraftConfig
 from spear_spec.models.draft import DraftDecoder
-from spear_spec.models.draft_runner import runner_for
+from spear_spec.models.draft_runner import DraftRunner, runner_for
+from spear_spec.nn.packed import PackedLinear
 
 
 def parts(dtype: torch.dtype, depth: int):
@@ -25,7 +26,7 @@ def parts(dtype: torch.dtype, depth: int):
 def test_runner_equals_the_module(depth: int, dtype: torch.dtype, bound: float) -> None:
     """Several steps in a ragged batch with crops between: hidden states and logits."""
     model, draft = parts(dtype, depth)
-    runner = runner_for(draft, model)
+    runner = DraftRunner(draft, model, exact=True)
     torch.manual_seed(0)
     with torch.inference_mode():
         memory = model.encode(texts(4))
@@ -52,3 +53,28 @@ def test_runner_follows_its_weights() -> None:
         draft.enter.weight.mul_(2.0)
     assert runner_for(draft, model) is not first
     assert runner_for(draft.double(), model.double()).table.dtype == torch.float64
+
+
+@pytest.mark.parametrize("size", [(48, 256), (7, 682), (1025, 16), (1, 33)])
+@pytest.mark.parametrize("rows", [1, 3, 6, 17])
+def test_packed_linear_is_near_the_plain_one(size: tuple[int, int], rows: int) -> None:
+    """Odd widths too: the kernel reads in blocks. Rounding to 8 bits and bfloat16 stays within 2 % of the largest entry."""
+    torch.manual_seed(rows)
+    weight, x = torch.randn(size), torch.randn(rows, size[1])
+    expected = x @ weight.t()
+    assert (PackedLinear(weight)(x).float() - expected).abs().max() < 0.02 * (size[1] ** 0.5) + 0.02 * expected.abs().max()
+    assert torch.allclose(PackedLinear(weight, exact=True)(x), expected, atol=1e-4)
+    assert torch.allclose(PackedLinear(weight.double())(x.double()), expected.double(), atol=1e-4)
+
+
+def test_packed_draft_says_nearly_the_same() -> None:
+    model, draft = parts(torch.float32, 1)
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        memory = model.encode(texts(2))
+        tokens, features = torch.randint(0, 31, (2, 9)), torch.randn(2, 9, 16)
+        hidden = draft.step(model, tokens, features, draft.start(memory))
+        packed = runner_for(draft, model)
+        rounded = packed.step(tokens, features, draft.start(memory))
+        laws = [draft.logits(model, hidden)[:, -1].softmax(-1), packed.logits(rounded[:, -1]).softmax(-1)]
+    assert 0 < (laws[0] - laws[1]).abs().sum(-1).max() / 2 < 0.03
