@@ -130,10 +130,10 @@ class VocoderStream:
         for block in self.token_blocks:
             hidden = block.finish(hidden) if last else block.push(hidden)
         self.hidden = torch.cat([self.hidden, hidden], dim=1)
-        branch = model.prosody_in(hidden)
+        branch = model.prosody_input(hidden)
         for block in self.prosody_blocks:
             branch = block.finish(branch) if last else block.push(branch)
-        prosody = model.read_prosody(model.prosody_out(model.prosody_norm(branch)))
+        prosody = model.read_prosody(model.prosody_output(branch))
         ready = branch.shape[1]
         frames = model.condition(model.to_frames(self.hidden[:, :ready]), prosody, self.who)
         self.hidden = self.hidden[:, ready:]

@@ -109,6 +109,21 @@ def depthwise(padded: Tensor, taps: Tensor) -> Tensor:
     return _shifted_sum(padded, taps)
 
 
+# A matrix product of few rows runs another kernel, which adds in another order.
+MIN_ROWS = 16
+
+
+def _enough_rows(x: Tensor) -> Tensor:
+    """At inference, pad [B, T, C] to MIN_ROWS rows, so that each row's result is the same number however many come at once.
+
+    F0 is integrated into a phase: there a difference in the last bit would grow along the utterance, and the streamed
+    samples would drift from the whole form's by some 1e-4.
+    """
+    if torch.is_grad_enabled() or x.shape[1] >= MIN_ROWS or x.shape[1] == 0:
+        return x
+    return F.pad(x, (0, 0, 0, MIN_ROWS - x.shape[1]))
+
+
 class ContextBlock(nn.Module):
     """ConvNeXt block over [B, T, C]: depthwise convolution with bounded look-ahead, norm, two linear layers, residual."""
 
@@ -131,7 +146,7 @@ class ContextBlock(nn.Module):
         """[B, T + kernel - 1, C] to [B, T, C]: the caller brings the context."""
         count = padded.shape[1] - self.kernel + 1
         mixed = depthwise(padded, self.taps)
-        update = self.down(F.gelu(self.up(self.norm(mixed)), approximate="tanh"))
+        update = self.down(F.gelu(self.up(self.norm(_enough_rows(mixed))), approximate="tanh"))[:, :count]
         return padded[:, self.left : self.left + count] + update * self.scale
 
 
@@ -272,10 +287,18 @@ class UnitVocoder(nn.Module):
         hidden = self.embed(tokens, speaker)
         for block in self.token_blocks:
             hidden = block(hidden, mask)
-        branch = self.prosody_in(hidden)
+        branch = self.prosody_input(hidden)
         for block in self.prosody_blocks:
             branch = block(branch, mask)
-        return hidden, self.prosody_out(self.prosody_norm(branch))
+        return hidden, self.prosody_output(branch)
+
+    def prosody_input(self, hidden: Tensor) -> Tensor:
+        """[B, T, C] to the width of the prosody branch."""
+        return self.prosody_in(_enough_rows(hidden))[:, : hidden.shape[1]]  # type: ignore[no-any-return]
+
+    def prosody_output(self, branch: Tensor) -> Tensor:
+        """End of the prosody branch to raw prosody [B, T, 3 * frames_per_token]."""
+        return self.prosody_out(self.prosody_norm(_enough_rows(branch)))[:, : branch.shape[1]]  # type: ignore[no-any-return]
 
     def decode(self, hidden: Tensor, prosody: Prosody, speaker: Tensor, mask: Tensor | None = None) -> Tensor:
         """Frames [B, F, C] at 100 Hz after the last block; hidden [B, T, C], `mask` [B, F, 1]."""

@@ -15,8 +15,20 @@ from torch.nn.utils.parametrizations import weight_norm
 from spear_spec.training.spectral import stft
 
 SLOPE = 0.1
+# Speech is near .1; without this and the initialisation below the signal dies out on its way through a period judge.
+GAIN = 8.0
 
 Judgement = tuple[Tensor, list[Tensor]]
+
+
+def _initialise(judge: nn.Module) -> None:
+    """Weights that keep the variance through leaky ReLUs (He et al. 2015), no bias."""
+    for module in judge.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            with torch.no_grad():
+                module.weight = nn.init.kaiming_normal_(module.weight.clone(), a=SLOPE)
+                if module.bias is not None:
+                    module.bias.zero_()
 
 
 class PeriodDiscriminator(nn.Module):
@@ -31,11 +43,12 @@ class PeriodDiscriminator(nn.Module):
         )
         self.layers.append(weight_norm(nn.Conv1d(sizes[-1], sizes[-1], 5, padding=2)))
         self.out = weight_norm(nn.Conv1d(sizes[-1], 1, 3, padding=1))
+        _initialise(self)
 
     def forward(self, samples: Tensor) -> Judgement:
         """Scores and features of samples [B, T]."""
         batch, length = samples.shape
-        x = F.pad(samples, (0, -length % self.period), mode="reflect")
+        x = F.pad(GAIN * samples, (0, -length % self.period), mode="reflect")
         x = x.view(batch, -1, self.period).transpose(1, 2).reshape(batch * self.period, 1, -1)
         features = []
         for layer in self.layers:
@@ -61,6 +74,7 @@ class SpectrogramDiscriminator(nn.Module):
         )
         self.layers.append(weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=1)))
         self.out = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=1))
+        _initialise(self)
 
     def forward(self, samples: Tensor) -> Judgement:
         """Scores and features of samples [B, T]."""
@@ -68,7 +82,9 @@ class SpectrogramDiscriminator(nn.Module):
         magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-8)
         scale = magnitude.pow(-0.6)
         x = torch.stack([spectrum.real * scale, spectrum.imag * scale, magnitude.pow(0.4)], dim=1)
-        x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE, inplace=True)

@@ -37,12 +37,12 @@ class VocoderTraining(Strict):
     """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them."""
 
     steps: int = 12000
-    tail: int = 3000
+    tail: int = 2600
     warmup: int = 100
     gan_start: int = 1300
     learning_rate: float = 6e-4
     gan_learning_rate: float = 4e-4
-    discriminator_learning_rate: float = 4e-4
+    discriminator_learning_rate: float = 5e-4
     batch: int = 12
     tokens: int = 16
     gan_batch: int = 8
@@ -52,7 +52,7 @@ class VocoderTraining(Strict):
     right: int = 9
     mel: float = 15.0
     magnitude: float = 2.0
-    phase: float = 4.0
+    phase: float = 5.0
     prosody: float = 1.0
     adversarial: float = 2.0
     matching: float = 8.0
@@ -172,8 +172,8 @@ class Trainer:
         mel, magnitude, phase, coherence = self.spectral(out.fake, out.real, out.voiced)
         loss = cfg.mel * mel + cfg.magnitude * magnitude + cfg.phase * phase + cfg.prosody * out.prosody_loss
         log = {
-            "mel": float(mel), "mag": float(magnitude), "phase": float(phase),
-            "coh": coherence[0], "coh2": coherence[1], "pros": float(out.prosody_loss),
+            "mel": float(mel.detach()), "mag": float(magnitude.detach()), "phase": float(phase.detach()),
+            "coh": coherence[0], "coh2": coherence[1], "pros": float(out.prosody_loss.detach()),
         }  # fmt: skip
         if gan:
             # A few judges a step, in turn, so that a step is cheap and every judge is heard often.
@@ -203,7 +203,7 @@ class Trainer:
             adversarial, matching = generator_losses(heard, references)
             ramp = min(1.0, (self.step - cfg.gan_start + 1) / 200)
             loss = loss + ramp * (cfg.adversarial * adversarial + cfg.matching * matching)
-            log |= {"d": float(judge_loss), "adv": float(adversarial), "fm": float(matching)}
+            log |= {"d": float(judge_loss.detach()), "adv": float(adversarial.detach()), "fm": float(matching.detach())}
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 50.0))
@@ -256,6 +256,7 @@ def export(model: UnitVocoder, folder: Path, half: bool = True) -> None:
         raise BundleError("the vocoder's weights do not fit half precision")
     partial = folder / "vocoder.safetensors.part"
     save_file(tensors, str(partial))
+    partial.chmod(0o644)
     os.replace(partial, folder / "vocoder.safetensors")
     partial = folder / "vocoder.json.part"
     partial.write_text(json.dumps(model.cfg.to_dict(), indent=1) + "\n")

@@ -18,13 +18,13 @@ from spear_spec.errors import SpearSpecError
 from spear_spec.training.discriminators import Discriminators, discriminator_loss, generator_losses
 from spear_spec.training.spectral import SpectralLoss, rfft, stft
 from spear_spec.training.vocoder import Trainer, VocoderTraining, learning_rate, train_vocoder
-from spear_spec.training.vocoder_data import ClipStore, analyse, prepare
+from spear_spec.training.vocoder_data import ClipStore, analyse, frames_from_pitch, prepare
 
 SMALL = VocoderConfig(
     num_semantic_token_ids=8, num_speakers=1, dim=32, prosody_dim=32, token_right=(1,), prosody_right=(0,), frame_right=(1,)
 )
 SHORT = VocoderTraining(
-    steps=6, tail=2, warmup=2, gan_start=3, batch=2, tokens=6, gan_batch=2, gan_tokens=5, judge_tokens=4, left=6, right=4
+    steps=4, tail=2, warmup=2, gan_start=2, batch=2, tokens=6, gan_batch=2, gan_tokens=5, judge_tokens=3, left=6, right=4
 )
 
 
@@ -67,6 +67,28 @@ def test_analysis_finds_pitch_and_phase() -> None:
     error = np.angle(np.exp(1j * (frames.phase - truth)))[inner]
     assert np.abs(error).max() < 0.15
     assert analyse(np.zeros(4800, np.float32)).voiced.sum() == 0
+
+
+def test_a_pitch_that_is_told_gives_the_phase_of_its_own_source() -> None:
+    """The teacher's source written out: phase knots in the middle of steps of 300 samples, straight lines between."""
+    curve = np.concatenate([np.full(10, 5.0), 200 + 5.0 * np.arange(20), np.full(8, 4.0), np.full(22, 130.0)])
+    knots = 2 * np.pi * np.cumsum(curve / 24000) * 300
+    phase = np.interp(np.arange(60 * 300), np.arange(60) * 300 + 149.5, knots)
+    voiced = np.repeat(curve > 10, 300)
+    frames = frames_from_pitch(np.where(voiced, 0.2 * np.cos(phase), 0.0).astype(np.float32), curve.astype(np.float32))
+    centres = np.arange(75) * 240 + 120
+    assert (frames.voiced == voiced[centres]).all()
+    inside = voiced & np.roll(voiced, 300) & np.roll(voiced, -300)
+    error = np.angle(np.exp(1j * (frames.phase - phase[centres])))
+    assert np.abs(error[inside[centres]]).max() < 1e-4
+    assert np.abs(frames.f0[inside[centres]] - np.repeat(curve, 300)[centres][inside[centres]]).max() <= 5.0
+    assert frames.f0.min() > 100  # never the teacher's idle 5 Hz
+    # F0 leads the phase from frame to frame to the same multiple of a turn
+    from spear_spec.acoustic.excitation import unwrap
+
+    run = unwrap(torch.tensor(frames.phase)[None], torch.tensor(frames.f0)[None], 0.01)[0]
+    rate = run.diff() / (2 * np.pi * 0.01)
+    assert float(rate.min()) > 60 and float(rate.max()) < 400
 
 
 def test_crops_line_up(data: Path) -> None:
@@ -127,7 +149,7 @@ def test_discriminators_tell_apart_and_learn() -> None:
     real = torch.stack([0.3 * torch.sin(2 * torch.pi * f * t) for f in (180.0, 240.0, 300.0)])
     fake = 0.1 * torch.randn_like(real)
     first = float(discriminator_loss(judges(torch.cat([real, fake])), 3))
-    for _ in range(12):
+    for _ in range(10):
         loss = discriminator_loss(judges(torch.cat([real, fake])), 3)
         optimiser.zero_grad()
         loss.backward()
@@ -148,20 +170,19 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_a_few_steps_reduce_the_loss(data: Path) -> None:
-    cfg = replace(SHORT, steps=40, gan_start=1000, warmup=5, tail=1, learning_rate=3e-3)
+    cfg = replace(SHORT, steps=40, gan_start=1000, warmup=5, tail=1, learning_rate=5e-3)
     trainer = Trainer(SMALL, cfg, ClipStore(data))
-    losses = [trainer.train_step() for _ in range(30)]
+    losses = [trainer.train_step() for _ in range(24)]
     for key in ("mel", "pros"):
         assert np.mean([x[key] for x in losses[-5:]]) < 0.8 * np.mean([x[key] for x in losses[:3]])
 
 
 def test_resuming_gives_the_uninterrupted_weights(data: Path, tmp_path: Path) -> None:
     straight = train_vocoder(data, tmp_path / "straight", SHORT, SMALL)
-    train_vocoder(data, tmp_path / "broken", replace(SHORT, steps=4), SMALL)
-    # The learning rate of a run depends on its planned end, so the first half is planned as long as the whole.
     trainer = Trainer(SMALL, SHORT, ClipStore(data))
-    for _ in range(4):
+    for _ in range(3):
         trainer.train_step()
+    (tmp_path / "broken").mkdir()
     trainer.save(tmp_path / "broken/checkpoint.pt")
     resumed = train_vocoder(data, tmp_path / "broken", SHORT, SMALL)
     for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
@@ -170,4 +191,4 @@ def test_resuming_gives_the_uninterrupted_weights(data: Path, tmp_path: Path) ->
     model = UnitVocoder(VocoderConfig.from_dict(json.loads((exported / "vocoder.json").read_text())))
     model.load_state_dict({k: v.float() for k, v in load_file(exported / "vocoder.safetensors").items()})
     assert torch.isfinite(model.eval().render(torch.arange(8))).all()
-    assert "step 6" in (tmp_path / "straight/train.log").read_text()
+    assert "step 4" in (tmp_path / "straight/train.log").read_text()

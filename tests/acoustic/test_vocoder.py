@@ -21,7 +21,7 @@ def model() -> UnitVocoder:
     with torch.no_grad():
         model.prosody_out.weight.mul_(3)  # F0 that moves
         # Speech falls off towards high frequencies; a flat spectrum would only amplify the rounding of the phase.
-        model.head.out.bias[: model.head.bins] -= torch.linspace(0, 10, model.head.bins)
+        model.head.out.bias[: model.head.bins] -= torch.linspace(0, 6, model.head.bins)
     return model
 
 
