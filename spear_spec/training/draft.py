@@ -322,6 +322,7 @@ def main(argv: list[str] | None = None) -> None:
     ap.add_argument("--held-out-size", type=int, default=80)
     ap.add_argument("--limit", type=int, help="utterances to use")
     ap.add_argument("--depth", type=int, default=1)
+    ap.add_argument("--ff-mult", type=int, default=2, help="width of the feed-forward; narrow keeps the voice small and drafting quick")
     ap.add_argument("--layers", default="2,4,6", help="target layers whose features the draft sees")
     ap.add_argument("--every", type=int, default=100)
     ap.add_argument("--threads", type=int, default=1)
@@ -332,7 +333,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = DraftTraining(**{k: json.loads(v) for k, _, v in (pair.partition("=") for pair in a.set)})
     model = load_target(a.target)
     layers = tuple(int(x) for x in a.layers.split(","))
-    draft_cfg = DraftConfig(model.cfg.dim, a.depth, model.cfg.heads, model.cfg.dim_head, target_layers=layers)
+    draft_cfg = DraftConfig(model.cfg.dim, a.depth, model.cfg.heads, model.cfg.dim_head, a.ff_mult, target_layers=layers)
     data = read_utterances(a.data, encode_phonemes, len(SYMBOLS), set())[: a.limit]
     held = read_utterances(a.held_out, encode_phonemes, len(SYMBOLS), set()) if a.held_out else data[-a.held_out_size:]
     data = data if a.held_out else data[: -a.held_out_size]
