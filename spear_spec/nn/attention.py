@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from spear_spec.nn.cache import KVCache
 
-_NORM_EPS = 1e-24  # the peer clamps the norm at 1e-12; squared, so that only an all-zero row is touched
+# The peer clamps the norm at 1e-12. Far below any real row, but its power -1.5, which the gradient holds, must stay
+# finite in float32: with less, an all-zero row turns every gradient into NaN.
+_NORM_EPS = 1e-24
 
 
 class RMSNorm(nn.Module):
@@ -21,7 +23,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.dtype not in (torch.float32, torch.float64):
-            return F.rms_norm(x, (self.dim,), self.gamma.to(x.dtype), _NORM_EPS / self.dim)
+            return F.rms_norm(x, (self.dim,), self.gamma.to(x.dtype), _NORM_EPS)
         # the same in fewer operations: at one token a step their dispatch is what the norm costs
         size = torch.linalg.vector_norm(x, 2, -1, True).clamp_min_(1e-12).mul_(self.dim**-0.5)
         return (x * self.gamma).div_(size)

@@ -120,3 +120,13 @@ def test_feed_forward_gates_with_the_second_half() -> None:
     value, gate = hidden[:3], hidden[3:]
     gelu = gate * 0.5 * (1 + torch.erf(gate / 2 ** 0.5))
     assert (layer(x) - ((layer.down.weight @ (value * gelu)).T + layer.down.bias)).abs().max() < 1e-12
+
+
+def test_a_zero_row_leaves_the_gradients_finite():
+    norm = RMSNorm(256)
+    x = torch.randn(3, 256)
+    x[1] = 0
+    x.requires_grad_()
+    norm(x)[0].sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert torch.isfinite(norm.gamma.grad).all()
