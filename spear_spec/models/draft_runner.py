@@ -21,7 +21,7 @@ from spear_spec.nn.attention import attend, rotate
 from spear_spec.nn.packed import PackedLinear
 from spear_spec.nn.transformer import DecoderLayer
 
-_TINY = 1e-12
+_TINY = 1e-6  # not zero in half precision either
 
 
 @dataclass

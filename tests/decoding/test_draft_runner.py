@@ -78,3 +78,13 @@ def test_packed_draft_says_nearly_the_same() -> None:
         rounded = packed.step(tokens, features, draft.start(memory))
         laws = [draft.logits(model, hidden)[:, -1].softmax(-1), packed.logits(rounded[:, -1]).softmax(-1)]
     assert 0 < (laws[0] - laws[1]).abs().sum(-1).max() / 2 < 0.03
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_starts_from_zero_features(dtype: torch.dtype) -> None:
+    """The first token has no feature; a zero row must not become NaN."""
+    model, draft = parts(dtype, 1)
+    with torch.inference_mode():
+        state = draft.start(model.encode(texts(1)))
+        hidden = runner_for(draft, model).step(torch.tensor([[model.start_id]]), torch.zeros(1, 1, 16, dtype=dtype), state)
+        assert runner_for(draft, model).logits(hidden[:, 0]).isfinite().all()
