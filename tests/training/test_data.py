@@ -44,10 +44,10 @@ def test_the_same_id_in_two_corpora_stays_apart(tmp_path: Path) -> None:
 
 
 def test_ljspeech_form(tmp_path: Path) -> None:
-    (tmp_path / "metadata.csv").write_text('X-1|in 1850|in eighteen fifty\nX-2|a "quoted" word|\n\n', encoding="utf-8")
+    (tmp_path / "metadata.csv").write_text('X-1|in 1850|in eighteen fifty\nX-2|"So," he said.|\n\n', encoding="utf-8")
     wav(tmp_path / "wavs/X-1.wav")
     clips = data.read_corpus(tmp_path)
-    assert [clip.text for clip in clips] == ["in eighteen fifty", 'a "quoted" word']
+    assert [clip.text for clip in clips] == ["in eighteen fifty", '"So," he said.']
     assert [bool(clip.audio) for clip in clips] == [True, False]
     assert {clip.speaker for clip in clips} == {tmp_path.name}
     assert clips[0].phonemes is None
