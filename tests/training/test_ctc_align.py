@@ -93,10 +93,11 @@ def test_diagonal_gives_every_phone_the_same() -> None:
     assert max(frames[i] for i in (1, 2, 5)) - min(frames[i] for i in (1, 2, 5)) <= 1
 
 
-def test_padding_does_not_change_a_row(trained: PhonemeCTC) -> None:
+def test_padding_does_not_change_a_row() -> None:
+    model = PhonemeCTC(12, "abdm", dim=32, blocks=3).eval()
     short = torch.randint(0, 12, (1, 9))
-    padded = torch.cat([short, torch.full((1, 7), trained.pad_id)], 1)
-    torch.testing.assert_close(trained(padded)[:, :18], trained(short))
+    padded = torch.cat([short, torch.full((1, 7), model.pad_id)], 1)
+    torch.testing.assert_close(model(padded)[:, :18], model(short))
 
 
 def test_phoneme_error_counts_phones_alone(trained: PhonemeCTC) -> None:
