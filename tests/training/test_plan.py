@@ -46,11 +46,15 @@ def test_assignments() -> None:
         {"out": "x", "prepare": {"corpora": ["c"]}, "t2s": 3},
     ],
 )  # fmt: skip
-def test_bad_files_end_with_status_2(values: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_files_end_with_status_2_before_anything_runs(
+    values: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(values))
     assert main(["train", str(path)]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "x").exists()
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
