@@ -106,6 +106,7 @@ class Draft(Strict):
     """Shape of the draft; samples: utterances that the target speaks for it; training: fields of `DraftTraining`."""
 
     depth: int = 1
+    ff_mult: int = 2
     layers: tuple[int, ...] = (2, 4, 6)
     samples: int = 6000
     minutes: float = 0.0

@@ -355,7 +355,7 @@ def draft(plan: Plan) -> None:
                   seed=plan.seed, progress=plan.progress)
     held_items = [asdict(clip) for clip in corpora.read_utterances(at.dev)[:HELD_OUT]]
     sample_folder(model, held_items, held_out, laws, front.encode_phonemes, batch=cfg.batch, seed=plan.seed, progress=plan.progress)
-    shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, target_layers=cfg.layers)
+    shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, cfg.ff_mult, target_layers=cfg.layers)
     seen, held = (observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), cfg.layers) for folder in (samples, held_out))
     train_draft(model, seen, held, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
                 progress_bar=plan.progress)
