@@ -25,7 +25,7 @@ from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.nn.attention import rotate
 from spear_spec.training.checkpoint import load_checkpoint, load_export, save_checkpoint, save_export
-from spear_spec.training.t2s import Utterance, read_utterances, round_up
+from spear_spec.training.t2s import Utterance, group_by_length, read_utterances, round_up
 
 
 @dataclass
@@ -105,14 +105,7 @@ def batches(data: list[Seen], batch_tokens: int, rng: random.Random) -> Iterator
     """Endless batches of similar lengths."""
     while True:
         pool = sorted(data, key=lambda s: len(s.tokens) + rng.uniform(0, 24))
-        groups: list[list[Seen]] = [[]]
-        longest = 0
-        for s in pool:
-            longest = max(longest, round_up(len(s.tokens)))
-            if groups[-1] and longest * (len(groups[-1]) + 1) > batch_tokens:
-                groups.append([])
-                longest = round_up(len(s.tokens))
-            groups[-1].append(s)
+        groups = group_by_length(pool, lambda s: len(s.tokens), batch_tokens)
         rng.shuffle(groups)
         for group in groups:
             yield collate(group)

@@ -15,9 +15,10 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint, sav
 
 FRAMES_PER_TOKEN = 960 / 600  # a semantic token is 960 samples, a duration frame 600 (both at 24 kHz)
 IGNORE = -100
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -150,6 +153,19 @@ def collate(items: list[Utterance], start_id: int, eos_id: int) -> Batch:
     return Batch(text, text != 0, tokens, target, align)
 
 
+def group_by_length(pool: Sequence[Item], length: Callable[[Item], int], batch_tokens: int) -> list[list[Item]]:
+    """Cut a pool, sorted by length, into runs whose padded size stays within batch_tokens (or that hold one item)."""
+    groups: list[list[Item]] = [[]]
+    longest = 0
+    for item in pool:
+        longest = max(longest, round_up(length(item)))
+        if groups[-1] and longest * (len(groups[-1]) + 1) > batch_tokens:
+            groups.append([])
+            longest = round_up(length(item))
+        groups[-1].append(item)
+    return groups
+
+
 def batches(data: list[Utterance], cfg: T2STraining, start_id: int, eos_id: int, space: int, rng: random.Random) -> Iterator[Batch]:
     """Endless batches of about batch_tokens, similar lengths together, some clips joined to longer ones."""
     limit = int(cfg.join_seconds * 25)
@@ -172,16 +188,7 @@ def batches(data: list[Utterance], cfg: T2STraining, start_id: int, eos_id: int,
             parts.append(u)
         pool.extend(join(parts, space) for parts in by_speaker.values() if parts)
         pool.sort(key=lambda u: len(u.tokens) + rng.uniform(0, 24))
-        groups: list[list[Utterance]] = []
-        current: list[Utterance] = []
-        longest = 0
-        for u in pool:
-            longest = max(longest, round_up(len(u.tokens) + 1))
-            if current and longest * (len(current) + 1) > cfg.batch_tokens:
-                groups.append(current)
-                current, longest = [], round_up(len(u.tokens) + 1)
-            current.append(u)
-        groups.append(current)
+        groups = group_by_length(pool, lambda u: len(u.tokens) + 1, cfg.batch_tokens)
         rng.shuffle(groups)
         for group in groups:
             yield collate(group, start_id, eos_id)

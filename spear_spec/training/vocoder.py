@@ -27,6 +27,7 @@ from spear_spec.acoustic.excitation import unwrap
 from spear_spec.acoustic.vocoder import Prosody, UnitVocoder, VocoderConfig, drive_from_phase
 from spear_spec.config import Strict
 from spear_spec.errors import BundleError, NumericsError
+from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint
 from spear_spec.training.discriminators import Discriminators, discriminator_loss, generator_losses
 from spear_spec.training.spectral import SpectralLoss
 from spear_spec.training.vocoder_data import ClipStore
@@ -226,17 +227,15 @@ class Trainer:
         }  # fmt: skip
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint beside `path`, then rename."""
-        partial = path.with_suffix(".part")
-        torch.save(self.state(), partial)
-        os.replace(partial, path)
+        """Write a checkpoint: whole or not at all."""
+        save_checkpoint(path, self.state())
 
     def load(self, path: Path) -> None:
         """Take everything from a checkpoint."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = load_checkpoint(path)
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
-        self.average = state["average"]
+        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
         self.judges.load_state_dict(state["judges"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
