@@ -64,7 +64,8 @@ class Align(Strict):
 
 @dataclass(frozen=True)
 class Target(Strict):
-    """Shape of the text-to-semantic transformer; training: fields of `T2STraining`."""
+    """Shape of the text-to-semantic transformer; training: fields of `T2STraining`; start: a voice (folder or name) of the
+    same shape and alphabet to go on from, instead of random weights."""
 
     dim: int = 256
     heads: int = 4
@@ -72,15 +73,18 @@ class Target(Strict):
     encoder_layers: int = 4
     decoder_layers: int = 6
     every: int = 150
+    start: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Vocoder(Strict):
     """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`; workers: processes that analyse the audio;
-    pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `vocoder_data.frames_from_pitch`)."""
+    pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `vocoder_data.frames_from_pitch`); start: a voice
+    (folder or name) of the same shape to go on from (set training.gan_start to 0 then)."""
 
     workers: int = 1
+    start: str | None = None
     pitch: tuple[tuple[str, str], ...] = ()
     shape: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)

@@ -42,6 +42,7 @@ from spear_spec.training.plan import Plan
 from spear_spec.training.sample import sample_folder
 from spear_spec.training.t2s import T2STraining, Utterance, read_utterances, train_t2s
 from spear_spec.training.vocoder import VocoderTraining, train_vocoder
+from spear_spec.voice import Bundle, open_voice
 
 HELD_OUT = 120  # utterances that trainers report on
 
@@ -218,7 +219,17 @@ def t2s(plan: Plan) -> None:
     shape = T2SConfig(len(front.vocab), clusters, cfg.dim, cfg.encoder_layers, cfg.decoder_layers, cfg.heads, cfg.dim_head)
     space = front.encode_phonemes(" ", corpora.read_speakers(at.prepared)[0])[1]
     train_t2s(data, held, shape, _settings(T2STraining, cfg.training, "t2s"), plan.out / "t2s", space=space, device=plan.device, every=cfg.every,
-              progress_bar=plan.progress)
+              progress_bar=plan.progress, start=_start(cfg.start, front))
+
+
+def _start(voice: str | None, front: PhonemeTokenizer | None = None) -> Bundle | None:
+    """The voice to go on from; its text must be written as this recipe's is."""
+    if voice is None:
+        return None
+    bundle = open_voice(voice)
+    if front is not None and bundle.config.text != front.to_dict():
+        raise ConfigError(f"voice {voice!r} has another alphabet or other speakers than this recipe: it cannot be gone on from")
+    return bundle
 
 
 def _settings(kind: type[Any], values: dict[str, Any], section: str) -> Any:
@@ -248,7 +259,7 @@ def vocoder(plan: Plan) -> None:
             list(pool.map(partial(vocoder_data.prepare, source, clips, speakers, parts=cfg.workers, **more), missing))
     shape = {"num_semantic_token_ids": len(read_centroids(at.centroids)[0]), "num_speakers": len(speakers), **cfg.shape}
     train_vocoder(clips, plan.out / "vocoder", VocoderTraining.from_dict(cfg.training), VocoderConfig.from_dict(shape),
-                  device=plan.device)
+                  device=plan.device, start=_start(cfg.start))
 
 
 def _pack(plan: Plan, out: Path, sampling: SamplingConfig, draft: Path | None) -> Path:

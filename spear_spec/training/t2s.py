@@ -30,6 +30,7 @@ from spear_spec.config import T2SConfig
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.nn.attention import attend
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint, save_export
+from spear_spec.voice import Bundle
 
 FRAMES_PER_TOKEN = 960 / 600  # a semantic token is 960 samples, a duration frame 600 (both at 24 kHz)
 IGNORE = -100
@@ -283,11 +284,14 @@ def history_mask(batch: Batch, cfg: T2STraining, progress: float) -> Tensor:
 
 
 def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SConfig, cfg: T2STraining, out: Path, *, space: int,
-              meta: dict | None = None, device: str = "cpu", every: int = 100, progress_bar: bool = True) -> TextToSemantic:
+              meta: dict | None = None, device: str = "cpu", every: int = 100, progress_bar: bool = True,
+              start: Bundle | None = None) -> TextToSemantic:
     """Train (or go on from `out`/checkpoint.pt) and leave `out`/export/{t2s.json,t2s.safetensors} in half precision.
 
+    start: a voice whose transformer is gone on from; a checkpoint that is there already goes before.
+
     Raises:
-        SpearSpecError: the checkpoint belongs to another model.
+        SpearSpecError: the checkpoint or the voice belongs to another model.
     """
     from tqdm import tqdm
 
@@ -296,6 +300,8 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
     model = TextToSemantic(model_cfg, dropout=cfg.dropout)
     nn.init.normal_(model.semantic_emb.weight, std=model_cfg.dim ** -0.5)
     nn.init.normal_(model.text_emb.weight, std=1.0)
+    if start is not None:
+        start.load_into(model, "t2s").train().requires_grad_(True)
     trainee = Trainee(model).to(device)
     ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
     decay = [p for p in trainee.parameters() if p.ndim >= 2]

@@ -31,11 +31,13 @@ from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint
 from spear_spec.training.discriminators import Discriminators, discriminator_loss, generator_losses
 from spear_spec.training.spectral import SpectralLoss
 from spear_spec.training.vocoder_data import ClipStore
+from spear_spec.voice import Bundle
 
 
 @dataclass(frozen=True)
 class VocoderTraining(Strict):
-    """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them."""
+    """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them.
+    `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones."""
 
     steps: int = 12000
     tail: int = 2600
@@ -58,6 +60,7 @@ class VocoderTraining(Strict):
     adversarial: float = 2.0
     matching: float = 8.0
     judges_a_step: int = 3
+    ramp: int = 200
     predicted_from: float = 0.6
     ema: float = 0.999
     seed: int = 0
@@ -202,7 +205,7 @@ class Trainer:
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(True)
             adversarial, matching = generator_losses(heard, references)
-            ramp = min(1.0, (self.step - cfg.gan_start + 1) / 200)
+            ramp = min(1.0, (self.step - cfg.gan_start + 1) / cfg.ramp)
             loss = loss + ramp * (cfg.adversarial * adversarial + cfg.matching * matching)
             log |= {"d": float(judge_loss.detach()), "adv": float(adversarial.detach()), "fm": float(matching.detach())}
         self.optimiser.zero_grad(set_to_none=True)
@@ -271,8 +274,11 @@ def train_vocoder(
     save_every: float = 240.0,
     log_every: int = 50,
     device: str = "cpu",
+    start: Bundle | None = None,
 ) -> UnitVocoder:
     """Train on prepared clips in `data`, or resume from `work`; export the averaged weights to `work/export_latest`.
+
+    `start`: a voice whose vocoder is gone on from; the discriminators begin anew.
 
     Checkpoints (`work/checkpoint.pt`) come every `save_every` seconds and at SIGTERM.
 
@@ -286,6 +292,9 @@ def train_vocoder(
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
+    elif start is not None:
+        start.load_into(trainer.model, "vocoder").train().requires_grad_(True)
+        trainer.average = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
     stop: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     saved = began = time.monotonic()
