@@ -10,10 +10,11 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.chance import Chance, GeneratorChance
 from spear_spec.decoding.limits import Guard, default_cap
-from spear_spec.decoding.proposal import DecodeStats, Verdict
+from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
 from spear_spec.decoding.sampling import guide, probabilities
 from spear_spec.errors import ConfigError
 from spear_spec.models.text_to_semantic import DecoderOutput, Memory, TextToSemantic
+from spear_spec.nn.tree import Tree
 
 
 class Session:
@@ -49,13 +50,17 @@ class Session:
         if len(self.caps) != batch or min(self.caps, default=1) < 1:
             raise ConfigError(f"max_tokens must be a whole number above 0 (or one for each of the {batch} texts), not {max_tokens!r}")
         self.memory = memory
-        self.cache = model.new_cache(batch)
-        guided = self.sampling.guidance != 1
-        self.null_memory = memory.unconditional() if guided else None
-        self.null_cache = model.new_cache(batch) if guided else None
+        # with guidance every row is there twice, with its text and (behind all those) without: one call scores both
+        self.arms = 1 if self.sampling.guidance == 1 else 2
+        self._scored = memory if self.arms == 1 else memory.guided()
+        self.cache = model.new_cache(self.arms * batch)
         self.rows = list(range(batch))
         self.fresh: list[list[int]] = [[model.start_id] for _ in range(batch)]
         self.output: DecoderOutput | None = None
+        self.null_output: DecoderOutput | None = None
+        self._base: list[int] = [0] * batch
+        self._slots: list[list[int]] | None = None
+        self._depths: list[int] | None = None
         self.tokens: list[list[int]] = [[] for _ in range(batch)]
         self.ended: list[str | None] = [None] * batch
         self.stats = [DecodeStats() for _ in range(batch)]
@@ -75,34 +80,51 @@ class Session:
         tokens = self.tokens[row]
         return tokens[:-1] if self.ended[row] == "eos" else list(tokens)
 
-    def score(self, tokens: Tensor) -> Tensor:
-        """Guided logits [B, n, V] after each of tokens [B, n], which are written behind every row of the cache(s)."""
-        self.output = self.model(tokens, self.memory, self.cache)
-        logits = self.output.logits
-        if self.null_cache is not None:
-            assert self.null_memory is not None
-            null = self.model(tokens, self.null_memory, self.null_cache).logits
-            logits = guide(logits, null, self.sampling.guidance)
-        return logits
+    def score(self, tokens: Tensor, tree: Tree | None = None) -> Tensor:
+        """Guided logits [B, n, V] after each of tokens [B, n], which are written behind every row of the cache.
 
-    def laws(self, drafts: list[list[int]] | None = None) -> Tensor:
-        """The target's laws [B, N + 1, V] after the newest token of each row and then after each of its draft tokens."""
-        if drafts is None:
-            ids = [[fresh[-1]] for fresh in self.fresh]
-        else:
+        `output` is what the target computed with the text; `null_output` without, where there is guidance.
+        """
+        if self.arms == 1:
+            self.output = self.model(tokens, self.memory, self.cache, tree=tree)
+            return self.output.logits
+        both = self.model(tokens.repeat(2, 1), self._scored, self.cache, tree=None if tree is None else tree.repeat(2))
+        self.output, self.null_output = both.split(len(tokens))
+        return guide(self.output.logits, self.null_output.logits, self.sampling.guidance)
+
+    def laws(self, proposal: Proposal | None = None) -> Tensor:
+        """The target's laws [B, N + 1, V] after the newest token of each row and then after each of its draft tokens.
+
+        Equal prefixes of a tree are scored once: `_slots[b][n]` is the written position of row b's node n.
+        """
+        self._base = self.cache.lengths[: len(self.rows)]
+        self._slots = self._depths = None
+        drafts = [[] for _ in self.fresh] if proposal is None else proposal.tokens
+        if proposal is None or proposal.parents is None:
             longest = max(len(row) for row in drafts)
-            ids = [[fresh[-1], *row, *[0] * (longest - len(row))] for fresh, row in zip(self.fresh, drafts)]
-        return probabilities(self.score(torch.tensor(ids, device=self.model.device)), self.sampling)
+            rows = [[fresh[-1], *row, *[0] * (longest - len(row))] for fresh, row in zip(self.fresh, drafts)]
+            return probabilities(self.score(torch.tensor(rows, device=self.model.device)), self.sampling)
+        layouts = [_lay_out(fresh[-1], tokens, parents) for fresh, tokens, parents in zip(self.fresh, proposal.tokens, proposal.parents)]
+        self._slots = [slots for _, _, slots in layouts]
+        written = max(len(ids) for ids, _, _ in layouts)
+        rows = [[*ids, *[0] * (written - len(ids))] for ids, _, _ in layouts]
+        tree = Tree.from_lists([parents for _, parents, _ in layouts], self.model.device)
+        self._depths = tree.depth.amax(1).tolist()
+        laws = probabilities(self.score(torch.tensor(rows, device=self.model.device), tree), self.sampling)
+        width = proposal.longest + 1
+        index = [[0, *slots, *[0] * (width - 1 - len(slots))] for slots in self._slots]
+        if all(row == list(range(written)) for row in index):
+            return laws
+        places = torch.tensor(index, device=laws.device)
+        return laws[torch.arange(len(index), device=laws.device)[:, None], places]
 
     def commit(self, verdict: Verdict) -> Verdict:
         """Keep what the verdict says: cut at an end token, guard or cap, roll the caches back, let ended rows leave.
 
         Returns the verdict as it was kept. `verdict.rows` must be the running rows in order.
         """
-        base = self.cache.lengths
-        width = self._written()
         verdict.ended = []
-        lengths = []
+        paths = []  # written positions that are kept: the newest token's, then those of the accepted draft tokens
         for place, row in enumerate(self.rows):
             kept, ended = self._keep(row, verdict.tokens[place])
             verdict.tokens[place] = kept
@@ -110,20 +132,33 @@ class Session:
             verdict.num_accepted[place] = accepted
             verdict.ended.append(ended)
             self.ended[row] = ended
-            self.stats[row].count(len(kept), verdict.num_drafted[place], accepted)
-            lengths.append(base[place] - width + len(kept))
+            self.stats[row].count(len(kept), verdict.num_drafted[place], accepted, None if self._depths is None else self._depths[place])
+            paths.append(self._positions(place, verdict, len(kept)))
         self.fresh = [list(kept) for kept in verdict.tokens]
-        for cache in (self.cache, self.null_cache):
-            if cache is not None:
-                cache.crop(lengths)
+        self._roll_back(paths)
         if any(verdict.ended):
             self._leave([place for place, ended in enumerate(verdict.ended) if ended is None])
         return verdict
 
-    def _written(self) -> int:
-        """Positions that the last target call wrote."""
-        assert self.output is not None
-        return self.output.logits.shape[1]
+    def _positions(self, place: int, verdict: Verdict, kept: int) -> list[int]:
+        if self._slots is None:
+            return list(range(kept))
+        assert verdict.paths is not None, "a verifier of trees says which nodes it accepted"
+        slots = self._slots[place]
+        return [0, *[slots[node] for node in verdict.paths[place]]][:kept]
+
+    def _roll_back(self, paths: list[list[int]]) -> None:
+        """Keep these written positions in the cache, and the target's output in the order of the kept tokens."""
+        base = self._base
+        if self._slots is None:
+            self.cache.crop([start + len(path) for start, path in zip(base, paths)] * self.arms)
+            return
+        self.cache.keep(base * self.arms, paths * self.arms)
+        longest = max(len(path) for path in paths)
+        places = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=self.model.device)
+        for name in ("output", "null_output"):
+            if (out := getattr(self, name)) is not None:
+                setattr(self, name, out.at(places))
 
     def _keep(self, row: int, tokens: list[int]) -> tuple[list[int], str | None]:
         store, guard, cap, eos = self.tokens[row], self._guards[row], self.caps[row], self.model.eos_id
@@ -135,16 +170,32 @@ class Session:
         return tokens, None
 
     def _leave(self, stay: list[int]) -> None:
+        count = len(self.rows)
         self.rows = [self.rows[place] for place in stay]
         self.fresh = [self.fresh[place] for place in stay]
         if not stay:
             return
         self.memory = self.memory.select(stay)
-        self.cache.select(stay)
-        if self.null_cache is not None:
-            self.null_memory = self.memory.unconditional()
-            self.null_cache.select(stay)
-        assert self.output is not None
-        index = torch.tensor(stay, device=self.model.device)
-        out = self.output
-        self.output = DecoderOutput(out.logits[index], out.hidden[index], [feature[index] for feature in out.features])
+        scored = [place + arm * count for arm in range(self.arms) for place in stay]
+        self._scored = self.memory if self.arms == 1 else self._scored.select(scored)
+        self.cache.select(scored)
+        for name in ("output", "null_output"):
+            if (out := getattr(self, name)) is not None:
+                setattr(self, name, out.select(stay))
+
+
+def _lay_out(newest: int, tokens: list[int], parents: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """The ids and parents that are written for one row, newest kept token first, and the position of each draft node.
+
+    Nodes that spell the same tokens share a position: duplicate siblings and shared beginnings of paths cost nothing.
+    """
+    ids, above, slots = [newest], [-1], []
+    known: dict[tuple[int, int], int] = {}
+    for token, parent in zip(tokens, parents):
+        at = 0 if parent < 0 else slots[parent]
+        slot = known.setdefault((at, token), len(ids))
+        if slot == len(ids):
+            ids.append(token)
+            above.append(at)
+        slots.append(slot)
+    return ids, above, slots

@@ -38,7 +38,7 @@ def _step(session: Session, drafter: Drafter, verifier: Verifier, state: Any, ga
     # the call itself adds one token, so a draft that reaches the cap would be thrown away
     limits = [min(gamma, left - 1) for left in session.remaining]
     proposal = drafter.propose(session, state, limits)
-    laws = session.laws(proposal.tokens)
+    laws = session.laws(proposal)
     verdict = session.commit(verifier.verify(proposal, laws, session.chance, session.rows))
     drafter.commit(session, state, verdict)
     return verdict

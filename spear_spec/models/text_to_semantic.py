@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,12 @@ class Memory:
         mask = self.mask[index]
         return Memory(self.hidden[index], mask, [(k[index], v[index]) for k, v in self.cross], cross_mask(mask))
 
+    def guided(self) -> Memory:
+        """Every row twice: as it is, then without its text (only the null slot open). Both arms of guidance in one call."""
+        mask = torch.cat((self.mask, torch.zeros_like(self.mask)))
+        cross = [(k.repeat(2, 1, 1, 1), v.repeat(2, 1, 1, 1)) for k, v in self.cross]
+        return Memory(self.hidden.repeat(2, 1, 1), mask, cross, cross_mask(mask))
+
     def unconditional(self) -> Memory:
         """The same rows without their text: only the null slot is left (the second arm of guidance)."""
         return Memory(self.hidden[:, :0], self.mask[:, :0], [(k[:, :, :1], v[:, :, :1]) for k, v in self.cross], None)
@@ -56,6 +62,23 @@ class DecoderOutput:
     logits: Tensor
     hidden: Tensor
     features: list[Tensor]
+
+    def split(self, rows: int) -> tuple[DecoderOutput, DecoderOutput]:
+        """The first `rows` rows, and the rest."""
+        return self._each(lambda x: x[:rows]), self._each(lambda x: x[rows:])
+
+    def select(self, rows: list[int]) -> DecoderOutput:
+        """Only these rows."""
+        index = torch.tensor(rows, device=self.logits.device)
+        return self._each(lambda x: x[index])
+
+    def at(self, positions: Tensor) -> DecoderOutput:
+        """These positions [B, A] of each row, in this order."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        return self._each(lambda x: x[rows, positions])
+
+    def _each(self, take: Callable[[Tensor], Tensor]) -> DecoderOutput:
+        return DecoderOutput(take(self.logits), take(self.hidden), [take(feature) for feature in self.features])
 
 
 class EarlyExit(nn.Module):
@@ -186,7 +209,11 @@ class TextToSemantic(nn.Module):
 
 
 def cached_positions(table: Tensor, cache: KVCache, length: int, tree: Tree | None) -> tuple[Tensor, Tensor | None, bool]:
-    """Rotations and mask for `length` new tokens behind each row of a cache."""
+    """Rotations and mask for `length` new tokens behind each row of a cache.
+
+    tree: of the new tokens, or of more nodes, of which the new tokens are the last and the others were written before
+    them, behind each row's committed prefix.
+    """
     longest = cache.longest
     if tree is None and cache.uniform:
         here = table[longest:longest + length]
@@ -202,7 +229,15 @@ def cached_positions(table: Tensor, cache: KVCache, length: int, tree: Tree | No
     if tree is None:
         offset = torch.arange(length, device=device)
         return table[start + offset], (own[:, None, :] <= offset[None, :, None])[:, None], False
-    inside = (own >= 0) & (own < length)
-    block = torch.gather(tree.mask, 2, own.clamp(0, length - 1)[:, None, :].expand(-1, length, -1))
-    mask = torch.where(inside[:, None, :], block, (own < 0)[:, None, :])
-    return table[start + tree.depth], mask[:, None], False
+    nodes = tree.mask.shape[-1]
+    first = start - (nodes - length)  # where each row's tree begins
+    own = own + (nodes - length)
+    block, depth = tree.mask[:, -length:], tree.depth[:, -length:]
+    if cache.uniform:
+        begin = longest + length - nodes
+        mask = F.pad(block, (begin, 0), value=True)
+    else:
+        inside = (own >= 0) & (own < nodes)
+        seen = torch.gather(block, 2, own.clamp(0, nodes - 1)[:, None, :].expand(-1, length, -1))
+        mask = torch.where(inside[:, None, :], seen, (own < 0)[:, None, :])
+    return table[first + depth], mask[:, None], False

@@ -84,18 +84,24 @@ class KVCache:
             raise ValueError(f"cannot crop rows of {self.lengths} positions to {lengths}")
         self.lengths = list(lengths)
 
-    def keep(self, base: list[int], path: Tensor) -> None:
+    def keep(self, base: list[int], path: Tensor | list[list[int]]) -> None:
         """Tree rollback: of the nodes written behind base[b], keep those of the accepted path, in order.
 
         Args:
             base: committed length of each row before the tree was written.
-            path: [B, A] node indices relative to base, ascending along the path, padded with -1.
+            path: per row node indices relative to base, ascending along the path; as a tensor [B, A] padded with -1.
+
+        Raises:
+            ValueError: a node that was not written.
         """
         new = []
         for row, start in enumerate(base):
-            nodes = [int(i) for i in path[row].tolist() if i >= 0]
+            nodes = [int(i) for i in path[row] if i >= 0]
             if any(start + i >= self.lengths[row] for i in nodes):
                 raise ValueError(f"row {row}: a path node lies behind what was written")
+            if nodes == list(range(len(nodes))):  # already where it belongs
+                new.append(start + len(nodes))
+                continue
             index = torch.tensor([start + i for i in nodes], device=self.k.device, dtype=torch.long)
             for store in (self.k, self.v):
                 store[:, row, :, start:start + len(nodes)] = store[:, row].index_select(2, index)

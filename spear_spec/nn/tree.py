@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,23 +24,38 @@ class Tree:
     def from_parents(cls, parents: Tensor, valid: Tensor | None = None) -> Tree:
         """parents [B, N]: index of each node's parent, -1 for a root; a parent stands before its children.
 
+        Nodes that are not `valid` [B, N] see their ancestors and themselves, and nobody else sees them.
+
         Raises:
             ValueError: a parent that does not stand before its child.
         """
-        batch, nodes = parents.shape
-        mask = torch.zeros(batch, nodes, nodes, dtype=torch.bool, device=parents.device)
-        depth = torch.zeros(batch, nodes, dtype=torch.long, device=parents.device)
-        rows = torch.arange(batch, device=parents.device)
-        for node in range(nodes):
-            parent = parents[:, node]
-            if bool((parent >= node).any()) or bool((parent < -1).any()):
-                raise ValueError("parents must stand before their children, -1 marks a root")
-            has = parent >= 0
-            at = parent.clamp(min=0)
-            mask[:, node] = mask[rows, at] & has[:, None]
-            mask[:, node, node] = True
-            depth[:, node] = torch.where(has, depth[rows, at] + 1, torch.zeros_like(parent))
+        tree = cls.from_lists(parents.tolist(), parents.device)
         if valid is not None:
-            # invalid nodes see themselves alone, and nobody sees them
-            mask = mask & valid[:, None, :] | torch.eye(nodes, dtype=torch.bool, device=parents.device)
-        return cls(mask, depth)
+            nodes = parents.shape[1]
+            return cls(tree.mask & valid[:, None, :] | torch.eye(nodes, dtype=torch.bool, device=parents.device), tree.depth)
+        return tree
+
+    @classmethod
+    def from_lists(cls, parents: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tree:
+        """The same from lists, which may differ in length: missing nodes see themselves alone, and nobody sees them.
+
+        Raises:
+            ValueError: a parent that does not stand before its child.
+        """
+        nodes = max(len(row) for row in parents)
+        # numpy, row by row: a tree is built for every target call, and a tensor operation costs ten times as much
+        mask = np.zeros((len(parents), nodes, nodes), dtype=np.bool_)
+        depth = np.zeros((len(parents), nodes), dtype=np.int64)
+        mask[:, np.arange(nodes), np.arange(nodes)] = True
+        for seen, level, row in zip(mask, depth, parents):
+            for node, parent in enumerate(row):
+                if not -1 <= parent < node:
+                    raise ValueError("parents must stand before their children, -1 marks a root")
+                if parent >= 0:
+                    seen[node] |= seen[parent]
+                    level[node] = level[parent] + 1
+        return cls(torch.from_numpy(mask).to(device), torch.from_numpy(depth).to(device))
+
+    def repeat(self, times: int) -> Tree:
+        """The same trees once more for each further copy of the batch."""
+        return Tree(self.mask.repeat(times, 1, 1), self.depth.repeat(times, 1))

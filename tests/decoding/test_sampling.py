@@ -22,7 +22,7 @@ from spear_spec.decoding import (
     probabilities,
 )
 from spear_spec.decoding.limits import Guard, default_cap
-from spear_spec.decoding.proposal import Verdict
+from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import guide
 from spear_spec.errors import ConfigError, NumericsError
 
@@ -139,7 +139,7 @@ def test_an_accepted_run_is_cut(said: list[int], cap: int, kept: list[int], ende
     model = tiny_model(semantic=3)
     with torch.inference_mode():
         session = Session(model, model.encode(texts(1)), generator=torch.Generator(), max_tokens=cap)
-        session.laws([said[:-1]])
+        session.laws(Proposal([said[:-1]]))
         verdict = session.commit(Parrot(said).verify(None, None, None, session.rows))
     assert (session.tokens[0], session.ended[0], verdict.num_accepted, session.running) == (kept, ended, [accepted], False)
     assert session.speech(0) == (kept[:-1] if ended == "eos" else kept)
