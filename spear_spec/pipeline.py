@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from spear_spec.acoustic.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
-from spear_spec.decoding import DecodeStats, Session, Verdict, check, decode, is_lossless
+from spear_spec.decoding import DecodeStats, Drafter, Parts, Session, Verdict, Verifier, check, complete
 from spear_spec.errors import BundleError, ConfigError, DeviceError, TextError
 from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
@@ -97,6 +98,9 @@ class TTS:
     sampling: SamplingConfig
     load_s: float = 0.0
     front_end: Callable[[str, str], Iterator[tuple[str, list[int]]]] | None = None  # in place of `sentences`
+    embedding: Tensor | None = None  # of the semantic tokens, for the verifier that groups them
+    own_drafter: Drafter | None = None  # objects of the user's, in place of what `spec` names
+    own_verifier: Verifier | None = None
 
     @classmethod
     def load(cls, voice: str | os.PathLike[str] | Bundle | None = None, device: str | torch.device | None = None, drafter: str | None = None, *,
@@ -108,7 +112,8 @@ class TTS:
             drafter: "none" is plain autoregressive decoding; None is what the voice ships with.
             dtype: of the text-to-semantic transformer and its draft; the vocoder is always float32.
             threads: CPU threads of torch (process-wide); None leaves them as they are.
-            spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, options.
+            spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows from
+                what is given: a verifier brings the draft it is made for, a tree or several drafts a verifier for them.
 
         Raises:
             BundleError: the voice is missing or damaged. ConfigError: an option cannot be used. DeviceError: no such device.
@@ -122,12 +127,13 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         settings = choose_spec(bundle, drafter, spec)
         t2s, draft, vocoder, tokenizer = load_parts(bundle)
-        check(settings, draft)
+        embedding = embedding_for(settings, bundle)
+        check(settings, draft, embedding)
         for module in (t2s, draft):
             if module is not None:
                 module.to(device=where, dtype=DTYPES[dtype])
         vocoder.to(where)
-        return cls(bundle, tokenizer, t2s, vocoder, draft, settings, bundle.sampling, time.perf_counter() - began)
+        return cls(bundle, tokenizer, t2s, vocoder, draft, settings, bundle.sampling, time.perf_counter() - began, embedding=embedding)
 
     @property
     def name(self) -> str:
@@ -143,10 +149,23 @@ class TTS:
         return self.vocoder.sample_rate
 
     def using(self, **spec: Any) -> TTS:
-        """The same weights with other fields of `SpecConfig`: `tts.using(drafter="none")`."""
-        settings = replace(self.spec, **spec)
-        check(settings, self.draft)
-        return replace(self, spec=settings)
+        """The same weights with other fields of `SpecConfig`: `tts.using(drafter="none")`; open ones are filled in as in `load`.
+
+        drafter and verifier may also be objects of one's own (see `Drafter` and `Verifier`).
+        """
+        own = {f"own_{name}": spec.pop(name) for name in ("drafter", "verifier") if not isinstance(spec.get(name, ""), str)}
+        settings = complete(self.spec, spec)
+        embedding = embedding_for(settings, self.bundle)
+        changed = replace(self, **{"own_drafter": None, "own_verifier": None, **own}, spec=settings, embedding=embedding)
+        if own:
+            changed.parts().make()
+        else:
+            check(settings, self.draft, embedding)
+        return changed
+
+    def parts(self) -> Parts:
+        """What decoding is done with."""
+        return Parts(self.spec, self.draft, self.embedding, self.own_drafter, self.own_verifier)
 
     def synthesize(self, text: str, **options: Any) -> Audio:
         """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""
@@ -216,7 +235,7 @@ class TTS:
         with torch.inference_mode():
             memory = self.t2s.encode(pad_sequence(rows, batch_first=True).to(device), mask.to(device))
         session = Session(self.t2s, memory, sampling, generator=generator, max_tokens=max_tokens)
-        return session, decode(session, self.spec, self.draft)
+        return session, self.parts().decode(session)
 
     def _render(self, session: Session, verdicts: Iterator[Verdict], row: int, speaker: str, noise: torch.Generator, meter: Meter,
                 *, pause: bool) -> Iterator[tuple[FloatArray, str | None]]:
@@ -248,9 +267,11 @@ class TTS:
 
     def describe(self, *, batch: int = 1, seed: int = 0, **sampling: Any) -> dict[str, Any]:
         """The settings that every JSON result carries (CFG in the documentation). Drafter "none" has no verifier and gamma 0."""
-        spec, plain = self.spec, self.spec.drafter == "none"
+        spec, parts = self.spec, self.parts()
+        plain = parts.plain
+        drafter, verifier = parts.make()
         return {
-            "drafter": spec.drafter, "verifier": None if plain else spec.verifier, "lossless": is_lossless(spec),
+            "drafter": drafter.name, "verifier": None if plain else verifier.name, "lossless": plain or verifier.lossless,
             "gamma": 0 if plain else spec.gamma, "num_drafts": spec.num_drafts, "tree": spec.tree, "options": dict(spec.options),
             "batch": batch, "seed": seed, "device": str(self.t2s.device), "threads": torch.get_num_threads(),
             "dtype": str(self.t2s.dtype).removeprefix("torch."), "sampling": replace(self.sampling, **sampling).to_dict(),
@@ -300,10 +321,12 @@ def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> S
     if drafter is None and default.drafter != "none" and not bundle.has("draft"):
         log.warning("voice %r has no draft decoder: decoding autoregressively", bundle.config.name)
         drafter = "none"
-    try:
-        return replace(default, **(given if drafter is None else {**given, "drafter": drafter}))
-    except TypeError as error:
-        raise ConfigError(f"SpecConfig: {error}") from None
+    return complete(default, given if drafter is None else {**given, "drafter": drafter})
+
+
+def embedding_for(spec: SpecConfig, bundle: Bundle) -> Tensor | None:
+    """Vectors of the semantic tokens, where the verifier groups them by sound: the voice's k-means centroids."""
+    return bundle.centroids() if spec.verifier == "coarse" else None
 
 
 def load_parts(bundle: Bundle) -> tuple[TextToSemantic, DraftDecoder | None, UnitVocoder, PhonemeTokenizer]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from spear_spec.decoding import DRAFTERS, DecodeStats, Session, check, make_drafter, make_verifier, speculate
+from spear_spec.decoding import DRAFTERS, DecodeStats, Session, Verifier, speculate
 from spear_spec.decoding.autoregressive import generate
 from spear_spec.errors import ConfigError, MissingExtraError, SpearSpecError
+from spear_spec.nn.tree import Tree
 from spear_spec.pipeline import TTS
 
 SENTENCES = (
@@ -71,29 +72,30 @@ class Arm:
 
     def _verdicts(self, session: Session) -> Iterator[Any]:
         """The loop that `TTS.decode` would run, with a clock on the drafter."""
-        spec = self.tts.spec
-        if spec.drafter == "none":
+        parts = self.tts.parts()
+        if parts.plain:
             return generate(session)
-        drafter: Any = make_drafter(spec.drafter, self.tts.draft)
+        made: tuple[Any, Verifier] = parts.make()
+        drafter, verifier = made
         propose = drafter.propose
 
         def timed(session: Session, state: Any, limits: list[int]) -> Any:
             began = _now(self.tts)
             proposal = propose(session, state, limits)
             if proposal.longest:
-                self.draft_ms.append((_now(self.tts) - began) * 1e3 / proposal.longest)
+                self.draft_ms.append((_now(self.tts) - began) * 1e3 / max(limits))
             return proposal
 
         drafter.propose = timed
-        return speculate(session, drafter, make_verifier(spec.verifier), spec.gamma)
+        return speculate(session, drafter, verifier, parts.spec.gamma)
 
     def _watch(self, session: Session) -> None:
         """A clock on every target call, by the number of new tokens."""
         score = session.score
 
-        def timed(tokens: torch.Tensor) -> torch.Tensor:
+        def timed(tokens: torch.Tensor, tree: Tree | None = None) -> torch.Tensor:
             began = _now(self.tts)
-            logits = score(tokens)
+            logits = score(tokens, tree)
             self.target_ms.setdefault(tokens.shape[1], []).append((_now(self.tts) - began) * 1e3)
             return logits
 
@@ -112,7 +114,10 @@ class Arm:
         """An entry of `rows` in bench/1; `base` is the autoregressive arm of the same batch."""
         one = median(base.target_ms[1])
         width = self.gamma + 1
-        block = median(self.target_ms[width]) if width in self.target_ms else None
+        # trees differ in size from call to call: all calls that scored a draft stand for them
+        drafts = self.target_ms.get(width) if self.tts.spec.tree is None and self.tts.spec.num_drafts == 1 else [
+            ms for n, times in self.target_ms.items() if n > 1 for ms in times]
+        block = median(drafts) if drafts else None
         draft = median(self.draft_ms) if self.draft_ms else None
         per_call = self.stats.tokens_per_call
         predicted = 1.0 if self is base else per_call * one / (block + self.gamma * draft) if block and draft is not None else None
@@ -150,7 +155,7 @@ def run_bench(tts: TTS, sentences: Sequence[str] = SENTENCES, *, drafters: Seque
     for batch in batches:
         groups = [ids[i:i + batch] for i in range(0, len(ids), batch)]
         groups = [group + ids[:batch - len(group)] for group in groups]  # a full last group: rows must be alike
-        arms = [Arm(tts.using(drafter=name)) for name in names]
+        arms = [Arm(tts if name == tts.spec.drafter else tts.using(drafter=name)) for name in names]
         for run in range(-1, runs):
             order = arms[run % len(arms):] + arms[:run % len(arms)]
             for arm in order:
@@ -173,13 +178,13 @@ def choose_drafters(tts: TTS, drafters: Sequence[str] | None) -> list[str]:
     else:
         wanted = list(drafters)
     for name in wanted:
-        check(replace(tts.spec, drafter=name), tts.draft)
+        tts.using(drafter=name)
     return ["none", *(name for name in dict.fromkeys(wanted) if name != "none")]
 
 
 def _runs(tts: TTS, name: str) -> bool:
     try:
-        check(replace(tts.spec, drafter=name), tts.draft)
+        tts.using(drafter=name)
     except SpearSpecError:
         return False
     return True

@@ -74,10 +74,10 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False) -> None:
     voice.add_argument("--threads", type=_whole(1, 1024), default=1, metavar="N", help="CPU threads (default 1)")
     spec = parser.add_argument_group("speculation")
     spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
-    spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule")
+    spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule: rejection block kseq recursive recursive_wor matching; lossy: typical tolerance lenience coarse")
     spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
-    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="drafts in parallel")
-    spec.add_argument("--tree", metavar="NAME", help="draft tree (comes with a later version)")
+    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of the drafter kpath")
+    spec.add_argument("--tree", metavar="NAME", help="draft tree: dynamic, or children by depth such as 4-2-1-1")
     spec.add_argument("--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", dest="options",
                       help="an option of the drafter or verifier; may be repeated")
     law = parser.add_argument_group("sampling")
@@ -149,8 +149,6 @@ def refuse_later(args: argparse.Namespace) -> None:
     """
     if getattr(args, "speed", 1.0) != 1.0:
         raise ConfigError(f"--speed {args.speed:g} comes with a later version; only 1 works now")
-    if getattr(args, "tree", None) is not None:
-        raise ConfigError(f"--tree {args.tree} comes with a later version; leave it out to draft a chain")
 
 
 def sampling_overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -161,6 +159,6 @@ def sampling_overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def spec_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The speculation settings that were given, as keyword arguments of `SpecConfig`."""
-    names = ("drafter", "verifier", "gamma", "num_drafts")
+    names = ("drafter", "verifier", "gamma", "num_drafts", "tree")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return {**given, **({"options": dict(args.options)} if args.options else {})}

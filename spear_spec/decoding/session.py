@@ -189,7 +189,8 @@ def _lay_out(newest: int, tokens: list[int], parents: list[int]) -> tuple[list[i
 
     Nodes that spell the same tokens share a position: duplicate siblings and shared beginnings of paths cost nothing.
     """
-    ids, above, slots = [newest], [-1], []
+    ids, above = [newest], [-1]
+    slots: list[int] = []
     known: dict[tuple[int, int], int] = {}
     for token, parent in zip(tokens, parents):
         at = 0 if parent < 0 else slots[parent]

@@ -20,6 +20,7 @@ from spear_spec.models.text_to_semantic import TextToSemantic, cached_positions
 from spear_spec.nn.attention import attend, rotate
 from spear_spec.nn.packed import PackedLinear
 from spear_spec.nn.transformer import DecoderLayer
+from spear_spec.nn.tree import Tree
 
 _TINY = 1e-6  # not zero in half precision either
 
@@ -68,12 +69,15 @@ class DraftRunner:
                 pack(fold(cross.to_q.weight, cross.norm.gamma)), pack(cross.to_out.weight),
                 pack(fold(ff.up.weight, ff.norm.gamma)), ff.up.bias, pack(ff.down.weight), ff.down.bias))
 
-    def step(self, tokens: Tensor, features: Tensor, state: DraftState) -> Tensor:
-        """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] -> hidden [B, n, D]."""
+    def step(self, tokens: Tensor, features: Tensor, state: DraftState, tree: Tree | None = None) -> Tensor:
+        """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] -> hidden [B, n, D].
+
+        tree: whose last n nodes these are, the others having been written by earlier steps (see `cached_positions`).
+        """
         batch, length = tokens.shape
         cache, rows = state.cache, batch * length
         cache.reserve(cache.longest + length)
-        table, mask, causal = cached_positions(self.draft.rotary(cache.longest + length), cache, length, None)
+        table, mask, causal = cached_positions(self.draft.rotary(cache.longest + length), cache, length, tree)
         features = features.reshape(rows, self.dim)
         features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(_TINY)  # the first is zero
         x = self.enter.add(features, F.embedding(tokens.reshape(rows), self.table))

@@ -9,16 +9,20 @@ from spear_spec.decoding.session import Session
 
 
 class Drafter(Protocol):
-    """Guesses the next tokens. Holds weights only; what belongs to an utterance lives in its state."""
+    """Guesses the next tokens. Holds weights only; what belongs to an utterance lives in its state.
+
+    form: what it proposes, see `Verifier.forms`: "chain", "iid", "wor" or "points".
+    """
 
     name: str
+    form: str
 
     def start(self, session: Session) -> Any:
         """State for the rows of a session."""
         ...
 
     def propose(self, session: Session, state: Any, limits: list[int]) -> Proposal:
-        """At most limits[b] tokens for each running row.
+        """Tokens for each running row, at most limits[b] deep.
 
         `session.fresh` has the tokens that were settled since the last call and `session.output` what the target
         computed when it settled them: its position i predicted fresh token i. Every random draw goes through

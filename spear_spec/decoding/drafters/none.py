@@ -8,6 +8,7 @@ from spear_spec.decoding.session import Session
 
 class NoDrafter:
     name = "none"
+    form = "chain"
 
     def start(self, session: Session) -> None:
         return None
