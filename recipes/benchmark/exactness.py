@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tests" / "decoding")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "decoding"))
 
 from decoding_oracles import TEXTS, UncachedTarget, chi_square, texts, tiny_draft, tiny_model
 from verifier_oracles import SHAPES, Laws, tree_error

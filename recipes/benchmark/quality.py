@@ -2,6 +2,7 @@
 
     python recipes/benchmark/quality.py --out runs/quality [--voice NAME|FOLDER] [--speakers af_heart,am_michael]
         [--parts teacher,resynthesis,tts,autoregressive,short,long,speed,cold] [--limit N] [--workers 2]
+        [--spec '{"verifier": "tolerance", "options": {"tolerance": 0.2}}']
         [--dev ../shared/dev --tokens ../shared/tokens/dev.safetensors --dev-text ../shared/text/dev.txt]
 
 Every utterance is one line of OUT/<part>.<speaker>.jsonl, written as soon as it is judged: run the same command again
@@ -101,7 +102,7 @@ def utterance(job: Row) -> Row:
         samples = tts.vocoder.render(tokens, tts.speakers.index(speaker), seed=job["seed"]).numpy()
         audio = Audio(samples, tts.sample_rate)
     else:
-        arm = tts.using(drafter="none") if part == "autoregressive" else tts
+        arm = tts.using(drafter="none") if part == "autoregressive" else tts.using(**job["spec"]) if job["spec"] else tts
         audio = arm.synthesize(text, speaker=speaker, seed=job["seed"], **job["sampling"])
         row.update({key: audio.stats[key] for key in ("ended", "tokens", "target_calls", "rtf", "ttfa_s")})
     if job["keep"]:
@@ -132,7 +133,7 @@ def utterance(job: Row) -> Row:
 
 
 def jobs_of(part: str, speaker: str, args: argparse.Namespace) -> list[Row]:
-    common: Row = {"part": part, "speaker": speaker, "voice": args.voice, "folder": args.folder, "sampling": args.sampling, "keep": args.keep}
+    common: Row = {"part": part, "speaker": speaker, "voice": args.voice, "folder": args.folder, "sampling": args.sampling, "spec": args.spec, "keep": args.keep}
     if part in ("teacher", "resynthesis"):
         lines = (line for path in sorted(args.dev.glob("meta.*.jsonl")) for line in path.read_text("utf-8").splitlines())
         clips = [clip for clip in map(json.loads, lines) if clip["voice"] == speaker]
@@ -321,6 +322,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--spec", type=json.loads, default={}, help="fields of SpecConfig for the speculative parts, as JSON")
     parser.add_argument("--keep", help="folder for the audio")
     args = parser.parse_args()
     names = ("temperature", "top_k", "top_p", "guidance")
@@ -340,7 +342,7 @@ def main() -> int:
         from spear_spec.voice import find_voice
 
         folder = find_voice(args.voice)
-        described = (folder / "config.json").read_bytes() + json.dumps([args.sampling, args.seed]).encode()
+        described = (folder / "config.json").read_bytes() + json.dumps([args.sampling, args.seed, *([args.spec] if args.spec else [])]).encode()
         args.stamp, args.folder = hashlib.sha256(described).hexdigest()[:12], str(folder)
     pools: list[ProcessPoolExecutor] = []
 
@@ -367,7 +369,7 @@ def main() -> int:
         if name in parts:
             results[name] = {speaker: measure(args, speaker) for speaker in speakers}
     summary = {"schema": "quality/1", "commit": commit(), "hardware": hardware(), "command": " ".join(sys.argv),
-               "voice": args.voice, "stamp": args.stamp, "sampling": args.sampling, "results": results}  # fmt: skip
+               "voice": args.voice, "stamp": args.stamp, "sampling": args.sampling, "spec": args.spec, "results": results}  # fmt: skip
     (args.out / "quality.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"commit {summary['commit']}, {summary['hardware']}, voice {args.voice or 'the shipped one'} ({args.stamp})\n")
     print(table(results, speakers))
