@@ -2,7 +2,7 @@
 
     python recipes/benchmark/quality.py --out runs/quality [--voice NAME|FOLDER] [--speakers af_heart,am_michael]
         [--parts teacher,resynthesis,tts,autoregressive,short,long,speed,cold] [--limit N] [--workers 2]
-        [--spec '{"verifier": "tolerance", "options": {"tolerance": 0.2}}']
+        [--spec '{"verifier": "tolerance", "options": {"b": 0.2}}']
         [--dev ../shared/dev --tokens ../shared/tokens/dev.safetensors --dev-text ../shared/text/dev.txt]
 
 Every utterance is one line of OUT/<part>.<speaker>.jsonl, written as soon as it is judged: run the same command again

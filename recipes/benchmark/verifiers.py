@@ -50,9 +50,9 @@ ROWS = [
 LOSSY = [
     ("typical, dynamic tree of 24 (LOSSY)", {"verifier": "typical", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}}),
     ("typical, chain (LOSSY)", {"verifier": "typical", "drafter": "small", "gamma": 1.0}),
-    ("tolerance .1 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"tolerance": 0.1}}),
-    ("tolerance .4 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"tolerance": 0.4}}),
-    ("lenience .5 (LOSSY)", {"verifier": "lenience", "gamma": 1.0, "options": {"lenience": 0.5}}),
+    ("tolerance .1 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"b": 0.1}}),
+    ("tolerance .4 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"b": 0.4}}),
+    ("lenience .5 (LOSSY)", {"verifier": "lenience", "gamma": 1.0, "options": {"l": 0.5}}),
     ("coarse (LOSSY)", {"verifier": "coarse", "gamma": 1.0}),
 ]
 

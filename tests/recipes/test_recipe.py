@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spear_spec.audio import load_audio
+from spear_spec.errors import BundleError, ConfigError
 from spear_spec.evaluation.reference import load_reference
 from spear_spec.pipeline import TTS
 from spear_spec.semantic import SemanticTokenizer
@@ -22,6 +23,7 @@ from spear_spec.training import data
 from spear_spec.training.plan import STAGES, Plan
 from spear_spec.training.run import run_config, run_plan
 from spear_spec.training.stages import add_reference
+from spear_spec.voice import open_voice
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,3 +163,33 @@ def test_the_voice_brings_its_speakers_reference(lj_run: Path, ljspeech: Path, f
     embedding = load_reference(tmp_path, "LJSpeech-tiny")
     assert embedding is not None
     assert embedding.shape == (256,)
+
+
+def test_training_goes_on_from_a_voice(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+    """One step at learning rate 0 leaves the voice's own weights; without `start` it leaves random ones."""
+    for name in ("prepared", "dev", "centroids.safetensors"):
+        (tmp_path / name).symlink_to(lj_run / "out" / name)
+    voice = open_voice(lj_run / "out" / "voice" / "tiny")
+    values = copy.deepcopy(few_steps) | {"out": str(tmp_path), "stages": ["t2s", "vocoder"]}
+    values["prepare"]["corpora"] = [str(ljspeech)]
+    values["t2s"]["training"] |= {"steps": 1, "lr": 0.0}
+    values["vocoder"]["training"] |= {"steps": 1, "learning_rate": 0.0, "gan_learning_rate": 0.0, "gan_start": 0}
+    for part, export in (("t2s", "export"), ("vocoder", "export_latest")):
+        values[part]["start"] = str(voice.path)
+        run_plan(Plan.from_dict(values))
+        trained = load_file(tmp_path / part / export / f"{part}.safetensors")
+        for key, tensor in voice.tensors(part).items():
+            assert torch.equal(trained[key], tensor), key
+
+
+def test_a_voice_of_another_shape_or_alphabet_is_no_start(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("prepared", "dev", "centroids.safetensors"):
+        (tmp_path / name).symlink_to(lj_run / "out" / name)
+    values = copy.deepcopy(few_steps) | {"out": str(tmp_path), "stages": ["t2s"]}
+    values["prepare"]["corpora"] = [str(ljspeech)]
+    values["t2s"] |= {"start": str(lj_run / "out" / "voice" / "tiny"), "dim": 48}
+    with pytest.raises(BundleError, match="shape"):
+        run_plan(Plan.from_dict(values))
+    values["t2s"] |= {"start": "kokoro-duo", "dim": 32}
+    with pytest.raises(ConfigError, match="other speakers"):
+        run_plan(Plan.from_dict(values))

@@ -17,33 +17,44 @@ class RejectionVerifier:
 
     name = "rejection"
     lossless = True
+    forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        drafts = proposal.tokens
-        ratios = _ratios(proposal, target_probs)
-        kept = []
-        weights = []
-        for place, row in enumerate(rows):
-            draft = drafts[place]
-            accepted = 0
-            while accepted < len(draft) and chance.bernoulli(ratios[place][accepted], row):
-                accepted += 1
-            kept.append(accepted)
-            law = target_probs[place, accepted]
-            if accepted < len(draft):
-                law = residual(law, proposal.probs[place, accepted] if proposal.probs is not None else None, draft[accepted])
-            weights.append(law)
-        last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
-        tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
-        return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
+        return keep_while_accepted(proposal, target_probs, chance, rows, _ratios(proposal, target_probs))
+
+
+def keep_while_accepted(
+    proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int], chances: list[list[float]]
+) -> Verdict:
+    """A chain from its first token on: token i is accepted with probability chances[row][i]; one recovered token from
+    the residual at the first rejection, else one bonus token."""
+    drafts = proposal.tokens
+    kept = []
+    weights = []
+    for place, row in enumerate(rows):
+        draft = drafts[place]
+        accepted = 0
+        while accepted < len(draft) and chance.bernoulli(chances[place][accepted], row):
+            accepted += 1
+        kept.append(accepted)
+        law = target_probs[place, accepted]
+        if accepted < len(draft):
+            q = proposal.probs[place, accepted] if proposal.probs is not None else None
+            law = residual(law, q, draft[accepted])
+        weights.append(law)
+    last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
+    tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
+    return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
 
 
 def _ratios(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
-    """p(x)/q(x) of every draft token, at most 1; a token that q cannot have produced counts as q = 1 (never accepted more often than p allows)."""
+    """p(x)/q(x) of every draft token, at most 1; a token that q cannot have produced counts as q = 1 (never accepted
+    more often than p allows)."""
     longest = proposal.longest
     if longest == 0:
         return [[] for _ in proposal.tokens]
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in proposal.tokens], device=target_probs.device)[..., None]
+    padded = [[*row, *[0] * (longest - len(row))] for row in proposal.tokens]
+    ids = torch.tensor(padded, device=target_probs.device)[..., None]
     p = target_probs[:, :longest].gather(-1, ids)
     if proposal.probs is not None:
         p = p / proposal.probs.gather(-1, ids)

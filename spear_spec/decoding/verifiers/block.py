@@ -1,0 +1,83 @@
+"""Block verification (Sun et al., arXiv 2403.10444): a draft is judged as a whole, from its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.proposal import Proposal, Verdict
+from spear_spec.decoding.verifiers.gather import drafted_probs
+from spear_spec.decoding.verifiers.rejection import residual
+
+
+class BlockVerifier:
+    """The longest prefix x_1..x_i whose own trial succeeds is kept, however the shorter ones would have fared.
+
+    With r_0 = 1 and r_i = min(1, r_(i-1) p(x_i)/q(x_i)), and S_i = sum_x max(0, r_i p(x) - q(x)) with the laws after
+    x_i, the trial of i succeeds with probability S_i / (S_i + 1 - r_i), that of the whole draft with r_gamma. Behind
+    a prefix of i tokens the recovered token is drawn from norm(max(0, r_i p - q)). Keeps at least as many tokens as
+    rejection does, in expectation.
+    """
+
+    name = "block"
+    lossless = True
+    forms = frozenset({"chain"})
+
+    def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
+        drafts = proposal.tokens
+        p_at, q_at = drafted_probs(proposal, target_probs)
+        joint = [_joint_ratios(p, q, len(draft)) for p, q, draft in zip(p_at, q_at, drafts)]
+        excess = _excess(proposal, target_probs, joint, p_at)
+        kept = []
+        weights = []
+        for place, row in enumerate(rows):
+            draft, r = drafts[place], joint[place]
+            accepted = len(draft)
+            # the trials are independent, so the largest success is found from the end
+            while accepted and not chance.bernoulli(_success(excess[place], r, accepted), row):
+                accepted -= 1
+            kept.append(accepted)
+            law = target_probs[place, accepted]
+            if accepted < len(draft):
+                q = proposal.probs[place, accepted] if proposal.probs is not None else None
+                law = residual(law * r[accepted], q, draft[accepted])
+            weights.append(law)
+        last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
+        tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
+        return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
+
+
+def _joint_ratios(p: list[float], q: list[float], length: int) -> list[float]:
+    """r_0 .. r_length."""
+    r = [1.0]
+    for at in range(length):
+        if q[at] > 0:
+            r.append(min(1.0, r[-1] * (p[at] / q[at])))
+        else:  # cannot have been drawn
+            r.append(r[-1] if p[at] > 0 else 0.0)
+    return r
+
+
+def _excess(
+    proposal: Proposal, target_probs: Tensor, joint: list[list[float]], p_at: list[list[float]]
+) -> list[list[float]]:
+    """S_i at [row][i - 1] for 1 <= i < longest draft (what lies behind a shorter row's last token means nothing)."""
+    longest = proposal.longest
+    if longest < 2:
+        return [[] for _ in joint]
+    if proposal.probs is None:  # q is a point mass on x_(i+1): r_i (1 - p(x_(i+1)))
+        return [[r[i] * max(0.0, 1.0 - p[i]) for i in range(1, len(r) - 1)] for r, p in zip(joint, p_at)]
+    padded = [[*r[1:-1], *[0.0] * (longest - max(len(r) - 1, 1))] for r in joint]
+    scale = torch.tensor(padded, dtype=target_probs.dtype, device=target_probs.device)[..., None]
+    return (target_probs[:, 1:longest] * scale).sub_(proposal.probs[:, 1:longest]).clamp_(min=0.0).sum(-1).tolist()
+
+
+def _success(excess: list[float], r: list[float], i: int) -> float:
+    """h_i, the probability that the trial of the first i tokens succeeds; 0/0 counts as 1."""
+    if i == len(r) - 1:
+        return r[i]
+    total = excess[i - 1] + (1.0 - r[i])
+    return excess[i - 1] / total if total > 0 else 1.0
