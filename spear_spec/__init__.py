@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spear_spec.audio import Audio
+    from spear_spec.bench.verify import verify_drafter
     from spear_spec.config import SamplingConfig, SpecConfig
     from spear_spec.decoding import DRAFTERS, VERIFIERS, generate, speculate
     from spear_spec.errors import SpearSpecError
@@ -36,6 +37,7 @@ _HOME = {
     "SpecConfig": "config",
     "SpearSpecError": "errors",
     "load_spear_tts": "interop",
+    "verify_drafter": "bench.verify",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "generate",
     "load_spear_tts",
     "speculate",
+    "verify_drafter",
 ]
 
 

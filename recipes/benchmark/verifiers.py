@@ -5,7 +5,8 @@
 
 Every run decodes all sentences with every setting, one after the other in turning order, one thread; the first pass is a
 warm-up. tokens/call: ratio of sums over sentences and runs, 95 % bootstrap over sentences. speed-up: median of the ratios
-to the autoregressive loop within a run. verify: median time of the verifier in a call against the target's own call.
+to the autoregressive loop within a run. verification: median time of what follows the target's forward in a call (laws of
+all nodes, filtered; the rule itself) as a share of that forward.
 "Equal draft cost": k paths of gamma/k tokens each beside one path of gamma.
 """
 
@@ -67,6 +68,7 @@ class Row:
     tokens: dict[int, list[int]] = field(default_factory=dict)  # of each sentence: tokens, target calls
     nodes: list[int] = field(default_factory=list)
     target_ms: list[float] = field(default_factory=list)
+    laws_ms: list[float] = field(default_factory=list)
     verify_ms: list[float] = field(default_factory=list)
     draft_ms: list[float] = field(default_factory=list)
 
@@ -99,6 +101,7 @@ class Row:
             _clock(drafter, "propose", self.draft_ms)
             _clock(verifier, "verify", self.verify_ms)
             _clock(session, "score", self.target_ms)
+            _clock(session, "laws", self.laws_ms)
             propose = drafter.propose
             drafter.propose = lambda *args: self._count(propose(*args))
         return speculate(session, drafter, verifier, parts.spec.gamma)
@@ -110,7 +113,8 @@ class Row:
     def result(self, base: Row) -> dict[str, Any]:
         per_call = ratio_interval([Measurement(*counts) for counts in self.tokens.values()])
         ratios = [mine / theirs for mine, theirs in zip(self.rates, base.rates)]
-        share = median(self.verify_ms) / median(self.target_ms) if self.verify_ms else None
+        after = [laws - target + verify for laws, target, verify in zip(self.laws_ms, self.target_ms, self.verify_ms)]
+        share = median(after) / median(self.target_ms) if after else None
         return {"name": self.name, **self.tts.describe(), "tokens_per_call": per_call.to_dict(), "tokens_per_s": median(self.rates),
                 "speedup": {"median": median(ratios), "lo": min(ratios), "hi": max(ratios)},
                 "nodes": float(np.mean(self.nodes)) if self.nodes else 0.0,
@@ -165,7 +169,7 @@ def main() -> None:
               "command": " ".join(sys.argv), "sampling": replace(tts.sampling, **sampling).to_dict(), "rows": found}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result) + "\n")
-    table = [["rule and draft", "nodes a call", "tokens per target call", "speed-up", "verify / target call"]]
+    table = [["rule and draft", "nodes a call", "tokens per target call", "speed-up", "verification / target forward"]]
     for row in found:
         call, gain, share = row["tokens_per_call"], row["speedup"], row["verify_share"]
         table.append([row["name"], f"{row['nodes']:.1f}", f"{call['value']:.2f} [{call['lo']:.2f}, {call['hi']:.2f}]",

@@ -1,10 +1,10 @@
-"""Is decoding exact on this voice? Whole utterances, spoken through the call that `say` uses, against the bare target."""
+"""Is decoding exact? Whole utterances, spoken through the call that `say` uses, scored against the bare target."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import cycle
+from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spear_spec.bench.uniformity import ALPHA, holm, uniform_checks
-from spear_spec.config import SamplingConfig
-from spear_spec.decoding.sampling import guide, probabilities
-from spear_spec.errors import TextError
+from spear_spec.bench.contract import checked_drafter, checked_verifier
+from spear_spec.bench.reference import Reference, Utterance, drafts_of
+from spear_spec.bench.uniformity import ALPHA, FEWEST, UNIFORM_CHECKS, never_check, pairs_check, settle, uniform_checks
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import Drafter, Verifier, complete
+from spear_spec.decoding.sampling import probabilities
+from spear_spec.errors import ConfigError, TextError
+from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.pipeline import TTS, choose_speaker
 
 SENTENCES = (
@@ -27,113 +31,280 @@ SENTENCES = (
     "Three hundred and twelve people signed the petition.",
 )
 DEFAULT_SAMPLES = 4000
-GREEDY_SENTENCES = 4
-TIE = 1e-4  # greedy may part where the two best logits lie closer than this
+REPLAYED = 8  # utterances that a user's drafter is asked about at once
+GREEDY = "greedy identity"
+# Greedy may part where the best logits lie closer than this; laws may differ at their edges by that share.
+_TIE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.4}
+_EDGE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.2}
+
+Texts = list[list[int]]  # text token ids of each sentence, the end token left out
+Progress = Callable[[str], None]
 
 
-def run_verify(tts: TTS, texts: Sequence[str] | None = None, *, samples: int | None = None, speaker: str | None = None, seed: int = 0,
-               batch: int = 1, max_tokens: int | None = None, progress: Callable[[str], None] | None = None, **sampling: Any) -> dict[str, Any]:
-    """Test `tts.spec` on this voice; the object of schema verify/1.
+def verify_drafter(
+    target: TTS | TextToSemantic | None = None,
+    drafter: str | Drafter = "small",
+    verifier: str | Verifier = "rejection",
+    *,
+    texts: Sequence[str] | Sequence[Sequence[int]] | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    batch: int = 1,
+    gamma: int | None = None,
+    tree: str | None = None,
+    num_drafts: int | None = None,
+    options: dict[str, Any] | None = None,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    speaker: str | None = None,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Test whether decoding with this drafter and verifier follows the target's own law (statistics: see `run_verify`).
+
+    Args:
+        target: a voice; None: the one that ships with the package; or a bare transformer, and then `texts` are lists of
+            text token ids (without the end token).
+        drafter: a name, or an object of one's own: the protocol `spear_spec.decoding.Drafter`. Its `propose` returns
+            for B running rows a `Proposal` of token lists [B][<= gamma], with `probs` [B, N, V], the law that each
+            token was drawn from, or None where tokens were chosen without chance. A copy of it, made before anything
+            is decoded, is asked again what it would draft before each token: what it remembers of utterances must
+            live in the object or in its state, not in a global.
+        verifier: a name, or an object: the protocol `spear_spec.decoding.Verifier`. `verify` gets the proposal and the
+            target's laws [B, N + 1, V], already filtered, and returns a `Verdict`.
+        texts: sentences to speak; all are also compared at temperature 0.
+        samples: tokens that are scored, at least 100. batch: utterances decoded together.
+        gamma, tree, num_drafts, options: as in `SpecConfig`; what is left out comes from the voice.
+        sampling: the law to test under; by default the voice's.
+        max_tokens: cap on the tokens of an utterance.
+        progress: told where a long run stands.
+
+    Returns:
+        The object of schema verify/1. `pass` is true if every check passed and the rule declares to be lossless;
+        `spear_spec.bench.verify.conclusion` says it in words.
+
+    Raises:
+        ConfigError: a setting out of range; names or objects that do not fit each other; an object that breaks its
+            protocol.
+        TextError: there is nothing to say. BundleError: the voice is missing. NumericsError: the model produced NaN.
+    """
+    shape = {"gamma": gamma, "tree": tree, "num_drafts": num_drafts, "options": options}
+    given: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
+    given["drafter"] = drafter if isinstance(drafter, str) else checked_drafter(drafter)
+    given["verifier"] = verifier if isinstance(verifier, str) else checked_verifier(verifier)
+    if isinstance(target, TextToSemantic):
+        tts = _bare(target, given)
+        sentences = _check_ids(target, texts)
+    else:
+        tts = (TTS.load() if target is None else target).using(**given)
+        sentences = _spell(tts, texts, speaker)
+    return _verify(
+        tts,
+        sentences,
+        sampling or tts.sampling,
+        samples=samples,
+        batch=batch,
+        seed=seed,
+        max_tokens=max_tokens,
+        progress=progress,
+    )
+
+
+def run_verify(
+    tts: TTS,
+    texts: Sequence[str] | None = None,
+    *,
+    samples: int | None = None,
+    speaker: str | None = None,
+    seed: int = 0,
+    batch: int = 1,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Test the drafter and verifier that this voice is set to; the object of schema verify/1.
 
     Utterances are generated until `samples` tokens are there (texts are spoken again with fresh randomness as often as
     needed). Each token x is scored against an uncached forward of the target by a randomised probability integral
     transform: u = F(x-) + v p(x), v uniform, where F sums p over the vocabulary in an order that depends on the past
-    alone. If decoding is exact, the u are independent and uniform whatever the order. Two orders: by q/p, q being the
-    draft's law with the target's true features (a leak of the draft's law piles up at one end), and by falling p (a
-    wrong temperature or filter does). Not stratified by the place in a draft, which correct block rules would fail.
-    Greedy: the same tokens as the autoregressive loop, but for ties within 1e-4.
+    alone. If decoding is exact, the u are independent and uniform whatever the order. So there are several, each for the
+    faults that it piles up at one end: by falling p (a wrong temperature or filter, stale caches), by q/p with the
+    draft's law q given the true past (a leak of the draft's law, a wrong residual), by token id (the end token, shared
+    random streams). Not stratified by the place in a draft, which correct block rules would fail.
 
-    A check passes when its Holm-adjusted p-value (the one reported) is at least .001; the whole when all checks pass
-    and the declared rule is lossless.
+    Three checks of each order; independence of utterances that are decoded beside or after each other; no token that the
+    filters exclude; and greedy identity: every text at temperature 0 gives the tokens of the autoregressive loop, but
+    for ties within 1e-4. At temperature 0 that is the only check, the law being a point.
+
+    A check passes when its Holm-adjusted p-value (the one reported) is at least .001, so a correct build fails less than
+    once in a thousand runs. The whole passes when all checks do and the rule declares to be lossless.
 
     Raises:
         TextError: the texts hold nothing to say.
-        ConfigError: a sampling setting is out of range.
+        ConfigError: a setting is out of range.
     """
     law = replace(tts.sampling, **sampling)
-    wanted = samples or DEFAULT_SAMPLES
+    wanted = DEFAULT_SAMPLES if samples is None else samples
+    return _verify(
+        tts,
+        _spell(tts, texts, speaker),
+        law,
+        samples=wanted,
+        batch=batch,
+        seed=seed,
+        max_tokens=max_tokens,
+        progress=progress,
+    )
+
+
+def _verify(
+    tts: TTS,
+    sentences: Texts,
+    law: SamplingConfig,
+    *,
+    samples: int,
+    batch: int,
+    seed: int,
+    max_tokens: int | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    for name, value, least in (
+        ("samples", samples, FEWEST),
+        ("batch", batch, 1),
+        ("max_tokens", 1 if max_tokens is None else max_tokens, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    tell = progress or (lambda message: None)
+    checks = []
+    if law.temperature > 0:
+        scores = Scores(law, torch.Generator().manual_seed(seed + 1))
+        drafts = drafts_of(tts, law, seed)
+        spoken = _spoken(tts, sentences, law, seed, batch, max_tokens)
+        while scores.count < samples:
+            group = list(islice(spoken, max(batch, 1 if drafts is None else REPLAYED)))
+            guesses = [None] * len(group) if drafts is None else drafts.laws(group)
+            for (ids, tokens), q in zip(group, guesses):
+                scores.add(Reference(tts, ids, law), tokens, q)
+            tell(f"scored {min(scores.count, samples)} of {samples} tokens")
+        checks += scores.checks(samples)
+    checks.append(_greedy_check(tts, sentences, law, batch, max_tokens, tell))
+    settle(checks)
+    settings = replace(tts, sampling=law).describe(batch=batch, seed=seed)
+    return {
+        "schema": "verify/1",
+        "voice": tts.name,
+        **settings,
+        "checks": checks,
+        "pass": all(check["pass"] for check in checks) and bool(settings["lossless"]),
+    }
+
+
+# --- what is tested --------------------------------------------------------------------------------------------------
+
+
+class BareTTS(TTS):
+    """A transformer behind the calls that `say` uses to decode; without text front end and vocoder."""
+
+    @property
+    def name(self) -> str:
+        return "TextToSemantic"
+
+
+def _bare(model: TextToSemantic, given: dict[str, Any]) -> TTS:
+    own = {f"own_{name}": value for name in ("drafter", "verifier") if not isinstance(value := given[name], str)}
+    names = {name: value for name, value in given.items() if f"own_{name}" not in own}
+    nothing: Any = None
+    tts = BareTTS(
+        nothing,
+        nothing,
+        model,
+        nothing,
+        None,
+        complete(SpecConfig(), names),
+        SamplingConfig(),
+        embedding=model.semantic_emb.weight[: model.eos_id],
+        **own,
+    )
+    tts.parts().make()
+    return tts
+
+
+def _check_ids(model: TextToSemantic, texts: Any) -> Texts:
+    if texts is None:
+        raise ConfigError("a bare TextToSemantic has no text front end: give texts as lists of text token ids")
+    sentences = []
+    for text in texts:
+        ids = None if isinstance(text, str) else [int(i) for i in text]
+        if not ids or not all(0 <= i < model.text_eos_id for i in ids):
+            raise TextError(
+                f"texts of a bare TextToSemantic are lists of text token ids from 0 to {model.text_eos_id - 1}, not {text!r}"
+            )
+        sentences.append(ids)
+    return _not_empty(sentences)
+
+
+def _spell(tts: TTS, texts: Any, speaker: str | None) -> Texts:
+    if isinstance(texts, str):
+        texts = [texts]
+    if not all(isinstance(text, str) for text in texts or ()):
+        raise TextError("texts of a voice are strings; token ids go with a bare TextToSemantic")
     speaker = choose_speaker(tts.bundle, speaker)
-    sentences = [ids for text in texts or SENTENCES for _, ids in tts.sentences(text, speaker)]
+    return _not_empty(
+        [ids for text in (SENTENCES if texts is None else texts) for _, ids in tts.sentences(text, speaker)]
+    )
+
+
+def _not_empty(sentences: Texts) -> Texts:
     if not sentences:
         raise TextError("there is nothing to say: the text holds no word")
-    scores = Scores(torch.Generator().manual_seed(seed + 1))
-    for ids, tokens in _spoken(tts, sentences, law, seed, batch, max_tokens):
-        scores.add(Reference(tts, ids, law), tokens)
-        if progress is not None:
-            progress(f"scored {min(scores.count, wanted)} of {wanted} tokens")
-        if scores.count >= wanted:
-            break
-    checks = []
-    for name, values in scores.values(wanted).items():
-        checks += uniform_checks(name, values, seed)
-    checks.append(_greedy_check(tts, sentences[:GREEDY_SENTENCES], law, max_tokens))
-    for check, p in zip(checks, holm([check["p_value"] for check in checks])):
-        check["p_value"] = p
-        check["pass"] = p >= ALPHA
-    settings = tts.describe(batch=batch, seed=seed, **sampling)
-    return {"schema": "verify/1", "voice": tts.name, **settings, "checks": checks,
-            "pass": all(check["pass"] for check in checks) and bool(settings["lossless"])}
+    return sentences
 
 
-def _spoken(tts: TTS, sentences: list[list[int]], law: SamplingConfig, seed: int, batch: int,
-            max_tokens: int | None) -> Iterator[tuple[list[int], list[int]]]:
-    """Texts with their generated tokens, in order, again and again."""
+def _spoken(
+    tts: TTS, sentences: Texts, law: SamplingConfig, seed: int, batch: int, max_tokens: int | None
+) -> Iterator[Utterance]:
+    """Texts with their generated tokens, again and again: a b a b c d c d ..., so that in a batch stand texts of several
+    lengths and the same text twice (see `Scores._beside`)."""
     chance = torch.Generator().manual_seed(seed)
-    endless = cycle(sentences)
+    once = cycle(sentences)
+    endless = (text for one, two in zip(once, once) for text in (one, two, one, two))
     while True:
         group = [next(endless) for _ in range(batch)]
-        session, verdicts = tts.decode(group, law, chance, max_tokens)
-        for _ in verdicts:
-            pass
-        yield from zip(group, session.tokens)
+        yield from zip(group, _decode(tts, group, law, chance, max_tokens))
 
 
-class Reference:
-    """The bare target on one text: full forwards without a cache, and the draft's law beside it."""
-
-    def __init__(self, tts: TTS, ids: list[int], law: SamplingConfig) -> None:
-        self.model, self.sampling = tts.t2s, law
-        self.draft = tts.draft if tts.spec.drafter == "small" else None
-        with torch.inference_mode():
-            self.memory = self.model.encode(torch.tensor([[*ids, self.model.text_eos_id]], device=self.model.device))
-
-    @torch.inference_mode()
-    def logits(self, tokens: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Guided logits [T, V] of each of T tokens given those before it, and the draft's law [T, V]."""
-        model = self.model
-        if self.draft is not None:
-            model.feature_layers = self.draft.cfg.target_layers
-        ids = torch.tensor([[model.start_id, *tokens[:-1]]], device=model.device)
-        out = model(ids, self.memory)
-        logits, q = out.logits, None
-        if self.sampling.guidance != 1:
-            logits = guide(logits, model(ids, self.memory.unconditional()).logits, self.sampling.guidance)
-        if self.draft is not None:
-            features = self.draft.fuse_target(out.features)
-            features = torch.cat((torch.zeros_like(features[:, :1]), features[:, :-1]), dim=1)
-            hidden = self.draft.step(model, ids, features, self.draft.start(self.memory))
-            q = probabilities(self.draft.logits(model, hidden)[0], self.sampling)
-        return logits[0], q
+def _decode(
+    tts: TTS, group: Texts, law: SamplingConfig, chance: torch.Generator, max_tokens: int | None
+) -> list[list[int]]:
+    session, verdicts = tts.decode(group, law, chance, max_tokens)
+    for _ in verdicts:
+        pass
+    return session.tokens
 
 
-@dataclass
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
 class Scores:
-    """Transformed tokens u in [0, 1) under each order of the vocabulary."""
+    """Transformed tokens u in [0, 1) of each utterance, under each order of the vocabulary."""
 
-    generator: torch.Generator
-
-    def __post_init__(self) -> None:
-        self._parts: dict[str, list[Tensor]] = {}
+    def __init__(self, sampling: SamplingConfig, generator: torch.Generator) -> None:
+        self.sampling, self.generator = sampling, generator
         self.count = 0
+        self._parts: dict[str, list[NDArray[np.float64]]] = {}
+        self._excluded: list[NDArray[np.bool_]] = []
+        self._filtered = sampling.top_p < 1 or sampling.top_k > 0
 
-    def add(self, reference: Reference, tokens: list[int]) -> None:
-        """One whole utterance."""
-        logits, q = reference.logits(tokens)
-        p = probabilities(logits, reference.sampling).double().cpu()
+    def add(self, reference: Reference, tokens: list[int], q: Tensor | None = None) -> None:
+        """One whole utterance; q [T, V]: what its drafter said before each token, where the reference does not know."""
+        logits, known = reference.logits(tokens)
+        q = known if q is None else q
+        p = probabilities(logits, self.sampling).double().cpu()
         orders = {"by probability": -p}
         if q is not None:
             # what the target excludes stands at the end; it carries no mass, so its place changes nothing
             orders["by draft/target"] = torch.where(p > 0, q.double().cpu() / p, torch.inf)
+        orders["by token"] = torch.arange(p.shape[1], dtype=torch.float64).expand_as(p)
         at = torch.tensor(tokens)[:, None]
         v = torch.rand(len(tokens), generator=self.generator, dtype=torch.float64)
         for name, key in orders.items():
@@ -141,31 +312,128 @@ class Scores:
             mass = p.gather(-1, order)
             place = (order == at).double().argmax(-1, keepdim=True)
             before = (mass.cumsum(-1) - mass).gather(-1, place)[:, 0]
-            self._parts.setdefault(name, []).append((before + v * p.gather(-1, at)[:, 0]).clamp(0, 1 - 1e-12))
+            u = (before + v * p.gather(-1, at)[:, 0]).clamp(0, 1 - 1e-12)
+            self._parts.setdefault(name, []).append(u.numpy())
+        if self._filtered:
+            self._excluded.append(_excluded(logits, p, self.sampling, reference.model.dtype, at))
         self.count += len(tokens)
 
-    def values(self, wanted: int) -> dict[str, NDArray[np.float64]]:
-        """The first `wanted` of each: a fixed number, so that when generation stopped tells nothing."""
-        return {name: torch.cat(parts)[:wanted].numpy() for name, parts in self._parts.items()}
+    def checks(self, wanted: int) -> list[dict[str, Any]]:
+        """Rows of verify/1, not yet adjusted, from the first `wanted` tokens: a fixed number, so that when generation
+        stopped tells nothing."""
+        level = ALPHA / (
+            UNIFORM_CHECKS * len(self._parts) + 3
+        )  # what Holm leaves to one of the checks of the whole run
+        checks = []
+        for name, parts in self._parts.items():
+            checks += uniform_checks(name, np.concatenate(parts)[:wanted], level)
+        first, second = self._beside(wanted)
+        if len(first) >= FEWEST // 2:
+            checks.append(pairs_check("by token: utterances", first, second, level))
+        if self._filtered:
+            checks.append(
+                never_check("outside the filters", int(np.concatenate(self._excluded)[:wanted].sum()), wanted)
+            )
+        return checks
+
+    def _beside(self, wanted: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Tokens at the same place of two utterances of one text, decoded beside or soon after each other (random
+        streams that are shared or start again make the two the same)."""
+        parts = self._parts["by token"]
+        twins = [pair for at in range(0, len(parts), 4) for pair in zip(parts[at : at + 2], parts[at + 2 : at + 4])]
+        shared = [(one[: len(other)], other[: len(one)]) for one, other in twins]
+        if not shared:
+            return np.zeros(0), np.zeros(0)
+        first, second = (np.concatenate(side)[: wanted // 4] for side in zip(*shared))
+        return first, second
 
 
-def _greedy_check(tts: TTS, sentences: list[list[int]], law: SamplingConfig, max_tokens: int | None) -> dict[str, Any]:
-    """Greedy output of both loops; tv is the share of sentences that part although no tie allows it."""
+def _excluded(logits: Tensor, p: Tensor, sampling: SamplingConfig, dtype: torch.dtype, at: Tensor) -> NDArray[np.bool_]:
+    """Which tokens at [T, 1] the filters exclude, by more than rounding can move their edge."""
+    edge = _EDGE.get(dtype, 1e-3)
+    full = probabilities(logits, replace(sampling, top_k=0, top_p=1.0)).double().cpu()
+    wider = probabilities(logits, replace(sampling, top_p=min(1.0, sampling.top_p + edge))).double().cpu()
+    least = torch.where(wider > 0, full, torch.inf).amin(-1)
+    return ((p.gather(-1, at)[:, 0] == 0) & (full.gather(-1, at)[:, 0] < (1 - edge) * least)).numpy()
+
+
+def _greedy_check(
+    tts: TTS, sentences: Texts, law: SamplingConfig, batch: int, max_tokens: int | None, tell: Progress
+) -> dict[str, Any]:
+    """Every text at temperature 0 against the autoregressive loop alone; tv is the share of texts that part although no
+    tie allows it."""
     greedy = replace(law, temperature=0.0)
-    plain_tts = tts.using(drafter="none")
+    plain_tts = replace(tts, spec=SpecConfig(drafter="none"), own_drafter=None, own_verifier=None)
     total, wrong = 0, 0
-    for ids in sentences:
-        outputs = []
-        for speaker in (plain_tts, tts):
-            session, verdicts = speaker.decode([ids], greedy, torch.Generator().manual_seed(0), max_tokens)
-            for _ in verdicts:
-                pass
-            outputs.append(session.tokens[0])
-        plain, other = outputs
-        total += len(plain)
-        if plain != other:
-            at = next(i for i in range(max(len(plain), len(other))) if i >= min(len(plain), len(other)) or plain[i] != other[i])
-            best = Reference(tts, ids, law).logits(plain[: at + 1])[0][-1].topk(2).values
-            wrong += bool(best[0] - best[1] > TIE)
-    return {"name": "greedy identity", "n": total, "tv": wrong / len(sentences), "null_q99": 0.0,
-            "p_value": 0.0 if wrong else 1.0, "detectable_tv": 1 / len(sentences)}
+    for start in range(0, len(sentences), batch):
+        group = sentences[start : start + batch]
+        outputs = _decode(tts, group, greedy, torch.Generator().manual_seed(0), max_tokens)
+        for ids, other in zip(group, outputs):
+            plain = _decode(plain_tts, [ids], greedy, torch.Generator().manual_seed(0), max_tokens)[0]
+            total += len(plain)
+            wrong += plain != other and not _tied(Reference(tts, ids, greedy), plain, other)
+        tell(f"greedy: {min(start + batch, len(sentences))} of {len(sentences)} texts")
+    return {
+        "name": GREEDY,
+        "n": total,
+        "tv": wrong / len(sentences),
+        "null_q99": 0.0,
+        "p_value": 0.0 if wrong else 1.0,
+        "detectable_tv": 1 / len(sentences),
+    }
+
+
+def _tied(reference: Reference, plain: list[int], other: list[int]) -> bool:
+    """Whether two greedy outputs part at a place where both tokens are among the best, within a tie."""
+    at = next((i for i, (one, two) in enumerate(zip(plain, other)) if one != two), None)
+    if at is None:  # one is the beginning of the other
+        return False
+    logits = reference.logits(plain[: at + 1])[0][-1]
+    worse = min(float(logits[plain[at]]), float(logits[other[at]]))
+    return float(logits.max()) - worse <= _TIE.get(reference.model.dtype, 1e-4)
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def conclusion(result: dict[str, Any]) -> str:
+    """The outcome of a verify/1 object in one sentence."""
+    pair = "the autoregressive loop" if result["verifier"] is None else f"{result['drafter']} / {result['verifier']}"
+    failed = [check for check in result["checks"] if not check["pass"]]
+    if result["pass"]:
+        return f"Exact: no check tells {pair} from the bare transformer ({_power(result['checks'])})."
+    if failed and result["lossless"]:
+        who = pair if result["verifier"] is None else f"{pair}: the rule {result['verifier']}"
+        return (
+            f"BROKEN. {who} CLAIMS to be lossless and IS NOT. Do not use it: it changes what is said. {_distance(failed)}"
+            f"{'' if result['verifier'] is None else ' Either the rule is wrong, or the draft was not drawn from the law that it carries.'}"
+        )
+    if failed:
+        return f"Lossy, as {result['verifier']} declares: with {pair} the output does not follow the transformer's law. {_distance(failed)}"
+    return (
+        f"Lossy by declaration: {result['verifier']} does not promise the transformer's law, although no check tells {pair} from it here "
+        f"({_power(result['checks'])})."
+    )
+
+
+def _distance(failed: list[dict[str, Any]]) -> str:
+    """How far off: the distance less what chance adds to it in all but 1 % of correct builds (triangle inequality)."""
+    alone = [
+        check
+        for check in failed
+        if check["name"] != GREEDY and not check["name"].endswith(("neighbours", "utterances"))
+    ]
+    worst = max(alone or failed, key=lambda check: check["tv"] - check["null_q99"])
+    by = f"{worst['tv'] - worst['null_q99']:.2g}"
+    if worst["name"] == GREEDY:
+        return f"At temperature 0 at least {by} of the texts come out differently ({GREEDY})."
+    what = "of two tokens together" if worst not in alone else "of a token"
+    return f"The law {what} is off by at least {by} in total variation ({worst['name']}: {worst['tv']:.2g} measured over {worst['n']})."
+
+
+def _power(checks: list[dict[str, Any]]) -> str:
+    """What would have been found."""
+    first = checks[0]
+    if first["name"] == GREEDY:
+        return f"temperature 0: the same tokens for every text, {first['n']} in all"
+    return f"{first['n']} tokens; a distance of {first['detectable_tv']:.2g} is found in nine runs of ten"

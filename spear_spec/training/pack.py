@@ -36,7 +36,7 @@ def pack_voice(out: Path, *, t2s: Path, vocoder: Path, centroids: Path, draft: P
     if draft is not None:
         draft_about, weights["draft"] = load_export(draft, "draft")
         configs["draft"] = DraftConfig.from_dict(draft_about["draft"]).to_dict()
-        spec = SpecConfig(drafter="small", verifier="rejection", gamma=gamma)
+        spec = SpecConfig(drafter="small", verifier="block", gamma=gamma)  # keeps more than `rejection`, as exactly
     bundle = save_voice(
         out, name=name, licence=licence, origin=origin, sample_rate=int(configs["vocoder"]["sample_rate"]), speakers=list(speakers),
         text=dict(text), semantic={**semantic, "k": len(clusters)}, sampling=sampling, spec=spec, configs=configs, weights=weights,

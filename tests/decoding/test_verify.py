@@ -1,4 +1,4 @@
-"""`run_verify`: passes what is exact, notices what is not; its statistics against scipy, their false alarms and their power."""
+"""`run_verify`: passes what is exact, notices what is not; its statistics: tails, false alarms, power."""
 
 from __future__ import annotations
 
@@ -49,7 +49,15 @@ def tts(monkeypatch: pytest.MonkeyPatch) -> TinyTTS:
     monkeypatch.setattr(verify, "choose_speaker", lambda bundle, speaker: "any")
     model = tiny_model(semantic=12, dtype=torch.float32, seed=4)
     nothing: Any = None
-    return TinyTTS(nothing, nothing, model, nothing, tiny_draft(model), SpecConfig(gamma=3), SamplingConfig(temperature=1.0, top_p=0.95))
+    return TinyTTS(
+        nothing,
+        nothing,
+        model,
+        nothing,
+        tiny_draft(model),
+        SpecConfig(gamma=3),
+        SamplingConfig(temperature=1.0, top_p=0.95),
+    )
 
 
 def check(tts: TinyTTS, **options: Any) -> dict[str, Any]:
@@ -60,15 +68,24 @@ def failed(result: dict[str, Any]) -> list[str]:
     return [row["name"] for row in result["checks"] if not row["pass"]]
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance": 2.0, "top_k": 5}, {"batch": 1}], ids=["shipped", "guided", "alone"])
+@pytest.mark.parametrize(
+    "options", [{}, {"guidance": 2.0, "top_k": 5}, {"batch": 1}], ids=["shipped", "guided", "alone"]
+)
 def test_exact_decoding_passes(tts: TinyTTS, options: dict[str, Any]) -> None:
     result = check(tts, **options)
     assert result["pass"], result
     assert result["schema"] == "verify/1"
-    assert all(set(row) == {"name", "n", "tv", "null_q99", "p_value", "detectable_tv", "pass"} for row in result["checks"])
+    assert all(
+        set(row) == {"name", "n", "tv", "null_q99", "p_value", "detectable_tv", "pass"} for row in result["checks"]
+    )
     assert {row["n"] for row in result["checks"][:9]} == {1500, 750}
     assert {row["name"].partition(":")[0] for row in result["checks"]} == {
-        "by probability", "by draft/target", "by token", "outside the filters", "greedy identity"}
+        "by probability",
+        "by draft/target",
+        "by token",
+        "outside the filters",
+        "greedy identity",
+    }
     assert conclusion(result).startswith("Exact: ")
 
 
@@ -136,7 +153,11 @@ def wrong_temperature(patch: pytest.MonkeyPatch) -> None:
 
 def filter_twice(patch: pytest.MonkeyPatch) -> None:
     right = session.probabilities
-    patch.setattr(session, "probabilities", lambda logits, s: right(right(logits, s).clamp_min(1e-30).log(), replace(s, top_p=0.7)))
+    patch.setattr(
+        session,
+        "probabilities",
+        lambda logits, s: right(right(logits, s).clamp_min(1e-30).log(), replace(s, top_p=0.7)),
+    )
 
 
 def forget_the_filter(patch: pytest.MonkeyPatch) -> None:
@@ -150,8 +171,11 @@ def forget_to_crop(patch: pytest.MonkeyPatch) -> None:
 
 def share_one_stream(patch: pytest.MonkeyPatch) -> None:
     """All rows of a batch draw the same numbers."""
-    patch.setattr(GeneratorChance, "from_generator", classmethod(
-        lambda cls, generator, rows: cls([int(torch.randint(0, 2**62, (1,), generator=generator))] * rows)))
+    patch.setattr(
+        GeneratorChance,
+        "from_generator",
+        classmethod(lambda cls, generator, rows: cls([int(torch.randint(0, 2**62, (1,), generator=generator))] * rows)),
+    )
 
 
 def anothers_text(patch: pytest.MonkeyPatch) -> None:
@@ -160,7 +184,16 @@ def anothers_text(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session.Memory, "select", lambda self, rows: right(self, list(range(len(rows)))))
 
 
-FAULTS = [leak_the_draft, skip_the_residual, wrong_temperature, filter_twice, forget_the_filter, forget_to_crop, share_one_stream, anothers_text]
+FAULTS = [
+    leak_the_draft,
+    skip_the_residual,
+    wrong_temperature,
+    filter_twice,
+    forget_the_filter,
+    forget_to_crop,
+    share_one_stream,
+    anothers_text,
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -173,7 +206,9 @@ def test_inexact_decoding_is_noticed(tts: TinyTTS, fault: Any, monkeypatch: pyte
 
 
 def test_streams_that_start_again_are_noticed_without_a_batch(tts: TinyTTS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GeneratorChance, "from_generator", classmethod(lambda cls, generator, rows: cls(list(range(rows)))))
+    monkeypatch.setattr(
+        GeneratorChance, "from_generator", classmethod(lambda cls, generator, rows: cls(list(range(rows))))
+    )
     assert failed(check(tts.using(drafter="none"), batch=1))
 
 
@@ -232,7 +267,11 @@ def simulated_run(rng: np.random.Generator, n: int = 1500) -> list[dict[str, Any
     """All checks of a correct build: independent uniform values under three orders, and beside each other."""
     level = ALPHA / 12
     checks = [row for order in "abc" for row in uniform_checks(order, rng.random(n), level)]
-    checks += [pairs_check("d", rng.random(n // 4), rng.random(n // 4), level), never_check("e", 0, n), never_check("f", 0, 8)]
+    checks += [
+        pairs_check("d", rng.random(n // 4), rng.random(n // 4), level),
+        never_check("e", 0, n),
+        never_check("f", 0, 8),
+    ]
     settle(checks)
     return checks
 

@@ -40,8 +40,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "points tree": {"drafter": "small", "tree": "3-1", "options": {"siblings": "top"}},
     "points dynamic": {"drafter": "small", "tree": "dynamic", "options": {"nodes": 6, "width": 2}},
 }
-EXACT = [(shape, rule) for shape in SHAPES for rule, kind in VERIFIERS.items()
-         if kind.lossless and shape.split()[0] in kind.forms]
+EXACT = [
+    (shape, rule)
+    for shape in SHAPES
+    for rule, kind in VERIFIERS.items()
+    if kind.lossless and shape.split()[0] in kind.forms
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,9 @@ def model() -> spear_spec.TextToSemantic:
     return tiny_model(semantic=12, dtype=torch.float32, seed=4)
 
 
-def on_model(model: spear_spec.TextToSemantic, drafter: Any, verifier: Any = "rejection", **options: Any) -> dict[str, Any]:
+def on_model(
+    model: spear_spec.TextToSemantic, drafter: Any, verifier: Any = "rejection", **options: Any
+) -> dict[str, Any]:
     settings: dict[str, Any] = {"samples": 1500, "batch": 8, "gamma": 3, "sampling": LAW, "max_tokens": 30, **options}
     return verify_drafter(model, drafter, verifier, texts=IDS, **settings)
 
@@ -79,8 +85,16 @@ def test_every_form_of_draft_has_a_rule() -> None:
 
 @pytest.mark.parametrize(("shape", "rule"), EXACT)
 def test_every_exact_pair_passes(tts: spear_spec.TTS, shape: str, rule: str) -> None:
-    result = verify_drafter(tts, verifier=rule, gamma=3, texts=["One.", "Two or three.", "Four."], samples=500, batch=4, max_tokens=30,
-                            **SHAPES[shape])
+    result = verify_drafter(
+        tts,
+        verifier=rule,
+        gamma=3,
+        texts=["One.", "Two or three.", "Four."],
+        samples=500,
+        batch=4,
+        max_tokens=30,
+        **SHAPES[shape],
+    )
     assert result["pass"], result
     assert result["lossless"]
     assert (result["drafter"], result["verifier"], result["batch"]) == (SHAPES[shape]["drafter"], rule, 4)
@@ -177,15 +191,20 @@ def test_a_drafter_that_cannot_be_copied_has_an_order_less(model: spear_spec.Tex
 def test_named_settings_on_a_bare_model(model: spear_spec.TextToSemantic) -> None:
     """Library drafters as objects, with guidance, one row at a time."""
     drafter = make_drafter("small", tiny_draft(model), options={"guided": True})
-    result = on_model(model, drafter, "block", samples=300, batch=1, sampling=SamplingConfig(temperature=0.9, top_k=6, guidance=1.5))
+    result = on_model(
+        model, drafter, "block", samples=300, batch=1, sampling=SamplingConfig(temperature=0.9, top_k=6, guidance=1.5)
+    )
     assert result["pass"], result
     assert on_model(model, "none", samples=300)["verifier"] is None
 
 
-# --- what is declared lossy fails, and says how far off it is -----------------------------------------------------------
+# --- what is declared lossy fails, and says how far off it is ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rule", "options"), [("typical", {}), ("tolerance", {"b": 0.5}), ("lenience", {"l": 0.3}), ("coarse", {"theta": 0.01})])
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [("typical", {}), ("tolerance", {"b": 0.5}), ("lenience", {"l": 0.3}), ("coarse", {"theta": 0.01})],
+)
 def test_a_lossy_rule_is_told_from_exact(model: spear_spec.TextToSemantic, rule: str, options: dict[str, Any]) -> None:
     result = on_model(model, make_drafter("small", tiny_draft(model)), rule, options=options)
     assert named(result), result
@@ -196,7 +215,21 @@ def test_a_lossy_rule_is_told_from_exact(model: spear_spec.TextToSemantic, rule:
 
 
 def test_a_lossy_rule_on_the_command_line(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["verify", "--voice", voice, "--device", "cpu", "--samples", "800", "--batch", "4", "--max-tokens", "40", "--verifier", "tolerance"]
+    args = [
+        "verify",
+        "--voice",
+        voice,
+        "--device",
+        "cpu",
+        "--samples",
+        "800",
+        "--batch",
+        "4",
+        "--max-tokens",
+        "40",
+        "--verifier",
+        "tolerance",
+    ]
     assert main([*args, "--set", "b=0.6", "--json"]) == 1
     captured = capsys.readouterr()
     result = json.loads(captured.out.splitlines()[-1])
@@ -231,7 +264,11 @@ class Rejection:
         kept = []
         for place, (row, draft) in enumerate(zip(rows, proposal.tokens)):
             p, tokens = target_probs[place], []
-            q = proposal.probs[place] if proposal.probs is not None else torch.nn.functional.one_hot(torch.tensor(draft or [0]), p.shape[-1])
+            q = (
+                proposal.probs[place]
+                if proposal.probs is not None
+                else torch.nn.functional.one_hot(torch.tensor(draft or [0]), p.shape[-1])
+            )
             weights = self.bonus(p[len(draft)], q[len(draft) - 1])
             for at, token in enumerate(draft):
                 if not chance.bernoulli(self.chance_of(float(p[at, token]), float(q[at, token])), row):
@@ -239,7 +276,9 @@ class Rejection:
                     break
                 tokens.append(token)
             kept.append([*tokens, *chance.categorical(weights[None], [row])])
-        return Verdict(list(rows), kept, [len(tokens) - 1 for tokens in kept], [len(draft) for draft in proposal.tokens])
+        return Verdict(
+            list(rows), kept, [len(tokens) - 1 for tokens in kept], [len(draft) for draft in proposal.tokens]
+        )
 
 
 class SkippedResidual(Rejection):
@@ -280,7 +319,15 @@ class ForgetsQ(Rejection):
         return p
 
 
-WRONG = [SkippedResidual, ResidualTheOtherWay, FilteredResidual, BonusFromTheDraft, AcceptsAlways, AcceptsATwentiethMore, ForgetsQ]
+WRONG = [
+    SkippedResidual,
+    ResidualTheOtherWay,
+    FilteredResidual,
+    BonusFromTheDraft,
+    AcceptsAlways,
+    AcceptsATwentiethMore,
+    ForgetsQ,
+]
 
 
 def small(model: spear_spec.TextToSemantic) -> Any:
@@ -303,12 +350,16 @@ def test_a_wrong_verifier_is_caught(model: spear_spec.TextToSemantic, wrong: typ
 
 
 @pytest.mark.parametrize("wrong", [SkippedResidual, AcceptsAlways])
-def test_a_wrong_verifier_is_caught_on_a_drafter_without_laws(model: spear_spec.TextToSemantic, wrong: type[Rejection]) -> None:
+def test_a_wrong_verifier_is_caught_on_a_drafter_without_laws(
+    model: spear_spec.TextToSemantic, wrong: type[Rejection]
+) -> None:
     assert named(on_model(model, Repeat(), wrong())) - {"greedy identity"}
 
 
 def test_a_wrong_verifier_is_caught_on_a_voice(tts: spear_spec.TTS) -> None:
-    result = verify_drafter(tts, "small", AcceptsAlways(), texts=["One.", "Two or three."], samples=800, batch=2, max_tokens=40)
+    result = verify_drafter(
+        tts, "small", AcceptsAlways(), texts=["One.", "Two or three."], samples=800, batch=2, max_tokens=40
+    )
     assert not result["pass"]
     assert "CLAIMS to be lossless" in conclusion(result)
 
@@ -424,7 +475,9 @@ def on_model_texts(model: spear_spec.TextToSemantic, texts: Any) -> None:
 # --- README ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_lines_of_the_readme_run(voice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_of_the_readme_run(
+    voice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As they stand, but with the tiny voice in place of the shipped one."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Is it lossless?")[1].split("\n## ")[0]
     blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -441,5 +494,7 @@ def test_the_lines_of_the_readme_run(voice: str, monkeypatch: pytest.MonkeyPatch
     for command in commands:
         exact = not re.search("tolerance|typical|lenience|coarse", command)
         shown = shlex.split(command)[1:]
-        assert main([*shown, "--voice", voice, "--device", "cpu", "--samples", "300", "--max-tokens", "40"]) == int(not exact), command
+        assert main([*shown, "--voice", voice, "--device", "cpu", "--samples", "300", "--max-tokens", "40"]) == int(
+            not exact
+        ), command
     capsys.readouterr()
