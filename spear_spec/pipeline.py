@@ -103,13 +103,14 @@ class TTS:
     own_verifier: Verifier | None = None
 
     @classmethod
-    def load(cls, voice: str | os.PathLike[str] | Bundle | None = None, device: str | torch.device | None = None, drafter: str | None = None, *,
+    def load(cls, voice: str | os.PathLike[str] | Bundle | None = None, device: str | torch.device | None = None, drafter: str | Drafter | None = None, *,
              dtype: str = "float32", threads: int | None = None, **spec: Any) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
 
         Args:
             device: "cpu", "cuda", "cuda:1"; None takes cuda where there is one.
-            drafter: "none" is plain autoregressive decoding; None is what the voice ships with.
+            drafter: "none" is plain autoregressive decoding; None is what the voice ships with; or an object of one's own,
+                like a verifier in `spec` (protocols `Drafter` and `Verifier` of `spear_spec.decoding`).
             dtype: of the text-to-semantic transformer and its draft; the vocoder is always float32.
             threads: CPU threads of torch (process-wide); None leaves them as they are.
             spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows from
@@ -118,6 +119,11 @@ class TTS:
         Raises:
             BundleError: the voice is missing or damaged. ConfigError: an option cannot be used. DeviceError: no such device.
         """
+        own = {name: value for name, value in {**spec, "drafter": drafter}.items() if name in ("drafter", "verifier") and not isinstance(value, str | None)}
+        if own:
+            rest = {name: value for name, value in {**spec, "drafter": drafter}.items() if name not in own}
+            return cls.load(voice, device, dtype=dtype, threads=threads, **rest).using(**own)
+        assert drafter is None or isinstance(drafter, str)
         began = time.perf_counter()
         where = find_device(device)
         if dtype not in DTYPES:
@@ -153,11 +159,14 @@ class TTS:
 
         drafter and verifier may also be objects of one's own (see `Drafter` and `Verifier`).
         """
-        own = {f"own_{name}": spec.pop(name) for name in ("drafter", "verifier") if not isinstance(spec.get(name, ""), str)}
+        own: dict[str, Any] = {"own_drafter": self.own_drafter, "own_verifier": self.own_verifier}
+        for name in ("drafter", "verifier"):
+            if name in spec:
+                own[f"own_{name}"] = None if isinstance(spec[name], str) else spec.pop(name)
         settings = complete(self.spec, spec)
         embedding = embedding_for(settings, self.bundle)
-        changed = replace(self, **{"own_drafter": None, "own_verifier": None, **own}, spec=settings, embedding=embedding)
-        if own:
+        changed = replace(self, **own, spec=settings, embedding=embedding)
+        if any(own.values()):
             changed.parts().make()
         else:
             check(settings, self.draft, embedding)

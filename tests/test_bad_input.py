@@ -45,7 +45,7 @@ OPTIONS = {
     ("--gamma", "many"): "not a whole number",
     ("--gamma", "1000"): "1 to 64",
     ("--num-drafts", "0"): "--num-drafts",
-    ("--num-drafts", "3"): "later",
+    ("--num-drafts", "65"): "1 to 64",
     ("--temperature", "-1"): "temperature must lie in 0 to 10",
     ("--temperature", "nan"): "not a finite number",
     ("--temperature", "hot"): "not a number",
@@ -57,10 +57,11 @@ OPTIONS = {
     ("--drafter", "unknown"): "no drafter 'unknown'",
     ("--drafter", "medusa"): "later",
     ("--verifier", "unknown"): "no verifier 'unknown'",
-    ("--verifier", "typical"): "later",
     ("--set", "depth=3"): "unknown option depth",
     ("--set", "depth"): "not KEY=VALUE",
-    ("--tree", "wide"): "later",
+    ("--tree", "wide"): "unknown tree 'wide'",
+    ("--tree", "3--2"): "children by depth",
+    ("--tree", "99-99"): "at most 512",
     ("--speed", "1.5"): "later",
     ("--batch", "0"): "1 to 64",
     ("--threads", "0"): "1 to",
@@ -82,6 +83,27 @@ OPTIONS = {
 @pytest.mark.parametrize(("option", "value"), OPTIONS)
 def test_impossible_options(voice: str, option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert OPTIONS[option, value] in refused(capsys, "say", "Yes.", "--voice", voice, option, value)
+
+
+MISFITS = {
+    ("--drafter", "kpath", "--verifier", "block"): "block is not made for siblings drawn independently",
+    ("--tree", "2-2", "--verifier", "rejection"): "rejection is not made for a tree",
+    ("--tree", "2-2", "--verifier", "recursive", "--set", "siblings=wor"): "without replacement",
+    ("--tree", "2-2", "--set", "siblings=twins"): "siblings must be iid, wor, top",
+    ("--tree", "dynamic", "--set", "nodes=0"): "nodes must be a whole number",
+    ("--tree", "dynamic", "--set", "siblings=top"): "unknown option siblings",
+    ("--drafter", "kpath", "--tree", "2-2"): "kpath grows no tree",
+    ("--drafter", "small", "--num-drafts", "3"): "num_drafts is for the drafter kpath",
+    ("--drafter", "none", "--tree", "2-2"): "drafter none proposes nothing",
+    ("--verifier", "tolerance", "--set", "b=2"): "from 0 to 1",
+    ("--verifier", "rejection", "--set", "b=.1"): "unknown option b",
+    ("--set", "guided=perhaps"): "guided must be true or false",
+}
+
+
+@pytest.mark.parametrize("options", MISFITS, ids=" ".join)
+def test_speculation_settings_that_do_not_fit(voice: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert MISFITS[options] in refused(capsys, "say", "Yes.", "--voice", voice, *options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -69,6 +69,32 @@ def test_say(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(captured.out.splitlines()) == 1
 
 
+SHAPES = {
+    ("--verifier", "kseq"): ("kpath", "kseq", True, 4, None),
+    ("--num-drafts", "2"): ("kpath", "kseq", True, 2, None),
+    ("--tree", "3-2"): ("small", "recursive_wor", True, 1, "3-2"),
+    ("--tree", "dynamic", "--set", "nodes=6"): ("small", "recursive", True, 1, "dynamic"),
+    ("--verifier", "matching"): ("small", "matching", True, 1, "dynamic"),
+    ("--verifier", "coarse"): ("small", "coarse", False, 1, None),
+    ("--verifier", "typical", "--tree", "3-2"): ("small", "typical", False, 1, "3-2"),
+    ("--verifier", "lenience", "--set", "l=.5"): ("small", "lenience", False, 1, None),
+    ("--verifier", "block", "--guidance", "2", "--set", "guided=true"): ("small", "block", True, 1, None),
+}
+
+
+@pytest.mark.parametrize("options", SHAPES, ids=" ".join)
+def test_say_with_other_drafts_and_rules(voice: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left open is filled in, and the result says what was used and whether it is lossless."""
+    assert main(["say", TEXT, "-o", "fox.wav", "--voice", voice, "--device", "cpu", *options, "--json"]) == 0
+    result = last_json(capsys.readouterr().out)
+    assert tuple(result[key] for key in ("drafter", "verifier", "lossless", "num_drafts", "tree")) == SHAPES[options]
+    [item] = result["items"]
+    assert item["target_calls"] <= item["tokens"] <= item["accepted"] + item["target_calls"]
+    assert item["tokens_per_call"] > 1
+    assert len(item["acceptance_by_position"]) <= result["gamma"]
+    assert item["drafted"] >= item["accepted"]
+
+
 def test_same_seed_same_file(voice: str) -> None:
     for name, seed in (("a.wav", "7"), ("b.wav", "7"), ("c.wav", "8")):
         assert main(["say", TEXT, "-o", name, "--voice", voice, "--device", "cpu", "--seed", seed]) == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spear_spec import TTS
-from spear_spec.decoding import DecodeStats
+from spear_spec.decoding import DecodeStats, Proposal, Session, Verdict, make_verifier
 from spear_spec.errors import ConfigError, DeviceError, NumericsError, SpearSpecError, TextError
 from spear_spec.pipeline import PAUSE_S, Meter
 from tests.stubs.voice import make_voice
@@ -176,7 +176,7 @@ def test_impossible_options(tts: TTS, options: dict) -> None:
 
 @pytest.mark.parametrize("options", [
     {"drafter": "unknown"}, {"verifier": "unknown"}, {"gamma": 0}, {"gamma": 65}, {"num_drafts": 0}, {"threads": 0}, {"dtype": "int8"},
-    {"drafter": "medusa"}, {"verifier": "typical"}, {"options": {"a": 1}}, {"colour": "red"},
+    {"drafter": "medusa"}, {"drafter": "kpath", "verifier": "block"}, {"options": {"a": 1}}, {"colour": "red"},
 ])
 def test_impossible_settings(tts: TTS, options: dict) -> None:
     with pytest.raises(SpearSpecError):
@@ -205,3 +205,41 @@ def test_meter_counts_only_compute() -> None:
     assert quiet.ttfa_s is None
     quiet.hear(np.full(10, 0.1, dtype=np.float32))
     assert quiet.ttfa_s == 0
+
+
+class Repeat:
+    """Drafts that the last token goes on: point masses."""
+
+    name, form = "repeat", "chain"
+
+    def start(self, session: Session) -> None:
+        return None
+
+    def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
+        return Proposal([session.tokens[row][-1:] * limit for row, limit in zip(session.rows, limits)])
+
+    def commit(self, session: Session, state: None, verdict: Verdict) -> None:
+        return None
+
+
+def test_a_drafter_and_a_verifier_of_ones_own(tts: TTS) -> None:
+    """Loaded or swapped in, they decode: at temperature 0 the plain loop's tokens, so its audio."""
+    plain = tts.using(drafter="none").synthesize(TEXT, temperature=0.0, max_tokens=30)
+    loaded = TTS.load(tts.bundle.path, device="cpu", drafter=Repeat(), verifier=make_verifier("matching"), gamma=2)
+    for own in (loaded, tts.using(drafter=Repeat(), gamma=2)):
+        audio = own.synthesize(TEXT, temperature=0.0, max_tokens=30)
+        assert audio.stats["tokens"] == plain.stats["tokens"]
+        assert np.allclose(audio.samples, plain.samples, atol=1e-4)  # tokens come in other portions to the vocoder
+        assert own.describe()["drafter"] == "repeat"
+        assert audio.stats["drafted"] > 0
+    assert loaded.describe()["verifier"] == "matching"
+    assert tts.using(verifier=make_verifier("tolerance")).describe()["lossless"] is False
+    with pytest.raises(ConfigError, match="not made for"):
+        tts.using(drafter=Tree())
+    kept = tts.using(drafter=Repeat()).using(gamma=4)
+    assert kept.describe()["drafter"] == "repeat"
+    assert kept.using(drafter="small").describe()["drafter"] == "small"
+
+
+class Tree(Repeat):
+    name, form = "tree", "wor"

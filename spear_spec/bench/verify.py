@@ -7,17 +7,15 @@ from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from spear_spec.bench.conclusion import GREEDY
 from spear_spec.bench.contract import checked_drafter, checked_verifier
 from spear_spec.bench.reference import Reference, Utterance, drafts_of
-from spear_spec.bench.uniformity import ALPHA, FEWEST, UNIFORM_CHECKS, never_check, pairs_check, settle, uniform_checks
+from spear_spec.bench.scores import Scores
+from spear_spec.bench.uniformity import FEWEST, settle
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import Drafter, Verifier, complete
-from spear_spec.decoding.sampling import probabilities
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.pipeline import TTS, choose_speaker
@@ -32,10 +30,8 @@ SENTENCES = (
 )
 DEFAULT_SAMPLES = 4000
 REPLAYED = 8  # utterances that a user's drafter is asked about at once
-GREEDY = "greedy identity"
-# Greedy may part where the best logits lie closer than this; laws may differ at their edges by that share.
+# Greedy may part where the best logits lie closer than this.
 _TIE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.4}
-_EDGE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.2}
 
 Texts = list[list[int]]  # text token ids of each sentence, the end token left out
 Progress = Callable[[str], None]
@@ -80,7 +76,7 @@ def verify_drafter(
 
     Returns:
         The object of schema verify/1. `pass` is true if every check passed and the rule declares to be lossless;
-        `spear_spec.bench.verify.conclusion` says it in words.
+        `spear_spec.bench.conclusion.conclusion` says it in words.
 
     Raises:
         ConfigError: a setting out of range; names or objects that do not fit each other; an object that breaks its
@@ -282,81 +278,6 @@ def _decode(
     return session.tokens
 
 
-# --- statistics ------------------------------------------------------------------------------------------------------
-
-
-class Scores:
-    """Transformed tokens u in [0, 1) of each utterance, under each order of the vocabulary."""
-
-    def __init__(self, sampling: SamplingConfig, generator: torch.Generator) -> None:
-        self.sampling, self.generator = sampling, generator
-        self.count = 0
-        self._parts: dict[str, list[NDArray[np.float64]]] = {}
-        self._excluded: list[NDArray[np.bool_]] = []
-        self._filtered = sampling.top_p < 1 or sampling.top_k > 0
-
-    def add(self, reference: Reference, tokens: list[int], q: Tensor | None = None) -> None:
-        """One whole utterance; q [T, V]: what its drafter said before each token, where the reference does not know."""
-        logits, known = reference.logits(tokens)
-        q = known if q is None else q
-        p = probabilities(logits, self.sampling).double().cpu()
-        orders = {"by probability": -p}
-        if q is not None:
-            # what the target excludes stands at the end; it carries no mass, so its place changes nothing
-            orders["by draft/target"] = torch.where(p > 0, q.double().cpu() / p, torch.inf)
-        orders["by token"] = torch.arange(p.shape[1], dtype=torch.float64).expand_as(p)
-        at = torch.tensor(tokens)[:, None]
-        v = torch.rand(len(tokens), generator=self.generator, dtype=torch.float64)
-        for name, key in orders.items():
-            order = key.argsort(dim=-1, stable=True)
-            mass = p.gather(-1, order)
-            place = (order == at).double().argmax(-1, keepdim=True)
-            before = (mass.cumsum(-1) - mass).gather(-1, place)[:, 0]
-            u = (before + v * p.gather(-1, at)[:, 0]).clamp(0, 1 - 1e-12)
-            self._parts.setdefault(name, []).append(u.numpy())
-        if self._filtered:
-            self._excluded.append(_excluded(logits, p, self.sampling, reference.model.dtype, at))
-        self.count += len(tokens)
-
-    def checks(self, wanted: int) -> list[dict[str, Any]]:
-        """Rows of verify/1, not yet adjusted, from the first `wanted` tokens: a fixed number, so that when generation
-        stopped tells nothing."""
-        level = ALPHA / (
-            UNIFORM_CHECKS * len(self._parts) + 3
-        )  # what Holm leaves to one of the checks of the whole run
-        checks = []
-        for name, parts in self._parts.items():
-            checks += uniform_checks(name, np.concatenate(parts)[:wanted], level)
-        first, second = self._beside(wanted)
-        if len(first) >= FEWEST // 2:
-            checks.append(pairs_check("by token: utterances", first, second, level))
-        if self._filtered:
-            checks.append(
-                never_check("outside the filters", int(np.concatenate(self._excluded)[:wanted].sum()), wanted)
-            )
-        return checks
-
-    def _beside(self, wanted: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Tokens at the same place of two utterances of one text, decoded beside or soon after each other (random
-        streams that are shared or start again make the two the same)."""
-        parts = self._parts["by token"]
-        twins = [pair for at in range(0, len(parts), 4) for pair in zip(parts[at : at + 2], parts[at + 2 : at + 4])]
-        shared = [(one[: len(other)], other[: len(one)]) for one, other in twins]
-        if not shared:
-            return np.zeros(0), np.zeros(0)
-        first, second = (np.concatenate(side)[: wanted // 4] for side in zip(*shared))
-        return first, second
-
-
-def _excluded(logits: Tensor, p: Tensor, sampling: SamplingConfig, dtype: torch.dtype, at: Tensor) -> NDArray[np.bool_]:
-    """Which tokens at [T, 1] the filters exclude, by more than rounding can move their edge."""
-    edge = _EDGE.get(dtype, 1e-3)
-    full = probabilities(logits, replace(sampling, top_k=0, top_p=1.0)).double().cpu()
-    wider = probabilities(logits, replace(sampling, top_p=min(1.0, sampling.top_p + edge))).double().cpu()
-    least = torch.where(wider > 0, full, torch.inf).amin(-1)
-    return ((p.gather(-1, at)[:, 0] == 0) & (full.gather(-1, at)[:, 0] < (1 - edge) * least)).numpy()
-
-
 def _greedy_check(
     tts: TTS, sentences: Texts, law: SamplingConfig, batch: int, max_tokens: int | None, tell: Progress
 ) -> dict[str, Any]:
@@ -391,49 +312,3 @@ def _tied(reference: Reference, plain: list[int], other: list[int]) -> bool:
     logits = reference.logits(plain[: at + 1])[0][-1]
     worse = min(float(logits[plain[at]]), float(logits[other[at]]))
     return float(logits.max()) - worse <= _TIE.get(reference.model.dtype, 1e-4)
-
-
-# --- in words --------------------------------------------------------------------------------------------------------
-
-
-def conclusion(result: dict[str, Any]) -> str:
-    """The outcome of a verify/1 object in one sentence."""
-    pair = "the autoregressive loop" if result["verifier"] is None else f"{result['drafter']} / {result['verifier']}"
-    failed = [check for check in result["checks"] if not check["pass"]]
-    if result["pass"]:
-        return f"Exact: no check tells {pair} from the bare transformer ({_power(result['checks'])})."
-    if failed and result["lossless"]:
-        who = pair if result["verifier"] is None else f"{pair}: the rule {result['verifier']}"
-        return (
-            f"BROKEN. {who} CLAIMS to be lossless and IS NOT. Do not use it: it changes what is said. {_distance(failed)}"
-            f"{'' if result['verifier'] is None else ' Either the rule is wrong, or the draft was not drawn from the law that it carries.'}"
-        )
-    if failed:
-        return f"Lossy, as {result['verifier']} declares: with {pair} the output does not follow the transformer's law. {_distance(failed)}"
-    return (
-        f"Lossy by declaration: {result['verifier']} does not promise the transformer's law, although no check tells {pair} from it here "
-        f"({_power(result['checks'])})."
-    )
-
-
-def _distance(failed: list[dict[str, Any]]) -> str:
-    """How far off: the distance less what chance adds to it in all but 1 % of correct builds (triangle inequality)."""
-    alone = [
-        check
-        for check in failed
-        if check["name"] != GREEDY and not check["name"].endswith(("neighbours", "utterances"))
-    ]
-    worst = max(alone or failed, key=lambda check: check["tv"] - check["null_q99"])
-    by = f"{worst['tv'] - worst['null_q99']:.2g}"
-    if worst["name"] == GREEDY:
-        return f"At temperature 0 at least {by} of the texts come out differently ({GREEDY})."
-    what = "of two tokens together" if worst not in alone else "of a token"
-    return f"The law {what} is off by at least {by} in total variation ({worst['name']}: {worst['tv']:.2g} measured over {worst['n']})."
-
-
-def _power(checks: list[dict[str, Any]]) -> str:
-    """What would have been found."""
-    first = checks[0]
-    if first["name"] == GREEDY:
-        return f"temperature 0: the same tokens for every text, {first['n']} in all"
-    return f"{first['n']} tokens; a distance of {first['detectable_tv']:.2g} is found in nine runs of ten"

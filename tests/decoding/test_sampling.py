@@ -18,7 +18,6 @@ from spear_spec.decoding import (
     decode,
     generate,
     make_drafter,
-    make_verifier,
     probabilities,
 )
 from spear_spec.decoding.limits import Guard, default_cap
@@ -181,7 +180,7 @@ def test_stats_add_up() -> None:
 
 
 @pytest.mark.parametrize("spec", [
-    SpecConfig(drafter="eagle"), SpecConfig(drafter="none", verifier="block"), SpecConfig(drafter="nonsense"), SpecConfig(drafter="small"),
+    SpecConfig(drafter="eagle"), SpecConfig(drafter="nonsense"), SpecConfig(drafter="small"),
     SpecConfig(drafter="none", verifier="nonsense"), SpecConfig(drafter="none", num_drafts=2), SpecConfig(drafter="none", tree="wide"),
     SpecConfig(drafter="none", options={"theta": 1}),
 ], ids=str)
@@ -193,8 +192,6 @@ def test_what_cannot_be_decoded_with_is_refused(spec: SpecConfig) -> None:
 def test_later_methods_are_named() -> None:
     with pytest.raises(ConfigError, match="later release"):
         make_drafter("medusa")
-    with pytest.raises(ConfigError, match="later release"):
-        make_verifier("typical")
 
 
 def test_session_wants_one_source_of_chance() -> None:

@@ -13,6 +13,7 @@ from decoding_oracles import TEXTS, tiny_draft, tiny_model
 from scipy import stats
 
 from spear_spec.bench import verify
+from spear_spec.bench.conclusion import conclusion
 from spear_spec.bench.uniformity import (
     ALPHA,
     binned_check,
@@ -25,7 +26,7 @@ from spear_spec.bench.uniformity import (
     settle,
     uniform_checks,
 )
-from spear_spec.bench.verify import BareTTS, conclusion, run_verify
+from spear_spec.bench.verify import BareTTS, run_verify
 from spear_spec.cli.verify import table
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import session

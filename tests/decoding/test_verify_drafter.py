@@ -21,7 +21,7 @@ from torch import Tensor
 
 import spear_spec
 from spear_spec import SamplingConfig, verify_drafter
-from spear_spec.bench.verify import conclusion
+from spear_spec.bench.conclusion import conclusion
 from spear_spec.cli import main
 from spear_spec.decoding import DRAFTERS, VERIFIERS, Chance, Proposal, Session, Verdict, make_drafter, probabilities
 from spear_spec.decoding.verifiers.rejection import residual

@@ -1,0 +1,50 @@
+"""What `verify` found, in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+GREEDY = "greedy identity"  # the name of that check
+
+
+def conclusion(result: dict[str, Any]) -> str:
+    """The outcome of a verify/1 object in one sentence."""
+    pair = "the autoregressive loop" if result["verifier"] is None else f"{result['drafter']} / {result['verifier']}"
+    failed = [check for check in result["checks"] if not check["pass"]]
+    if result["pass"]:
+        return f"Exact: no check tells {pair} from the bare transformer ({_power(result['checks'])})."
+    if failed and result["lossless"]:
+        who = pair if result["verifier"] is None else f"{pair}: the rule {result['verifier']}"
+        return (
+            f"BROKEN. {who} CLAIMS to be lossless and IS NOT. Do not use it: it changes what is said. {_distance(failed)}"
+            f"{'' if result['verifier'] is None else ' Either the rule is wrong, or the draft was not drawn from the law that it carries.'}"
+        )
+    if failed:
+        return f"Lossy, as {result['verifier']} declares: with {pair} the output does not follow the transformer's law. {_distance(failed)}"
+    return (
+        f"Lossy by declaration: {result['verifier']} does not promise the transformer's law, although no check tells {pair} from it here "
+        f"({_power(result['checks'])})."
+    )
+
+
+def _distance(failed: list[dict[str, Any]]) -> str:
+    """How far off: the distance less what chance adds to it in all but 1 % of correct builds (triangle inequality)."""
+    alone = [
+        check
+        for check in failed
+        if check["name"] != GREEDY and not check["name"].endswith(("neighbours", "utterances"))
+    ]
+    worst = max(alone or failed, key=lambda check: check["tv"] - check["null_q99"])
+    by = f"{worst['tv'] - worst['null_q99']:.2g}"
+    if worst["name"] == GREEDY:
+        return f"At temperature 0 at least {by} of the texts come out differently ({GREEDY})."
+    what = "of two tokens together" if worst not in alone else "of a token"
+    return f"The law {what} is off by at least {by} in total variation ({worst['name']}: {worst['tv']:.2g} measured over {worst['n']})."
+
+
+def _power(checks: list[dict[str, Any]]) -> str:
+    """What would have been found."""
+    first = checks[0]
+    if first["name"] == GREEDY:
+        return f"temperature 0: the same tokens for every text, {first['n']} in all"
+    return f"{first['n']} tokens; a distance of {first['detectable_tv']:.2g} is found in nine runs of ten"
