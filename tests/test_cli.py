@@ -169,7 +169,8 @@ def test_bench(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert list(row["target_step_ms"]) == ["1", "gamma+1"]
         assert row["tokens_per_s"]["lo"] <= row["tokens_per_s"]["median"] <= row["tokens_per_s"]["hi"]
         assert row["runs"] == 2
-    assert [(row["drafter"], row["batch"]) for row in result["rows"]] == [("none", 1), ("small", 1), ("none", 2), ("small", 2)]
+    assert [(row["drafter"], row["batch"]) for row in result["rows"]] == [(name, batch) for batch in (1, 2) for name in ("none", "small", "kpath")]
+    assert [row["verifier"] for row in result["rows"][:3]] == [None, "rejection", "kseq"]
     plain, fast = result["rows"][:2]
     assert plain["tokens_per_call"] == 1
     assert plain["speedup"] == {"median": 1.0, "lo": 1.0, "hi": 1.0}

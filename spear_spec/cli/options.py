@@ -53,10 +53,12 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+    for read in (json.loads, float):  # .5 is a number too, though not JSON's
+        try:
+            return key, read(value)
+        except ValueError:
+            continue
+    return key, value
 
 
 def _names(text: str) -> list[str]:
