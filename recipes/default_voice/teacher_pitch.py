@@ -3,6 +3,8 @@
 
     TEACHER/venv/bin/python teacher_pitch.py TEACHER CORPUS OUT.safetensors     (TEACHER: made by setup.sh; CORPUS: meta.*.jsonl)
 
+Needs safetensors in that environment: TEACHER/venv/bin/pip install safetensors.
+
 The teacher's graph has no randomness, so its predictor alone (a hundredth of a second for a second of speech) gives F0 again,
 in Hz every 300 samples, under 10 where unvoiced. Clips whose durations come out otherwise than in the meta file are refused.
 Then: python -m spear_spec.training.vocoder_data --corpus CORPUS --tokens FILE --pitch OUT.safetensors ...

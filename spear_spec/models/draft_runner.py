@@ -2,13 +2,13 @@
 
 A draft takes one step a token, so this is where speculation is won. At this size a step is dispatch and reading weights.
 What can be done once is done once: norm gains are folded into the weights behind them, and the token half of the
-entering projection becomes a table with one row a token; on a CPU the weights are read in 8 bits.
+entering projection becomes a table with one row a token; on a CPU the weights are read in 8 bits, by one call into C
+where the package was built with it (`nn/native.py`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,28 +17,14 @@ from torch import Tensor
 
 from spear_spec.models.draft import DraftDecoder, DraftState
 from spear_spec.models.text_to_semantic import TextToSemantic, cached_positions
+from spear_spec.nn import native
 from spear_spec.nn.attention import attend, rotate
-from spear_spec.nn.packed import PackedLinear
+from spear_spec.nn.packed import PackedLayer, PackedLinear
 from spear_spec.nn.transformer import DecoderLayer
 from spear_spec.nn.tree import Tree
 
 _TINY = 1e-6  # not zero in half precision either
-
-
-@dataclass
-class _Layer:
-    """Maps of one decoder layer, norm gains folded in."""
-
-    heads: int
-    dim_head: int
-    to_qkv: PackedLinear
-    self_out: PackedLinear
-    to_q: PackedLinear
-    cross_out: PackedLinear
-    up: PackedLinear
-    up_bias: Tensor
-    down: PackedLinear
-    down_bias: Tensor
+_FEW = 16  # tokens in one step, over all rows: with many more, torch's products of whole blocks catch up with the kernel
 
 
 class DraftRunner:
@@ -64,10 +50,14 @@ class DraftRunner:
         for layer in draft.layers:
             assert isinstance(layer, DecoderLayer)
             own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
-            self.layers.append(_Layer(
+            self.layers.append(PackedLayer(
                 own.heads, own.dim_head, pack(fold(own.to_qkv.weight, own.norm.gamma)), pack(own.to_out.weight),
                 pack(fold(cross.to_q.weight, cross.norm.gamma)), pack(cross.to_out.weight),
                 pack(fold(ff.up.weight, ff.norm.gamma)), ff.up.bias, pack(ff.down.weight), ff.down.bias))
+        self.native = None
+        if self.enter.packed and native.available():
+            self.native = native.NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
+        self._rotary = torch.empty(0)
 
     def step(self, tokens: Tensor, features: Tensor, state: DraftState, tree: Tree | None = None) -> Tensor:
         """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] -> hidden [B, n, D].
@@ -76,8 +66,15 @@ class DraftRunner:
         """
         batch, length = tokens.shape
         cache, rows = state.cache, batch * length
-        cache.reserve(cache.longest + length)
-        table, mask, causal = cached_positions(self.draft.rotary(cache.longest + length), cache, length, tree)
+        positions = cache.longest + length
+        cache.reserve(positions)
+        if self.native is not None and rows <= _FEW and not features.requires_grad:
+            if len(self._rotary) < positions:
+                self._rotary = self.draft.rotary(positions)
+            hidden = self.native.step(tokens, features, cache, state.cross, state.cross_mask, self._rotary, tree)
+            cache.advance(length)
+            return hidden
+        table, mask, causal = cached_positions(self.draft.rotary(positions), cache, length, tree)
         features = features.reshape(rows, self.dim)
         features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(_TINY)  # the first is zero
         x = self.enter.add(features, F.embedding(tokens.reshape(rows), self.table))
@@ -98,6 +95,8 @@ class DraftRunner:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, D] -> logits [B, V], as `DraftDecoder.logits`."""
+        if self.native is not None and len(hidden) <= _FEW and not hidden.requires_grad:
+            return self.native.logits(hidden)
         return torch.mm(_unit(hidden), self.head)
 
 

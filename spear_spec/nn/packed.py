@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,11 +24,22 @@ class PackedLinear:
         if exact or weight.device.type != "cpu" or weight.dtype != torch.float32:
             self._plain = weight.t()
             return
-        self._pad = -weight.shape[1] % _BLOCK
+        self._in = weight.shape[1]
+        self._pad = -self._in % _BLOCK
         weight = F.pad(weight, (0, self._pad))
-        scale = weight.abs().amax(1).clamp_min(1e-12) / 127
-        self._codes = (weight / scale[:, None]).round().to(torch.int8).contiguous()
-        self._scale = scale.to(torch.bfloat16)
+        self._scale = (weight.abs().amax(1).clamp_min(1e-12) / 127).to(torch.bfloat16)
+        # codes for the scale as it is after rounding, or each row would be off by up to .2 %
+        self._codes = (weight / self._scale.float()[:, None]).round().clamp_(-127, 127).to(torch.int8).contiguous()
+
+    @property
+    def packed(self) -> bool:
+        """Whether the weights are in 8 bits."""
+        return self._codes is not None
+
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """Codes int8 [out, in] and the scale of each row [out]: the weight is their product."""
+        assert self._codes is not None
+        return self._codes[:, : self._in], self._scale
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product, in bfloat16 where the weights are packed."""
@@ -40,3 +53,19 @@ class PackedLinear:
     def add(self, x: Tensor, to: Tensor) -> Tensor:
         """to + product, in the dtype of `to`."""
         return torch.addmm(to, x, self._plain) if self._codes is None else to + self(x)
+
+
+@dataclass
+class PackedLayer:
+    """Maps of one decoder layer, norm gains folded in."""
+
+    heads: int
+    dim_head: int
+    to_qkv: PackedLinear
+    self_out: PackedLinear
+    to_q: PackedLinear
+    cross_out: PackedLinear
+    up: PackedLinear
+    up_bias: Tensor
+    down: PackedLinear
+    down_bias: Tensor

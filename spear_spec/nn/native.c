@@ -1,0 +1,269 @@
+/* A step and the head of the draft decoder on a CPU: the mathematics of DraftRunner (models/draft_runner.py).
+
+   A step reads about a megabyte of 8-bit weights, some 50 microseconds; as separate tensor operations it costs several
+   times that in dispatch. Plain C11, called from native.py through ctypes, single-threaded, without state of its own.
+
+   A "row" here is one new token of one utterance. What is computed for a row is the same, bit for bit, whatever rows
+   stand beside it: sums run over the input in order, and keys that it does not see are left out rather than masked.
+   pyproject.toml has the compiler's flags. They let it reorder the sum of a dot product, but not assume that there is no
+   NaN: NaN in gives NaN out. With -O3, gcc 12 takes loops apart that it should vectorise, hence -O2 -ftree-vectorize. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION 1 /* of the structures and arguments below; native.py has the same number */
+#define PANEL 32  /* outputs that a matrix product makes at once, held in registers */
+
+/* One build serves every x86-64: the loader picks the widest vectors that the machine has. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+/* y = W x; codes [panels][in][PANEL]: a panel holds PANEL outputs, those behind `out` are zero. scale [out]. */
+struct linear {
+    const int8_t *codes;
+    const float *scale;
+    int64_t in, out;
+};
+
+struct layer {
+    struct linear to_qkv, self_out, to_q, cross_out, up, down;
+    const float *up_bias, *down_bias; /* [2 inner], [dim] */
+};
+
+struct draft {
+    int64_t dim, heads, dim_head, inner, depth, ids;
+    const float *table; /* [ids, dim]: the token half of the entering projection */
+    const struct linear *enter;
+    const struct layer *layers; /* [depth] */
+};
+
+/* Products of up to 4 rows (a constant, once inlined), which share the conversion of the weights. */
+INLINE void columns(const struct linear *w, int rows, const float *x, const float *add, int64_t add_step, float *y)
+{
+    const int64_t in = w->in, out = w->out;
+    for (int64_t first = 0; first < out; first += PANEL) {
+        const int8_t *codes = w->codes + first * in;
+        float a[PANEL] = {0}, b[PANEL] = {0}, c[PANEL] = {0}, d[PANEL] = {0}; /* one array would not stay in registers */
+        for (int64_t i = 0; i < in; i++, codes += PANEL) {
+            const float xa = x[i], xb = rows > 1 ? x[in + i] : 0, xc = rows > 2 ? x[2 * in + i] : 0, xd = rows > 3 ? x[3 * in + i] : 0;
+            for (int j = 0; j < PANEL; j++) {
+                const float code = codes[j];
+                a[j] += xa * code;
+                if (rows > 1) b[j] += xb * code;
+                if (rows > 2) c[j] += xc * code;
+                if (rows > 3) d[j] += xd * code;
+            }
+        }
+        const int64_t width = out - first < PANEL ? out - first : PANEL;
+        const float *sums[4] = {a, b, c, d};
+        for (int r = 0; r < rows; r++) {
+            const float *sum = sums[r], *scale = w->scale + first, *more = add ? add + r * add_step + first : NULL;
+            float *to = y + r * out + first;
+            if (more)
+                for (int64_t j = 0; j < width; j++) to[j] = sum[j] * scale[j] + more[j];
+            else
+                for (int64_t j = 0; j < width; j++) to[j] = sum[j] * scale[j];
+        }
+    }
+}
+
+/* x [rows, in] -> y [rows, out] = W x + add; add: NULL, or rows that lie add_step apart (0: a bias); may be y. */
+EVERY_CPU static void multiply(const struct linear *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
+{
+    for (int64_t r = 0; r < rows; r += 4) {
+        const float *from = x + r * w->in, *more = add ? add + r * add_step : NULL;
+        float *to = y + r * w->out;
+        switch (rows - r) {
+        case 1: columns(w, 1, from, more, add_step, to); break;
+        case 2: columns(w, 2, from, more, add_step, to); break;
+        case 3: columns(w, 3, from, more, add_step, to); break;
+        default: columns(w, 4, from, more, add_step, to);
+        }
+    }
+}
+
+INLINE float dot(const float *a, const float *b, int64_t size)
+{
+    float sum = 0;
+    for (int64_t i = 0; i < size; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+/* e^x for x <= 0 or NaN: 2^n times a series of the remainder, which is below .35; the error is that of float32. */
+INLINE float exp_below(float x)
+{
+    x = x < -87 ? -87 : x;
+    const int32_t n = x == x ? (int32_t)(x * 1.44269504f - 0.5f) : 0;
+    const float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f; /* ln 2 in two parts */
+    float series = 1 + r / 7;
+    series = 1 + r * series / 6;
+    series = 1 + r * series / 5;
+    series = 1 + r * series / 4;
+    series = 1 + r * series / 3;
+    series = 1 + r * series / 2;
+    series = 1 + r * series;
+    const uint32_t bits = (uint32_t)(n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power * series;
+}
+
+/* out [width] = sum of share[i] v[at[i]]; v [positions, dim]. */
+INLINE void blend(const float *share, const int32_t *at, int64_t count, const float *v, int64_t dim, int64_t width, float *out)
+{
+    float sums[PANEL] = {0};
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < width; j++) sums[j] += share[i] * v[at[i] * dim + j];
+    for (int64_t j = 0; j < width; j++) out[j] = sums[j];
+}
+
+/* Attention of one row: q and out [heads, dim]; k and v: heads lie head_step apart, then [positions, dim]; at [count]:
+   the positions that it sees; weight [count]: scratch. */
+EVERY_CPU static void attend(const float *q, const float *k, const float *v, int64_t heads, int64_t dim, int64_t head_step,
+                             const int32_t *at, int64_t count, float *weight, float *out)
+{
+    const float root = 1 / sqrtf((float)dim);
+    for (int64_t h = 0; h < heads; h++, q += dim, k += head_step, v += head_step, out += dim) {
+        float top = -INFINITY, sum = 0;
+        if (dim == 64) /* the usual width, as a constant: loops without remainders */
+            for (int64_t i = 0; i < count; i++) weight[i] = root * dot(q, k + at[i] * 64, 64);
+        else
+            for (int64_t i = 0; i < count; i++) weight[i] = root * dot(q, k + at[i] * dim, dim);
+        for (int64_t i = 0; i < count; i++) top = weight[i] > top ? weight[i] : top;
+        for (int64_t i = 0; i < count; i++) weight[i] = exp_below(weight[i] - top);
+        for (int64_t i = 0; i < count; i++) sum += weight[i];
+        for (int64_t i = 0; i < count; i++) weight[i] /= sum;
+        int64_t j = 0;
+        for (; j + PANEL <= dim; j += PANEL) blend(weight, at, count, v + j, dim, PANEL, out + j);
+        if (j < dim) blend(weight, at, count, v + j, dim, dim - j, out + j);
+    }
+}
+
+/* x / max(|x|, least), row by row; y may be x. */
+EVERY_CPU static void unit(const float *x, int64_t rows, int64_t dim, float least, float *y)
+{
+    for (int64_t r = 0; r < rows; r++, x += dim, y += dim) {
+        const float size = sqrtf(dot(x, x, dim)), by = 1 / (size < least ? least : size);
+        for (int64_t i = 0; i < dim; i++) y[i] = by * x[i];
+    }
+}
+
+/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine), write heads to_step apart. */
+static void rotate(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
+{
+    for (int64_t h = 0; h < heads; h++, x += dim, to += to_step)
+        for (int64_t j = 0; j < dim; j += 2) {
+            const float a = x[j], b = x[j + 1];
+            to[j] = a * angle[j] - b * angle[j + 1];
+            to[j + 1] = a * angle[j + 1] + b * angle[j];
+        }
+}
+
+/* The first `open` positions, and of those behind them the ones whose flag is set. */
+static int64_t visible(int64_t open, const uint8_t *flags, int64_t flagged, int32_t *at)
+{
+    int64_t count = 0;
+    for (; count < open; count++) at[count] = (int32_t)count;
+    for (int64_t j = 0; j < flagged; j++)
+        if (flags[j]) at[count++] = (int32_t)(open + j);
+    return count;
+}
+
+int spear_native_version(void) { return VERSION; }
+
+/* `count` new tokens behind each row of a batch.
+
+   tokens [batch, count]; features [batch, count, dim]; lengths [batch]: committed positions; angles [positions, dim_head]:
+   cosine and sine of each pair in turn; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
+   behind `lengths`, capacity must suffice; cross [depth][2]: keys and values [batch, heads, memory, dim_head];
+   cross_mask: NULL or [batch, memory].
+   nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
+   already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
+   hidden [batch, count, dim]: the result; must not overlap the features.
+   Returns 0; 1 if there is no memory; 2 if a token is none. */
+int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens, const float *features,
+                     const int64_t *lengths, const float *angles, float *keys, float *values, int64_t capacity,
+                     const float *const *cross, int64_t memory, const uint8_t *cross_mask, int64_t nodes,
+                     const uint8_t *node_mask, const int64_t *node_depth, float *hidden)
+{
+    const int64_t dim = draft->dim, heads = draft->heads, dim_head = draft->dim_head, inner = draft->inner;
+    const int64_t rows = batch * count, width = heads * dim_head;
+    const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner;
+    const int64_t most = capacity > memory ? capacity : memory;
+    for (int64_t r = 0; r < rows; r++)
+        if (tokens[r] < 0 || tokens[r] >= draft->ids) return 2;
+    float *block = malloc((size_t)(rows * (dim + wide + width + inner) + most) * sizeof *block + (size_t)most * sizeof(int32_t));
+    if (!block) return 1;
+    float *normed = block, *mapped = normed + rows * dim, *seen = mapped + rows * wide, *gated = seen + rows * width;
+    float *weight = gated + rows * inner, *x = hidden;
+    int32_t *at = (int32_t *)(weight + most);
+
+    unit(features, rows, dim, 1e-6f, normed); /* the first feature of an utterance is zero */
+    for (int64_t r = 0; r < rows; r++) memcpy(x + r * dim, draft->table + tokens[r] * dim, (size_t)dim * sizeof *x);
+    multiply(draft->enter, rows, normed, x, dim, x);
+    for (int64_t l = 0; l < draft->depth; l++) {
+        const struct layer *w = draft->layers + l;
+
+        unit(x, rows, dim, 0, normed);
+        multiply(&w->to_qkv, rows, normed, NULL, 0, mapped);
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t b = r / count, slot = lengths[b] + r % count;
+            const int64_t position = nodes ? lengths[b] + count - nodes + node_depth[r] : slot;
+            const int64_t place = ((l * batch + b) * heads * capacity + slot) * dim_head, step = capacity * dim_head;
+            float *q = mapped + r * 3 * width, *k = q + width, *v = k + width;
+            rotate(q, angles + position * dim_head, heads, dim_head, dim_head, q);
+            rotate(k, angles + position * dim_head, heads, dim_head, step, keys + place);
+            for (int64_t h = 0; h < heads; h++) memcpy(values + place + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t b = r / count, start = (l * batch + b) * heads * capacity * dim_head;
+            const int64_t open = nodes ? lengths[b] + count - nodes : lengths[b] + r % count + 1;
+            const int64_t sees = visible(open, nodes ? node_mask + r * nodes : NULL, nodes, at);
+            attend(mapped + r * 3 * width, keys + start, values + start, heads, dim_head, capacity * dim_head, at, sees, weight, seen + r * width);
+        }
+        multiply(&w->self_out, rows, seen, x, dim, x);
+
+        unit(x, rows, dim, 0, normed);
+        multiply(&w->to_q, rows, normed, NULL, 0, mapped);
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t b = r / count, start = b * heads * memory * dim_head;
+            const int64_t sees = visible(cross_mask ? 0 : memory, cross_mask ? cross_mask + b * memory : NULL, cross_mask ? memory : 0, at);
+            attend(mapped + r * width, cross[2 * l] + start, cross[2 * l + 1] + start, heads, dim_head, memory * dim_head, at, sees, weight, seen + r * width);
+        }
+        multiply(&w->cross_out, rows, seen, x, dim, x);
+
+        unit(x, rows, dim, 0, normed);
+        multiply(&w->up, rows, normed, w->up_bias, 0, mapped);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < inner; i++) {
+                const float *value = mapped + r * 2 * inner, gate = value[inner + i];
+                gated[r * inner + i] = value[i] * 0.5f * gate * (1 + erff(gate * 0.70710678f));
+            }
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < dim; i++) x[r * dim + i] += w->down_bias[i];
+        multiply(&w->down, rows, gated, x, dim, x);
+    }
+    free(block);
+    return 0;
+}
+
+/* hidden [rows, in] -> logits [rows, out]. Returns 0; 1 if there is no memory. */
+int spear_draft_logits(const struct linear *head, int64_t rows, const float *hidden, float *logits)
+{
+    float *normed = malloc((size_t)(rows * head->in) * sizeof *normed);
+    if (!normed) return 1;
+    unit(hidden, rows, head->in, 0, normed);
+    multiply(head, rows, normed, NULL, 0, logits);
+    free(normed);
+    return 0;
+}

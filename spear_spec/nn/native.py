@@ -1,0 +1,148 @@
+"""The draft's step and head in C (`native.c`), for builds that had a compiler; without it everything runs on torch.
+
+Loaded by ctypes rather than imported: the C file then needs no Python headers and one build serves every Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spear_spec.nn.cache import KVCache
+from spear_spec.nn.packed import PackedLayer, PackedLinear
+from spear_spec.nn.tree import Tree
+
+log = logging.getLogger("spear_spec")
+
+SWITCH = "SPEAR_SPEC_NATIVE"  # environment: "0" keeps the kernel out
+_VERSION, _PANEL = 1, 32  # as in native.c
+_MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
+
+
+def available() -> bool:
+    """Whether the kernel can be used; `reason` says why not."""
+    return reason() is None
+
+
+def reason() -> str | None:
+    """Why the kernel cannot be used, in one line; None if it can."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0"
+    return _load()[1]
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, or why there is none. Tried once a process."""
+    library, why = _open(Path(__file__).parent)
+    log.debug("native draft step: %s", why or "loaded")
+    return library, why
+
+
+def _open(folder: Path) -> tuple[ctypes.CDLL | None, str | None]:
+    built = sorted(folder.glob("_native*.so"))
+    if not built:
+        return None, "not built: the package was installed without a working C compiler"
+    try:
+        library = ctypes.CDLL(str(built[0]))
+        version = library.spear_native_version()
+    except (OSError, AttributeError) as error:
+        return None, f"{built[0].name} cannot be loaded: {error}"
+    if version != _VERSION:
+        return None, f"{built[0].name} was built from another version of native.c: install the package again"
+    library.spear_draft_step.argtypes = _STEP
+    library.spear_draft_logits.argtypes = [c_void_p, c_int64, c_void_p, c_void_p]
+    return library, None
+
+
+class _Linear(Structure):
+    _fields_ = [("codes", c_void_p), ("scale", c_void_p), ("in_", c_int64), ("out", c_int64)]
+
+
+class _Layer(Structure):
+    _fields_ = [*((name, _Linear) for name in _MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
+
+
+class _Draft(Structure):
+    _fields_ = [*((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids")),
+                ("table", c_void_p), ("enter", POINTER(_Linear)), ("layers", POINTER(_Layer))]
+
+
+_STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64,
+         POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p]
+
+
+class NativeDraft:
+    """The weights of one draft as the kernel reads them. Pointers of a state are taken anew for each step: they move."""
+
+    def __init__(self, table: Tensor, enter: PackedLinear, layers: Sequence[PackedLayer], head: PackedLinear) -> None:
+        """table [ids, dim]: the token half of the entering projection. Everything float32 on the CPU, the maps packed."""
+        library, why = _load()
+        if library is None:
+            raise RuntimeError(why)
+        self._step, self._logits = library.spear_draft_step, library.spear_draft_logits
+        self._held: list[object] = []  # what the structures point at
+        first = layers[0]
+        self._enter, self._head = self._linear(enter), self._linear(head)
+        self._layers = (_Layer * len(layers))(*[
+            _Layer(*[self._linear(getattr(layer, name)) for name in _MAPS], self._at(layer.up_bias), self._at(layer.down_bias))
+            for layer in layers])
+        ids, dim = table.shape
+        self._draft = _Draft(dim, first.heads, first.dim_head, len(first.up_bias) // 2, len(layers), ids, self._at(table),
+                             ctypes.pointer(self._enter), self._layers)
+        self._address = ctypes.addressof(self._draft)
+
+    def _at(self, weight: Tensor) -> int:
+        weight = weight.detach().contiguous()
+        self._held.append(weight)
+        return weight.data_ptr()
+
+    def _linear(self, packed: PackedLinear) -> _Linear:
+        """Codes [out, in] -> [panels, in, _PANEL]: the kernel makes a panel of outputs at a time and reads in one stream."""
+        codes, scale = packed.rounded()
+        out, inputs = codes.shape
+        panels = F.pad(codes, (0, 0, 0, -out % _PANEL)).view(-1, _PANEL, inputs).transpose(1, 2)
+        return _Linear(self._at(panels), self._at(scale.float()), inputs, out)
+
+    def step(self, tokens: Tensor, features: Tensor, cache: KVCache, cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None,
+             angles: Tensor, tree: Tree | None) -> Tensor:
+        """tokens [B, n], features [B, n, D] -> hidden [B, n, D]; writes keys and values, does not advance the cache.
+
+        The cache must have room. cross: k, v [B, H, S, D] of each layer; cross_mask [B, 1, 1, S]; angles: complex [positions,
+        D/2]; tree as in `cached_positions`.
+        """
+        batch, count = tokens.shape
+        tokens, features = tokens.contiguous(), features.contiguous()
+        pairs = [x if x.is_contiguous() else x.contiguous() for pair in cross for x in pair]
+        mask = None if cross_mask is None else cross_mask.contiguous()
+        sees = depth = None
+        if tree is not None:
+            sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
+        hidden = torch.empty_like(features)
+        status = self._step(
+            self._address, batch, count, tokens.data_ptr(), features.data_ptr(), (c_int64 * batch)(*cache.lengths),
+            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity,
+            (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
+            0 if sees is None else sees.shape[2], None if sees is None else sees.data_ptr(), None if depth is None else depth.data_ptr(),
+            hidden.data_ptr())
+        if status:
+            raise MemoryError("the draft's step") if status == 1 else IndexError("a token id that the draft does not have")
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [R, D] -> logits [R, V]."""
+        hidden = hidden.contiguous()
+        logits = torch.empty(len(hidden), self._head.out)
+        if self._logits(ctypes.addressof(self._head), len(hidden), hidden.data_ptr(), logits.data_ptr()):
+            raise MemoryError("the draft's head")
+        return logits
