@@ -26,6 +26,7 @@ from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.nn.attention import rotate
 from spear_spec.training.checkpoint import load_checkpoint, load_export, save_checkpoint, save_export
 from spear_spec.training.t2s import Utterance, group_by_length, read_utterances, round_up
+from spear_spec.voice import Bundle
 
 
 @dataclass
@@ -206,17 +207,21 @@ def evaluate(draft: DraftDecoder, model: TextToSemantic, held_out: list[Seen], l
 
 
 def train_draft(model: TextToSemantic, data: list[Seen], held_out: list[Seen], draft_cfg: DraftConfig, cfg: DraftTraining, out: Path, *,
-                laws: list[SamplingConfig], every: int = 100, progress_bar: bool = True) -> DraftDecoder:
+                laws: list[SamplingConfig], every: int = 100, progress_bar: bool = True, start: Bundle | None = None) -> DraftDecoder:
     """Train (or go on from `out`/checkpoint.pt) and leave `out`/export/{draft.json,draft.safetensors}.
 
+    start: a voice whose draft is gone on from; a checkpoint that is there already goes before.
+
     Raises:
-        SpearSpecError: the checkpoint is damaged.
+        SpearSpecError: the checkpoint is damaged, or the voice's draft has another shape.
     """
     from tqdm import tqdm
 
     torch.manual_seed(cfg.seed)
     model.requires_grad_(False)
     draft = DraftDecoder(draft_cfg, model.cfg)
+    if start is not None:
+        start.load_into(draft, "draft").train().requires_grad_(True)
     ema = {k: v.detach().clone() for k, v in draft.state_dict().items()}
     groups = [{"params": [p for p in draft.parameters() if p.ndim >= 2], "weight_decay": cfg.weight_decay},
               {"params": [p for p in draft.parameters() if p.ndim < 2], "weight_decay": 0.0}]

@@ -107,7 +107,8 @@ class Sampling(Strict):
 
 @dataclass(frozen=True)
 class Draft(Strict):
-    """Shape of the draft; samples: utterances that the target speaks for it; training: fields of `DraftTraining`."""
+    """Shape of the draft; samples: utterances that the target speaks for it; training: fields of `DraftTraining`; start: a
+    voice of the same shapes whose draft is gone on from, where the target was gone on from too."""
 
     depth: int = 1
     ff_mult: int = 2
@@ -116,6 +117,7 @@ class Draft(Strict):
     minutes: float = 0.0
     batch: int = 24
     every: int = 100
+    start: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
 

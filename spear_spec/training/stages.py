@@ -369,7 +369,7 @@ def draft(plan: Plan) -> None:
     shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, cfg.ff_mult, target_layers=cfg.layers)
     seen, held = (observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), cfg.layers) for folder in (samples, held_out))
     train_draft(model, seen, held, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
-                progress_bar=plan.progress)
+                progress_bar=plan.progress, start=_start(cfg.start))
 
 
 def pack(plan: Plan) -> None:

@@ -174,12 +174,19 @@ def test_training_goes_on_from_a_voice(lj_run: Path, ljspeech: Path, few_steps: 
     values["prepare"]["corpora"] = [str(ljspeech)]
     values["t2s"]["training"] |= {"steps": 1, "lr": 0.0}
     values["vocoder"]["training"] |= {"steps": 1, "learning_rate": 0.0, "gan_learning_rate": 0.0, "gan_start": 0}
+    values["t2s"]["start"] = values["vocoder"]["start"] = str(voice.path)
+    run_plan(Plan.from_dict(values))
     for part, export in (("t2s", "export"), ("vocoder", "export_latest")):
-        values[part]["start"] = str(voice.path)
-        run_plan(Plan.from_dict(values))
         trained = load_file(tmp_path / part / export / f"{part}.safetensors")
         for key, tensor in voice.tensors(part).items():
             assert torch.equal(trained[key], tensor), key
+    (tmp_path / "sampling.json").symlink_to(lj_run / "out" / "sampling.json")
+    values["stages"] = ["draft"]
+    values["draft"]["training"] |= {"steps": 1, "lr": 0.0}
+    values["draft"]["start"] = str(voice.path)
+    run_plan(Plan.from_dict(values))
+    trained = load_file(tmp_path / "draft" / "export" / "draft.safetensors")
+    assert all(torch.equal(trained[key], tensor) for key, tensor in voice.tensors("draft").items())
 
 
 def test_a_voice_of_another_shape_or_alphabet_is_no_start(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
