@@ -10,7 +10,7 @@ from torch import Tensor
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs
-from spear_spec.decoding.verifiers.rejection import residual
+from spear_spec.decoding.verifiers.rejection import close_chains, residual
 
 
 class BlockVerifier:
@@ -45,9 +45,7 @@ class BlockVerifier:
                 q = proposal.probs[place, accepted] if proposal.probs is not None else None
                 law = residual(law * r[accepted], q, draft[accepted])
             weights.append(law)
-        last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
-        tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
-        return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
+        return close_chains(drafts, kept, weights, chance, rows)
 
 
 def _joint_ratios(p: list[float], q: list[float], length: int) -> list[float]:

@@ -11,6 +11,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import ratio
 from spear_spec.decoding.verifiers.options import checked
+from spear_spec.decoding.verifiers.rejection import close_chains
 
 
 class CoarseVerifier:
@@ -61,9 +62,7 @@ class CoarseVerifier:
                     break
                 accepted += 1
             kept.append(accepted)
-        last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
-        tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
-        return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
+        return close_chains(drafts, kept, weights, chance, rows)
 
     def decide(self, p: Tensor, q: Tensor | None, token: int, chance: Chance, row: int) -> tuple[bool, int | None]:
         """Whether the draft token is accepted, and the drawn group: its own, or the recovered one (None where rounding

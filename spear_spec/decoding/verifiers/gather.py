@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal
 
 
@@ -34,6 +37,11 @@ def drafted_probs(proposal: Proposal, target_probs: Tensor) -> tuple[list[list[f
         at = [[i * vocab + token for i, token in enumerate(row)] for row in drafts]
     q = proposal.probs.flatten(1).gather(1, torch.tensor(_padded(at, longest), device=device)).tolist()
     return p, q
+
+
+def draw_each(weights: Sequence[Tensor], chance: Chance, rows: Sequence[int]) -> list[int]:
+    """One token for each row from its weights [V]."""
+    return chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(list(weights)), rows)
 
 
 def ratio(p: float, q: float) -> float:

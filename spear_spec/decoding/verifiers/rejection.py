@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
+from spear_spec.decoding.verifiers.gather import draw_each
 
 
 class RejectionVerifier:
@@ -42,7 +43,14 @@ def keep_while_accepted(
             q = proposal.probs[place, accepted] if proposal.probs is not None else None
             law = residual(law, q, draft[accepted])
         weights.append(law)
-    last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
+    return close_chains(drafts, kept, weights, chance, rows)
+
+
+def close_chains(
+    drafts: list[list[int]], kept: list[int], weights: list[Tensor], chance: Chance, rows: Sequence[int]
+) -> Verdict:
+    """The verdict on chains of which the first kept[b] tokens stay, with one token more from weights[b] [V] each."""
+    last = draw_each(weights, chance, rows)
     tokens = [[*draft[:count], token] for draft, count, token in zip(drafts, kept, last)]
     return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
-from spear_spec.decoding.verifiers.gather import drafted_probs
+from spear_spec.decoding.verifiers.gather import drafted_probs, draw_each
 from spear_spec.decoding.verifiers.options import checked
 from spear_spec.decoding.verifiers.walk import path_to, verdict
 
@@ -55,7 +55,7 @@ class TypicalVerifier:
             ends.append(end)
             kept.append([draft[node] for node in path_to(parents, end)])
         weights = [target_probs[place, end + 1] for place, end in enumerate(ends)]
-        last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
+        last = draw_each(weights, chance, rows)
         return verdict(proposal, rows, [[*accepted, token] for accepted, token in zip(kept, last)], ends)
 
     def threshold(self, p: Tensor) -> float:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Branches, Proposal, Verdict
-from spear_spec.decoding.verifiers.gather import drafted_probs
+from spear_spec.decoding.verifiers.gather import drafted_probs, draw_each
 
 
 @dataclass(slots=True)
@@ -62,7 +61,7 @@ def descend(proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequ
             here = branches.same(nodes, outcome)
         kept.append(accepted)
         ends.append(here[0])
-    last = chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
+    last = draw_each(weights, chance, rows)
     return verdict(proposal, rows, [[*accepted, token] for accepted, token in zip(kept, last)], ends)
 
 
