@@ -39,9 +39,9 @@ def drafted_probs(proposal: Proposal, target_probs: Tensor) -> tuple[list[list[f
     return p, q
 
 
-def draw_each(weights: Sequence[Tensor], chance: Chance, rows: Sequence[int]) -> list[int]:
+def draw_each(weights: list[Tensor], chance: Chance, rows: Sequence[int]) -> list[int]:
     """One token for each row from its weights [V]."""
-    return chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(list(weights)), rows)
+    return chance.categorical(weights[0][None] if len(weights) == 1 else torch.stack(weights), rows)
 
 
 def ratio(p: float, q: float) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Branches, Proposal, Verdict
+from spear_spec.decoding.verifiers.gather import draw_each
 from spear_spec.decoding.verifiers.walk import verdict
 
 
@@ -30,9 +30,7 @@ class MatchingVerifier:
         walking = list(range(len(rows)))
         while walking:
             laws = [target_probs[place, here[place][0] + 1] for place in walking]
-            drawn = chance.categorical(
-                laws[0][None] if len(laws) == 1 else torch.stack(laws), [rows[place] for place in walking]
-            )
+            drawn = draw_each(laws, chance, [rows[place] for place in walking])
             still = []
             for place, token in zip(walking, drawn):
                 tokens[place].append(token)
