@@ -84,7 +84,12 @@ class T2SConfig(Strict):
 
 @dataclass(frozen=True)
 class DraftConfig(Strict):
-    """Shape of the small draft decoder that looks at the target's features."""
+    """Shape of a draft decoder, and what it is fed with.
+
+    target_layers: layers of the target (1 is the first) whose features it sees; none: an independent draft. feed:
+    "previous" (the features of the position that predicted the token, as in EAGLE) or "same" (those of the token's own
+    position: the head of an early exit). window: it starts anew at each call and sees only what it drafted since (prophet).
+    """
 
     dim: int
     depth: int = 1
@@ -92,12 +97,17 @@ class DraftConfig(Strict):
     dim_head: int = 64
     ff_mult: int = 4
     target_layers: tuple[int, ...] = ()
+    feed: str = "previous"
+    window: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "depth", "heads", "dim_head", "ff_mult"):
             _positive_int(name, getattr(self, name))
         for layer in self.target_layers:
             _positive_int("target_layers", layer)
+        _require(self.feed in ("previous", "same"), f"feed must be previous or same, not {self.feed!r}")
+        _require(isinstance(self.window, bool), f"window must be true or false, not {self.window!r}")
+        _require(bool(self.target_layers) or (not self.window and self.feed == "previous"), "window and feed need target_layers")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -17,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from spear_spec.acoustic.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio, FloatArray
-from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
+from spear_spec.config import SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.decoding import DecodeStats, Drafter, Parts, Session, Verdict, Verifier, check, complete
+from spear_spec.decoding.drafters import needs
+from spear_spec.drafts import Drafts
 from spear_spec.errors import BundleError, ConfigError, DeviceError, TextError
-from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.text import PhonemeTokenizer, split_sentences
 from spear_spec.voice import Bundle, choose_speaker, open_voice, uninitialised
@@ -93,7 +94,7 @@ class TTS:
     tokenizer: PhonemeTokenizer
     t2s: TextToSemantic
     vocoder: UnitVocoder
-    draft: DraftDecoder | None
+    drafts: Mapping[str, Any]  # trained parts by the name of the drafter that needs them
     spec: SpecConfig
     sampling: SamplingConfig
     load_s: float = 0.0
@@ -132,14 +133,13 @@ class TTS:
             set_threads(threads)
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         settings = choose_spec(bundle, drafter, spec)
-        t2s, draft, vocoder, tokenizer = load_parts(bundle)
+        t2s, vocoder, tokenizer = load_parts(bundle)
+        drafts = Drafts(bundle, t2s.cfg, where, DTYPES[dtype])
         embedding = embedding_for(settings, bundle)
-        check(settings, draft, embedding)
-        for module in (t2s, draft):
-            if module is not None:
-                module.to(device=where, dtype=DTYPES[dtype])
+        check(settings, drafts, embedding)
+        t2s.to(device=where, dtype=DTYPES[dtype])
         vocoder.to(where)
-        return cls(bundle, tokenizer, t2s, vocoder, draft, settings, bundle.sampling, time.perf_counter() - began, embedding=embedding)
+        return cls(bundle, tokenizer, t2s, vocoder, drafts, settings, bundle.sampling, time.perf_counter() - began, embedding=embedding)
 
     @property
     def name(self) -> str:
@@ -169,12 +169,12 @@ class TTS:
         if any(own.values()):
             changed.parts().make()
         else:
-            check(settings, self.draft, embedding)
+            check(settings, self.drafts, embedding)
         return changed
 
     def parts(self) -> Parts:
         """What decoding is done with."""
-        return Parts(self.spec, self.draft, self.embedding, self.own_drafter, self.own_verifier)
+        return Parts(self.spec, self.drafts, self.embedding, self.own_drafter, self.own_verifier)
 
     def synthesize(self, text: str, **options: Any) -> Audio:
         """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""
@@ -327,8 +327,8 @@ def set_threads(threads: int) -> None:
 def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> SpecConfig:
     """The voice's speculation settings with those that were asked for; without a draft decoder a default falls back to none."""
     default = bundle.spec
-    if drafter is None and default.drafter != "none" and not bundle.has("draft"):
-        log.warning("voice %r has no draft decoder: decoding autoregressively", bundle.config.name)
+    if drafter is None and (part := needs(default.drafter, default.options)) is not None and part not in bundle.config.drafts:
+        log.warning("voice %r has nothing to draft with as %s does: decoding autoregressively", bundle.config.name, default.drafter)
         drafter = "none"
     return complete(default, given if drafter is None else {**given, "drafter": drafter})
 
@@ -338,7 +338,7 @@ def embedding_for(spec: SpecConfig, bundle: Bundle) -> Tensor | None:
     return bundle.centroids() if spec.verifier == "coarse" else None
 
 
-def load_parts(bundle: Bundle) -> tuple[TextToSemantic, DraftDecoder | None, UnitVocoder, PhonemeTokenizer]:
+def load_parts(bundle: Bundle) -> tuple[TextToSemantic, UnitVocoder, PhonemeTokenizer]:
     """Models on the CPU in float32, and the text front end; checks that the parts fit each other.
 
     Raises:
@@ -348,11 +348,9 @@ def load_parts(bundle: Bundle) -> tuple[TextToSemantic, DraftDecoder | None, Uni
     try:
         t2s_config = T2SConfig.from_dict(config.t2s)
         vocoder_config = VocoderConfig.from_dict(config.vocoder)
-        draft_config = None if config.draft is None else DraftConfig.from_dict(config.draft)
         tokenizer = PhonemeTokenizer.from_dict(config.text)
         with uninitialised():
             t2s, vocoder = TextToSemantic(t2s_config), UnitVocoder(vocoder_config)
-            draft = None if draft_config is None else DraftDecoder(draft_config, t2s_config)
     except (ConfigError, TextError) as error:
         raise BundleError(f"{bundle.path / 'config.json'}: {error}") from None
     if vocoder_config.sample_rate != config.sample_rate:
@@ -364,7 +362,5 @@ def load_parts(bundle: Bundle) -> tuple[TextToSemantic, DraftDecoder | None, Uni
         raise BundleError(f"{bundle.path}: {len(config.speakers)} speakers, but the vocoder has {vocoder_config.num_speakers}")
     bundle.load_into(t2s, "t2s")
     bundle.load_into(vocoder, "vocoder")
-    if draft is not None:
-        bundle.load_into(draft, "draft")
-    return t2s, draft, vocoder, tokenizer
+    return t2s, vocoder, tokenizer
 

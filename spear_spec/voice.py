@@ -3,6 +3,7 @@
     kokoro-duo/config.json        what it is: licence, origin, speakers, model shapes, defaults, size and SHA-256 of every shard
                t2s-1.safetensors  the text-to-semantic transformer (half precision on disk), in shards of at most 15 MiB
                draft-1.safetensors, vocoder-1.safetensors, centroids-1.safetensors
+               small-1.safetensors and the like: further drafts, one part each
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # a voice is found and its configuration checked before torch
 SCHEMA = "spear-voice/1"
 DEFAULT_VOICE = "kokoro-duo"
 PARTS = ("t2s", "draft", "vocoder", "centroids")
+MORE_DRAFTS = ("small", "small2", "prophet", "medusa", "eagle", "early_exit", "layer_skip")  # names that `drafters` may hold
 SHARD_BYTES = 15 * 2**20
 INSTALLED = Path(__file__).parent / "voices"
 SEARCH_VARIABLE = "SPEAR_SPEC_VOICES"
@@ -36,6 +38,7 @@ class VoiceConfig(Strict):
     """`config.json` of a voice.
 
     speakers: the first is the default. text, t2s, draft, vocoder: shapes of the parts (draft null: none in the bundle).
+    drafters: shapes of further drafts by the drafter's name; `drafts` has them all.
     sampling, spec: what `say` uses when nothing else is asked for. semantic: encoder, layer, rate and K of the
     semantic tokens. files: for each part its shards, [{"file", "bytes", "sha256"}].
     """
@@ -52,6 +55,7 @@ class VoiceConfig(Strict):
     semantic: dict[str, Any]
     files: dict[str, list[dict[str, Any]]]
     draft: dict[str, Any] | None = None
+    drafters: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
 
@@ -59,15 +63,28 @@ class VoiceConfig(Strict):
         if self.schema != SCHEMA:
             raise ConfigError(f"schema {self.schema!r} is not {SCHEMA!r}: the voice is of another version of spear_spec")
         for name, kind in (("name", str), ("licence", str), ("origin", str), ("text", dict), ("t2s", dict),
-                           ("vocoder", dict), ("semantic", dict), ("files", dict), ("sampling", dict), ("spec", dict)):
+                           ("vocoder", dict), ("semantic", dict), ("drafters", dict), ("files", dict), ("sampling", dict), ("spec", dict)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} must be {'a string' if kind is str else 'an object'}")
         if not isinstance(self.sample_rate, int) or self.sample_rate < 1:
             raise ConfigError(f"sample_rate must be a whole number above 0, not {self.sample_rate!r}")
         if not self.speakers or not all(isinstance(s, str) and s for s in self.speakers):
             raise ConfigError("speakers must name at least one speaker")
+        if unknown := sorted(set(self.drafters) - set(MORE_DRAFTS)):
+            raise ConfigError(f"drafters: unknown name {', '.join(unknown)}; known are {', '.join(MORE_DRAFTS)}")
         SamplingConfig.from_dict(self.sampling)
         SpecConfig.from_dict(self.spec)
+
+    @property
+    def drafts(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """For each drafter that has something trained in the bundle: its part and its shape.
+
+        The part "draft" is what the voice ships to draft with: fed with the target's features it is an eagle, else small.
+        """
+        found = {name: (name, shape) for name, shape in self.drafters.items()}
+        if self.draft is not None:
+            found["eagle" if self.draft.get("target_layers") else "small"] = ("draft", self.draft)
+        return found
 
 
 @dataclass
@@ -215,9 +232,9 @@ def open_voice(voice: str | os.PathLike[str] | None = None) -> Bundle:
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from None
     for part in config.files:
-        if part not in PARTS or not isinstance(config.files[part], list):
-            raise BundleError(f"{path}: unknown part {part!r}; known are {', '.join(PARTS)}")
-    needed = ["t2s", "vocoder", *(["draft"] if config.draft is not None else [])]
+        if part not in (*PARTS, *config.drafters) or not isinstance(config.files[part], list):
+            raise BundleError(f"{path}: unknown part {part!r}; known are {', '.join(PARTS)} and the voice's drafters")
+    needed = ["t2s", "vocoder", *(part for part, _ in config.drafts.values() if part != "layer_skip")]  # switches are no weights
     if absent := [part for part in needed if part not in config.files]:
         raise BundleError(f"{path}: no files for {', '.join(absent)}")
     return Bundle(folder, config)
@@ -244,7 +261,7 @@ def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origi
     """Write a voice folder; `config.json` comes last, so that a folder cut short is never taken for a voice.
 
     Args:
-        configs: "t2s", "vocoder" and, if there is one, "draft": the parts' shapes as JSON objects.
+        configs: "t2s", "vocoder" and, where they are there, "draft" and further drafts: the parts' shapes as JSON objects.
         weights: the same parts and "centroids": their tensors; floating ones are stored in half precision.
 
     Raises:
@@ -259,8 +276,8 @@ def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origi
         for old in [folder / "config.json", *folder.glob("*.safetensors")]:
             old.unlink(missing_ok=True)
         for part, tensors in weights.items():
-            if part not in PARTS:
-                raise BundleError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
+            if part not in (*PARTS, *MORE_DRAFTS):
+                raise BundleError(f"unknown part {part!r}; known are {', '.join((*PARTS, *MORE_DRAFTS))}")
             files[part] = []
             for shard in _shards(_stored(part, tensors), shard_bytes):
                 data = save(shard)
@@ -269,6 +286,7 @@ def save_voice(folder: str | os.PathLike[str], *, name: str, licence: str, origi
                 files[part].append({"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
         config = VoiceConfig(schema=SCHEMA, name=name, licence=licence, origin=origin, sample_rate=sample_rate, speakers=tuple(speakers),
                              text=text, t2s=configs["t2s"], draft=configs.get("draft"), vocoder=configs["vocoder"],
+                             drafters={name: shape for name, shape in configs.items() if name in MORE_DRAFTS},
                              semantic=semantic, sampling=sampling.to_dict(), spec=spec.to_dict(), files=files)
         partial = folder / "config.json.partial"
         partial.write_text(json.dumps(config.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -55,7 +55,7 @@ OPTIONS = {
     ("--guidance", "-2"): "guidance must lie in 1",
     ("--guidance", "inf"): "not a finite number",
     ("--drafter", "unknown"): "no drafter 'unknown'",
-    ("--drafter", "medusa"): "later",
+    ("--drafter", "medussa"): "there is no drafter",
     ("--verifier", "unknown"): "no verifier 'unknown'",
     ("--set", "depth=3"): "unknown option depth",
     ("--set", "depth"): "not KEY=VALUE",

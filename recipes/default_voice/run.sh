@@ -10,9 +10,10 @@
 #   3 t2s        the text-to-semantic transformer (text gap in OUT/t2s/train.log)
 #   4 vocoder    the unit vocoder
 #   5 sampling   temperature and top-p, by word error and MOS on the held-out texts
-#   6 draft      the small draft decoder, on the target's own samples
-#   7 pack       OUT/voice/NAME
-#   8 evaluate   OUT/evaluation.json
+#   6 draft      what the voice ships to draft with, on the target's own samples
+#   7 drafters   the other ways to draft, on the same samples (table in OUT/drafters.md)
+#   8 pack       OUT/voice/NAME
+#   9 evaluate   OUT/evaluation.json
 #
 # Options: --dev DIR        held-out corpus (default: every 50th clip)
 #          --config FILE    settings (default: config.toml beside this script)
@@ -28,8 +29,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 config=$here/config.toml
-stages=(prepare tokenize align t2s vocoder sampling draft pack evaluate)
-from=0 to=8
+stages=(prepare tokenize align t2s vocoder sampling draft drafters pack evaluate)
+from=0 to=9
 corpora=() dev=() given=() pitch=() settings=()
 usage() { sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
 # a list of strings as JSON

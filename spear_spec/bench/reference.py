@@ -24,7 +24,7 @@ class Reference:
     def __init__(self, tts: TTS, ids: list[int], law: SamplingConfig) -> None:
         self.model, self.sampling = tts.t2s, law
         # an own drafter need not use the voice's draft decoder; what it says is found out by `Replay`
-        self.draft = None if tts.own_drafter is not None or tts.spec.drafter == "none" else tts.draft
+        self.draft = tts.parts().decoder
         self.guided = law.guidance != 1 and bool(tts.spec.options.get("guided"))
         with torch.inference_mode():
             self.memory = self.model.encode(
@@ -36,22 +36,21 @@ class Reference:
     def logits(self, tokens: list[int]) -> tuple[Tensor, Tensor | None]:
         """Guided logits [T, V] of each of T tokens given those before it, and the draft's law [T, V]."""
         model, scale = self.model, self.sampling.guidance
-        before, model.feature_layers = model.feature_layers, () if self.draft is None else self.draft.cfg.target_layers
+        features = () if self.draft is None else self.draft.cfg.target_layers
         ids = torch.tensor([[model.start_id, *tokens[:-1]]], device=model.device)
         arms = [self.memory] if scale == 1 else [self.memory, self.memory.unconditional()]
-        outputs = [model(ids, memory) for memory in arms]
-        model.feature_layers = before
+        outputs = [model(ids, memory, features=features) for memory in arms]
         logits = [out.logits[0] for out in outputs]
         q = None
         if self.draft is not None:
             drafts = []
             for memory, out in list(zip(arms, outputs))[: 2 if self.guided else 1]:
                 # position i reads the features of the position that predicted its token, as at run time
-                features = self.draft.fuse_target(out.features)
-                features = torch.cat((torch.zeros_like(features[:, :1]), features[:, :-1]), dim=1)
-                drafts.append(
-                    self.draft.logits(model, self.draft.step(model, ids, features, self.draft.start(memory)))[0]
-                )
+                fed = None
+                if features:
+                    fed = self.draft.fuse_target(out.features)
+                    fed = torch.cat((torch.zeros_like(fed[:, :1]), fed[:, :-1]), dim=1)
+                drafts.append(self.draft.logits(model, self.draft.step(model, ids, fed, self.draft.start(memory)))[0])
             q = probabilities(_mix(drafts, scale), self.sampling)
         return _mix(logits, scale), q
 

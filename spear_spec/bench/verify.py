@@ -39,7 +39,7 @@ Progress = Callable[[str], None]
 
 def verify_drafter(
     target: TTS | TextToSemantic | None = None,
-    drafter: str | Drafter = "small",
+    drafter: str | Drafter | None = None,
     verifier: str | Verifier = "rejection",
     *,
     texts: Sequence[str] | Sequence[Sequence[int]] | None = None,
@@ -60,7 +60,7 @@ def verify_drafter(
     Args:
         target: a voice; None: the one that ships with the package; or a bare transformer, and then `texts` are lists of
             text token ids (without the end token).
-        drafter: a name, or an object of one's own: the protocol `spear_spec.decoding.Drafter`. Its `propose` returns
+        drafter: a name (None: the voice's own), or an object of one's own: the protocol `spear_spec.decoding.Drafter`. Its `propose` returns
             for B running rows a `Proposal` of token lists [B][<= gamma], with `probs` [B, N, V], the law that each
             token was drawn from, or None where tokens were chosen without chance. A copy of it, made before anything
             is decoded, is asked again what it would draft before each token: what it remembers of utterances must
@@ -85,7 +85,8 @@ def verify_drafter(
     """
     shape = {"gamma": gamma, "tree": tree, "num_drafts": num_drafts, "options": options}
     given: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
-    given["drafter"] = drafter if isinstance(drafter, str) else checked_drafter(drafter)
+    if drafter is not None:
+        given["drafter"] = drafter if isinstance(drafter, str) else checked_drafter(drafter)
     given["verifier"] = verifier if isinstance(verifier, str) else checked_verifier(verifier)
     if isinstance(target, TextToSemantic):
         tts = _bare(target, given)
@@ -207,7 +208,7 @@ class BareTTS(TTS):
 
 
 def _bare(model: TextToSemantic, given: dict[str, Any]) -> TTS:
-    own = {f"own_{name}": value for name in ("drafter", "verifier") if not isinstance(value := given[name], str)}
+    own = {f"own_{name}": value for name in ("drafter", "verifier") if not isinstance(value := given.get(name, ""), str)}
     names = {name: value for name, value in given.items() if f"own_{name}" not in own}
     nothing: Any = None
     tts = BareTTS(
@@ -215,7 +216,7 @@ def _bare(model: TextToSemantic, given: dict[str, Any]) -> TTS:
         nothing,
         model,
         nothing,
-        None,
+        {},
         complete(SpecConfig(), names),
         SamplingConfig(),
         embedding=model.semantic_emb.weight[: model.eos_id],

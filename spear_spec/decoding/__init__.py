@@ -3,7 +3,7 @@
 from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.chance import Chance, GeneratorChance
 from spear_spec.decoding.decode import Parts, check, complete, decode, is_lossless, make
-from spear_spec.decoding.drafters import DRAFTERS, LATER_DRAFTERS, make_drafter
+from spear_spec.decoding.drafters import DRAFTERS, STOPS, make_drafter, needs
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
 from spear_spec.decoding.sampling import probabilities
@@ -13,6 +13,6 @@ from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
 from spear_spec.decoding.verifiers.base import Verifier
 
 __all__ = [
-    "DRAFTERS", "LATER_DRAFTERS", "VERIFIERS", "Chance", "DecodeStats", "Drafter", "GeneratorChance", "Parts", "Proposal", "Session",
-    "Verdict", "Verifier", "check", "complete", "decode", "generate", "is_lossless", "make", "make_drafter", "make_verifier", "probabilities", "speculate",
+    "DRAFTERS", "STOPS", "VERIFIERS", "Chance", "DecodeStats", "Drafter", "GeneratorChance", "Parts", "Proposal", "Session",
+    "Verdict", "Verifier", "check", "complete", "decode", "generate", "is_lossless", "make", "make_drafter", "make_verifier", "needs", "probabilities", "speculate",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from spear_spec.config import SpecConfig
 from spear_spec.decoding.autoregressive import generate
-from spear_spec.decoding.drafters import drafter_options, make_drafter
+from spear_spec.decoding.drafters import TREES, drafter_options, make_drafter, needs
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.drafters.none import NoDrafter
 from spear_spec.decoding.drafters.tree import Shape
@@ -20,17 +20,14 @@ from spear_spec.decoding.speculative import speculate
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier, verifier_options
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ConfigError
+from spear_spec.models.draft import DraftDecoder
 
-if TYPE_CHECKING:
-    from spear_spec.models.draft import DraftDecoder
-
-# What a rule is given where nothing else is said: the draft that it was made for.
+# What a rule is given where nothing else is said: the draft that it was made for, from the decoder in use.
 DEFAULT_PROPOSAL: dict[str, dict[str, Any]] = {
-    "rejection": {"drafter": "small"}, "block": {"drafter": "small"}, "tolerance": {"drafter": "small"},
-    "lenience": {"drafter": "small"}, "coarse": {"drafter": "small"},
+    "rejection": {}, "block": {}, "tolerance": {}, "lenience": {}, "coarse": {},
     "kseq": {"drafter": "kpath", "num_drafts": 4},
-    "recursive": {"drafter": "small", "tree": "4-2-2-1-1-1"}, "recursive_wor": {"drafter": "small", "tree": "4-2-2-1-1-1"},
-    "matching": {"drafter": "small", "tree": "dynamic"}, "typical": {"drafter": "small", "tree": "dynamic"},
+    "recursive": {"tree": "4-2-2-1-1-1"}, "recursive_wor": {"tree": "4-2-2-1-1-1"},
+    "matching": {"tree": "dynamic"}, "typical": {"tree": "dynamic"},
 }  # fmt: skip
 _SIBLINGS = {"recursive": "iid", "kseq": "iid", "recursive_wor": "wor"}  # of static trees; other rules get the likeliest
 
@@ -52,16 +49,20 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
         usual = DEFAULT_PROPOSAL.get(settings["verifier"], {})
         if base.drafter != "none":
             settings |= {"tree": None, "num_drafts": 1} | usual
+            if "drafter" not in settings and (base.drafter == "kpath" or ("tree" in usual and base.drafter not in TREES)):
+                settings["drafter"] = "small"
     elif shape & settings.keys():
-        settings = {"tree": None, "num_drafts": 1, **settings}
+        points = "verifier" not in settings or "points" in _forms(settings["verifier"])
+        medusa = settings.get("drafter", base.drafter) == "medusa" and points and "num_drafts" not in settings
+        settings = {"tree": "sparse" if medusa else None, "num_drafts": 1, **settings}
         if settings.get("num_drafts", 1) != 1 and "drafter" not in settings:
             settings["drafter"] = "kpath"
         if settings.get("drafter") == "kpath" and "num_drafts" not in given:
             settings["num_drafts"] = 4
         if "verifier" not in settings:
             drafter, tree = settings.get("drafter", base.drafter), settings["tree"]
-            usual_rule = "kseq" if drafter == "kpath" else None if tree is None else "recursive" if tree == "dynamic" else "recursive_wor"
-            forms = VERIFIERS[base.verifier].forms if base.verifier in VERIFIERS else frozenset()
+            usual_rule = "kseq" if drafter == "kpath" else None if tree is None else "recursive" if tree in ("dynamic", "sparse") else "recursive_wor"
+            forms = _forms(base.verifier)
             if usual_rule is not None:
                 settings["verifier"] = usual_rule
             elif "chain" not in forms:
@@ -72,10 +73,14 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
     return spec
 
 
-def make(spec: SpecConfig, draft: DraftDecoder | None = None, embedding: Tensor | None = None) -> tuple[Drafter, Verifier]:
+def _forms(verifier: str) -> frozenset[str]:
+    return VERIFIERS[verifier].forms if verifier in VERIFIERS else frozenset()
+
+
+def make(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) -> tuple[Drafter, Verifier]:
     """Drafter and verifier of these settings.
 
-    embedding: vectors of the semantic tokens, for the rule that groups them.
+    drafts: the trained parts by name, or the one that the drafter needs. embedding: vectors of the semantic tokens, for the rule that groups them.
 
     Raises:
         ConfigError: see `check`.
@@ -87,7 +92,7 @@ def make(spec: SpecConfig, draft: DraftDecoder | None = None, embedding: Tensor 
         raise ConfigError(f"unknown option {', '.join(unknown)}: {spec.drafter} with {spec.verifier} {takes}")
     if "siblings" in known:
         options.setdefault("siblings", _SIBLINGS.get(spec.verifier, "top"))
-    drafter = make_drafter(spec.drafter, draft, tree=spec.tree, num_drafts=spec.num_drafts, options=options)
+    drafter = make_drafter(spec.drafter, drafts, tree=spec.tree, num_drafts=spec.num_drafts, options=options)
     verifier = make_verifier(spec.verifier, options, embedding=embedding)
     fits(drafter, verifier)
     return drafter, verifier
@@ -106,14 +111,14 @@ def fits(drafter: Drafter, verifier: Verifier) -> None:
                           f"it takes {', '.join(sorted(named[form] for form in verifier.forms))}")
 
 
-def check(spec: SpecConfig, draft: DraftDecoder | None = None, embedding: Tensor | None = None) -> None:
+def check(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) -> None:
     """Refuse what cannot be decoded with, before any work is done.
 
     Raises:
         ConfigError: unknown or later names, options that nothing reads, a rule that is not made for the draft.
     """
     if spec.drafter != "none":
-        make(spec, draft, embedding)
+        make(spec, drafts, embedding)
         return
     make_verifier(spec.verifier, embedding=embedding)
     if spec.tree is not None or spec.num_drafts != 1:
@@ -129,13 +134,13 @@ def is_lossless(spec: SpecConfig) -> bool:
 
 @dataclass(frozen=True)
 class Parts:
-    """Settings with what they need: the voice's draft decoder, token vectors, and objects of a user's own.
+    """Settings with what they need: the voice's trained drafts, token vectors, and objects of a user's own.
 
     A drafter or verifier object stands in for the one that the settings name.
     """
 
     spec: SpecConfig
-    draft: DraftDecoder | None = None
+    drafts: Any = None
     embedding: Tensor | None = None
     own_drafter: Drafter | None = None
     own_verifier: Verifier | None = None
@@ -152,10 +157,19 @@ class Parts:
         elif self.spec.drafter == "none":
             return NoDrafter(), self.own_verifier or make_verifier("rejection")
         else:
-            drafter, verifier = make(self.spec, self.draft, self.embedding)
+            drafter, verifier = make(self.spec, self.drafts, self.embedding)
             verifier = self.own_verifier or verifier
         fits(drafter, verifier)
         return drafter, verifier
+
+    @property
+    def decoder(self) -> DraftDecoder | None:
+        """The decoder that drafts, where its law at a position follows from the tokens and the target's features before it."""
+        part = needs(self.spec.drafter, self.spec.options)
+        if self.own_drafter is not None or part is None:
+            return None
+        draft = self.drafts.get(part) if isinstance(self.drafts, Mapping) else self.drafts
+        return draft if isinstance(draft, DraftDecoder) and not draft.cfg.window and draft.cfg.feed == "previous" else None
 
     @property
     def plain(self) -> bool:
@@ -173,11 +187,11 @@ class Parts:
         return speculate(session, *self.make(), self.spec.gamma)
 
 
-def decode(session: Session, spec: SpecConfig, draft: DraftDecoder | None = None, *, embedding: Tensor | None = None) -> Iterator[Verdict]:
+def decode(session: Session, spec: SpecConfig, drafts: Any = None, *, embedding: Tensor | None = None) -> Iterator[Verdict]:
     """Decode until every row has ended; drafter "none" is the autoregressive loop. One Verdict for each target call.
 
     Raises:
         ConfigError: see `check`.
         NumericsError: the model produced NaN or infinity.
     """
-    return Parts(spec, draft, embedding).decode(session)
+    return Parts(spec, drafts, embedding).decode(session)

@@ -20,12 +20,16 @@ class Proposal:
     probs [B, N, V]: the law that each token was drawn from (padding behind a row's tokens is ignored); None: the tokens
     are point masses, chosen without chance. replacement False: siblings were drawn in turn without replacement, in the
     order in which they stand, and `probs` has the law of the first of them.
+
+    below (n, x [arms B, T, D]): the draft ran the target's own first n layers on the newest kept token and the first
+    T - 1 draft tokens, and left their rows in the target's cache: verification goes on from there. Chains only.
     """
 
     tokens: list[list[int]]
     probs: Tensor | None = None
     parents: list[list[int]] | None = None
     replacement: bool = True
+    below: tuple[int, Tensor] | None = None
 
     @property
     def longest(self) -> int:

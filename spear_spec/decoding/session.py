@@ -52,10 +52,11 @@ class Session:
         self.memory = memory
         # with guidance every row is there twice, with its text and (behind all those) without: one call scores both
         self.arms = 1 if self.sampling.guidance == 1 else 2
-        self._scored = memory if self.arms == 1 else memory.guided()
+        self.scored = memory if self.arms == 1 else memory.guided()
         self.cache = model.new_cache(self.arms * batch)
         self.rows = list(range(batch))
         self.fresh: list[list[int]] = [[model.start_id] for _ in range(batch)]
+        self.features: tuple[int, ...] = ()  # layers whose output the draft wants to see
         self.output: DecoderOutput | None = None
         self.null_output: DecoderOutput | None = None
         self._base: list[int] = [0] * batch
@@ -80,15 +81,17 @@ class Session:
         tokens = self.tokens[row]
         return tokens[:-1] if self.ended[row] == "eos" else list(tokens)
 
-    def score(self, tokens: Tensor, tree: Tree | None = None) -> Tensor:
+    def score(self, tokens: Tensor, tree: Tree | None = None, below: tuple[int, Tensor] | None = None) -> Tensor:
         """Guided logits [B, n, V] after each of tokens [B, n], which are written behind every row of the cache.
 
         `output` is what the target computed with the text; `null_output` without, where there is guidance.
+        below: what the first layers said of them in the draft, see `TextToSemantic.forward`.
         """
         if self.arms == 1:
-            self.output = self.model(tokens, self.memory, self.cache, tree=tree)
+            self.output = self.model(tokens, self.memory, self.cache, tree=tree, features=self.features, below=below)
             return self.output.logits
-        both = self.model(tokens.repeat(2, 1), self._scored, self.cache, tree=None if tree is None else tree.repeat(2))
+        both = self.model(tokens.repeat(2, 1), self.scored, self.cache, tree=None if tree is None else tree.repeat(2),
+                          features=self.features, below=below)
         self.output, self.null_output = both.split(len(tokens))
         return guide(self.output.logits, self.null_output.logits, self.sampling.guidance)
 
@@ -103,7 +106,8 @@ class Session:
         if proposal is None or proposal.parents is None:
             longest = max(len(row) for row in drafts)
             rows = [[fresh[-1], *row, *[0] * (longest - len(row))] for fresh, row in zip(self.fresh, drafts)]
-            return probabilities(self.score(torch.tensor(rows, device=self.model.device)), self.sampling)
+            below = None if proposal is None else proposal.below
+            return probabilities(self.score(torch.tensor(rows, device=self.model.device), below=below), self.sampling)
         layouts = [_lay_out(fresh[-1], tokens, parents) for fresh, tokens, parents in zip(self.fresh, proposal.tokens, proposal.parents)]
         self._slots = [slots for _, _, slots in layouts]
         written = max(len(ids) for ids, _, _ in layouts)
@@ -177,7 +181,7 @@ class Session:
             return
         self.memory = self.memory.select(stay)
         scored = [place + arm * count for arm in range(self.arms) for place in stay]
-        self._scored = self.memory if self.arms == 1 else self._scored.select(scored)
+        self.scored = self.memory if self.arms == 1 else self.scored.select(scored)
         self.cache.select(scored)
         for name in ("output", "null_output"):
             if (out := getattr(self, name)) is not None:

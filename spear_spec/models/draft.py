@@ -1,4 +1,4 @@
-"""A small draft decoder over the target's encoder memory that also sees the target's features (after EAGLE-3, arXiv 2503.01840)."""
+"""Draft decoders over the target's encoder memory: independent ones, and ones that see the target's features (after EAGLE-3, arXiv 2503.01840)."""
 
 from __future__ import annotations
 
@@ -35,31 +35,32 @@ class DraftState:
 class DraftDecoder(nn.Module):
     """One or two decoder layers that share the target's token embedding and head.
 
-    Position i reads token i and the feature of the position that predicted token i: the target's fused features where
-    the target has been, the draft's own last hidden state where it runs ahead. Its output is the law of token i + 1:
-    `model.logits(draft.norm(hidden))`.
+    Position i reads token i and, where the draft is fed (`target_layers`), the feature of the position that predicted
+    token i: the target's fused features where the target has been, the draft's own last hidden state where it runs
+    ahead. Its output is the law of token i + 1: `model.logits(draft.norm(hidden))`.
     """
 
     def __init__(self, cfg: DraftConfig, target: T2SConfig) -> None:
         super().__init__()
         if cfg.dim != target.dim:
             raise ConfigError(f"the draft shares the target's embedding: its dim must be {target.dim}, not {cfg.dim}")
-        if any(layer > target.target_depth for layer in cfg.target_layers) or not cfg.target_layers:
+        if any(layer > target.target_depth for layer in cfg.target_layers):
             raise ConfigError(f"target_layers must name layers 1 to {target.target_depth} of the target")
         self.cfg = cfg
         inner = int(cfg.dim * cfg.ff_mult * 2 / 3)
-        self.fuse_norm = nn.ModuleList(RMSNorm(cfg.dim) for _ in cfg.target_layers)
-        self.fuse = nn.Linear(len(cfg.target_layers) * cfg.dim, cfg.dim, bias=False)
         self.token_norm = RMSNorm(cfg.dim)
-        self.feature_norm = RMSNorm(cfg.dim)
-        self.enter = nn.Linear(2 * cfg.dim, cfg.dim, bias=False)
+        self.enter = nn.Linear((2 if cfg.target_layers else 1) * cfg.dim, cfg.dim, bias=False)
+        if cfg.target_layers:
+            self.fuse_norm = nn.ModuleList(RMSNorm(cfg.dim) for _ in cfg.target_layers)
+            self.fuse = nn.Linear(len(cfg.target_layers) * cfg.dim, cfg.dim, bias=False)
+            self.feature_norm = RMSNorm(cfg.dim)
         self.layers = nn.ModuleList(DecoderLayer(cfg.dim, cfg.heads, cfg.dim_head, inner) for _ in range(cfg.depth))
         self.norm = RMSNorm(cfg.dim)
         self._table = torch.empty(0)
 
     def rotary(self, positions: int) -> Tensor:
         """Rotations of the first `positions` positions, kept between calls."""
-        weight = self.fuse.weight
+        weight = self.enter.weight
         double, device = weight.dtype == torch.float64, weight.device
         if self._table.shape[0] < positions or self._table.device != device or (self._table.dtype == torch.complex128) != double:
             with torch.inference_mode(False):
@@ -68,7 +69,7 @@ class DraftDecoder(nn.Module):
 
     def start(self, memory: Memory, capacity: int = 512) -> DraftState:
         """Cross-attention keys/values of the draft, computed once, and an empty cache."""
-        weight = self.fuse.weight
+        weight = self.enter.weight
         cache = KVCache(self.cfg.depth, memory.batch, self.cfg.heads, capacity, self.cfg.dim_head, dtype=weight.dtype, device=weight.device)
         return DraftState(cache, [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers], memory.cross_mask)  # type: ignore[union-attr, operator]
 
@@ -76,11 +77,14 @@ class DraftDecoder(nn.Module):
         """The target's features [B, n, D] of each of `target_layers` -> [B, n, D]."""
         return self.fuse(torch.cat([norm(f) for norm, f in zip(self.fuse_norm, features)], dim=-1))
 
-    def enter_vectors(self, embedded: Tensor, features: Tensor) -> Tensor:
-        """Token vectors and features [B, n, D] -> the layer's input [B, n, D]."""
+    def enter_vectors(self, embedded: Tensor, features: Tensor | None) -> Tensor:
+        """Token vectors and (for a draft that is fed) features [B, n, D] -> the layer's input [B, n, D]."""
+        if not self.cfg.target_layers:
+            return self.enter(self.token_norm(embedded))
+        assert features is not None, "this draft is fed with the target's features"
         return self.enter(torch.cat((self.token_norm(embedded), self.feature_norm(features)), dim=-1))
 
-    def step(self, model: TextToSemantic, tokens: Tensor, features: Tensor, state: DraftState) -> Tensor:
+    def step(self, model: TextToSemantic, tokens: Tensor, features: Tensor | None, state: DraftState) -> Tensor:
         """tokens [B, n] and features [B, n, D] behind each row's cache -> hidden [B, n, D] (before `norm`)."""
         length = tokens.shape[1]
         cache = state.cache

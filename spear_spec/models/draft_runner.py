@@ -44,7 +44,9 @@ class DraftRunner:
 
         vectors = torch.cat((model.semantic_emb.weight, model.start[None]))  # the start token's id is the last row
         self.table = F.normalize(vectors, dim=-1) @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma).t()
-        self.enter = pack(fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma))
+        self.fed = bool(draft.cfg.target_layers)
+        # an independent draft has no second half: the kernel adds nothing then
+        self.enter = pack(fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma) if self.fed else torch.zeros_like(draft.enter.weight))
         self.head = fold(model.semantic_emb.weight, draft.norm.gamma).t()
         self.layers = []
         for layer in draft.layers:
@@ -59,8 +61,8 @@ class DraftRunner:
             self.native = native.NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
         self._rotary = torch.empty(0)
 
-    def step(self, tokens: Tensor, features: Tensor, state: DraftState, tree: Tree | None = None) -> Tensor:
-        """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] -> hidden [B, n, D].
+    def step(self, tokens: Tensor, features: Tensor | None, state: DraftState, tree: Tree | None = None) -> Tensor:
+        """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] (not looked at by an independent draft) -> hidden [B, n, D].
 
         tree: whose last n nodes these are, the others having been written by earlier steps (see `cached_positions`).
         """
@@ -68,6 +70,8 @@ class DraftRunner:
         cache, rows = state.cache, batch * length
         positions = cache.longest + length
         cache.reserve(positions)
+        if features is None or not self.fed:
+            features = self.table.new_zeros(batch, length, self.dim)
         if self.native is not None and rows <= _FEW and not features.requires_grad:
             if len(self._rotary) < positions:
                 self._rotary = self.draft.rotary(positions)

@@ -81,6 +81,14 @@ class DecoderOutput:
         return DecoderOutput(take(self.logits), take(self.hidden), [take(feature) for feature in self.features])
 
 
+@dataclass(frozen=True)
+class Skip:
+    """Sublayers (by layer, 0 is the first) that a draft leaves out; self- and cross-attention of a layer count as one."""
+
+    attention: frozenset[int] = frozenset()
+    feed_forward: frozenset[int] = frozenset()
+
+
 class EarlyExit(nn.Module):
     """Logits from an earlier layer: residual feed-forward, norm, linear."""
 
@@ -109,7 +117,6 @@ class TextToSemantic(nn.Module):
         self.vocab_size = cfg.num_semantic_token_ids + 1
         self.start_id = cfg.num_semantic_token_ids + 1
         self.text_eos_id = cfg.num_text_token_ids
-        self.feature_layers: tuple[int, ...] = ()
         self.text_emb = nn.Embedding(cfg.num_text_token_ids + 1, cfg.dim)
         self.semantic_emb = nn.Embedding(self.vocab_size, cfg.dim)
         self.start = nn.Parameter(torch.randn(cfg.dim))
@@ -166,32 +173,67 @@ class TextToSemantic(nn.Module):
         return self.encoder_norm(x)
 
     def forward(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None, *, tree: Tree | None = None,
-                layers: int | Sequence[int] | None = None) -> DecoderOutput:
+                layers: int | Sequence[int] | None = None, features: Sequence[int] = (), skip: Skip | None = None,
+                below: tuple[int, Tensor] | None = None) -> DecoderOutput:
         """Score tokens [B, T].
 
         Without a cache the T tokens are the whole sequence. With one they are written behind each row's length and see
         that row's committed prefix and, among themselves, earlier tokens or (with `tree`) their ancestors.
 
         layers: None runs all; an int n the first n (logits then come from the early-exit head, if there is one); a
-        sequence of indices only those (self-speculation by layer skipping).
+        sequence of indices only those. features: layers (1 is the first) whose output is kept. skip: sublayers that are
+        left out (self-speculation, arXiv 2309.08168).
+
+        below (n, x [B, T0, D]): what the first n layers said of the first T0 tokens, whose rows of these layers are
+        in the cache already (early exit: the draft ran them); there they run for the other tokens alone.
         """
         length = tokens.shape[1]
         chosen = range(len(self.decoder)) if layers is None else range(layers) if isinstance(layers, int) else layers
-        x = self.embed(tokens)
         if cache is not None:
             cache.reserve(cache.longest + length)
+        kept = []
+        x, reused = self.embed(tokens), 0
+        if below is not None:
+            assert cache is not None and tree is None and layers is None, "rows are reused from a cache, for chains"
+            reused, known = below
+            x = self._finish(x, known, reused, memory, cache)
         table, mask, causal = self._positions(tokens, cache, tree)
-        features = []
         for index in chosen:
-            x = self.decoder[index](x, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index)
-            if index + 1 in self.feature_layers:
-                features.append(x)
+            if index >= reused:
+                x = self.decoder[index](
+                    x, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index,
+                    **({} if skip is None else {"attention": index not in skip.attention, "feed_forward": index not in skip.feed_forward}))
+            if index + 1 in features:
+                kept.append(x)
         if cache is not None:
             cache.advance(length)
         if isinstance(layers, int) and self.early_exit is not None and layers == self.cfg.early_exit_layer:
-            return DecoderOutput(self.early_exit(x), x, features)
+            return DecoderOutput(self.early_exit(x), x, kept)
         hidden = self.decoder_norm(x)
-        return DecoderOutput(self.logits(hidden), hidden, features)
+        return DecoderOutput(self.logits(hidden), hidden, kept)
+
+    def first_layers(self, tokens: Tensor, memory: Memory, cache: KVCache, count: int) -> Tensor:
+        """The first `count` layers alone on tokens [B, T] behind each row's length: the residual stream [B, T, D]."""
+        cache.reserve(cache.longest + tokens.shape[1])
+        x = self.embed(tokens)
+        table, mask, causal = self._positions(tokens, cache, None)
+        for index in range(count):
+            x = self.decoder[index](x, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index)
+        cache.advance(tokens.shape[1])
+        return x
+
+    def _finish(self, x: Tensor, known: Tensor, count: int, memory: Memory, cache: KVCache) -> Tensor:
+        """The first `count` layers of x [B, T, D], of which known [B, T0, D] has run."""
+        done, lengths = known.shape[1], list(cache.lengths)
+        if done == x.shape[1]:
+            return known
+        cache.advance(done)
+        table, mask, causal = cached_positions(self.rotary(cache.longest + x.shape[1] - done), cache, x.shape[1] - done, None)
+        rest = x[:, done:]
+        for index in range(count):
+            rest = self.decoder[index](rest, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index)
+        cache.crop(lengths)
+        return torch.cat((known, rest), 1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, T, D] after the last norm -> logits [B, T, V], by the tied embedding."""

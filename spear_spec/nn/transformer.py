@@ -27,7 +27,9 @@ class DecoderLayer(nn.Module):
         self.ff = FeedForward(dim, inner, dropout)
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor | None, cross: tuple[Tensor, Tensor], cross_mask: Tensor | None, *,
-                causal: bool = False, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        x = x + self.self_attn(x, table, mask, causal=causal, cache=cache, layer=layer)
-        x = x + self.cross_attn(x, *cross, cross_mask)
-        return x + self.ff(x)
+                causal: bool = False, cache: KVCache | None = None, layer: int = 0, attention: bool = True, feed_forward: bool = True) -> Tensor:
+        """attention, feed_forward: False leaves that sublayer (self- and cross-attention count as one) out."""
+        if attention:
+            x = x + self.self_attn(x, table, mask, causal=causal, cache=cache, layer=layer)
+            x = x + self.cross_attn(x, *cross, cross_mask)
+        return x + self.ff(x) if feed_forward else x

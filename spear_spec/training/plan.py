@@ -13,7 +13,7 @@ from typing import Any
 from spear_spec.config import Strict
 from spear_spec.errors import ConfigError
 
-STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "pack", "evaluate")
+STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class Align(Strict):
 
 @dataclass(frozen=True)
 class Target(Strict):
-    """Shape of the text-to-semantic transformer; training: fields of `T2STraining`; start: a voice (folder or name) of the
-    same shape and alphabet to go on from, instead of random weights."""
+    """Shape of the text-to-semantic transformer; training: fields of `T2STraining` (`joint` trains drafting heads along with
+    it, which are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on
+    from, instead of random weights."""
 
     dim: int = 256
     heads: int = 4
@@ -122,6 +123,31 @@ class Draft(Strict):
 
 
 @dataclass(frozen=True)
+class Drafters(Strict):
+    """The other ways to draft, trained on the same samples: names of `training.draft.draft_shapes`, and layer_skip.
+
+    ff_mult, exit_layer (early_exit drafts behind it), tree_nodes (of Medusa's sparse tree): shapes. training: fields of
+    `DraftTraining` for all; own: for one, by name. skip_minutes, skip_trials: how long layer_skip's switches are searched for.
+    start: a voice whose drafts are gone on from.
+    """
+
+    names: tuple[str, ...] = ("small", "small2", "prophet", "medusa", "early_exit", "layer_skip")
+    ff_mult: int = 2
+    exit_layer: int = 2
+    tree_nodes: int = 64
+    every: int = 150
+    skip_minutes: float = 5.0
+    skip_trials: int = 200
+    start: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.names) - {"small", "small2", "prophet", "medusa", "early_exit", "layer_skip"}):
+            raise ConfigError(f"drafters.names: nothing is trained for {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
 class Pack(Strict):
     """What the bundle says of itself; gamma of the shipped speculation."""
 
@@ -144,7 +170,7 @@ class Evaluate(Strict):
 
 SECTIONS: dict[str, type[Strict]] = {
     "prepare": Prepare, "tokenize": Tokenize, "align": Align, "t2s": Target, "vocoder": Vocoder, "sampling": Sampling,
-    "draft": Draft, "pack": Pack, "evaluate": Evaluate,
+    "draft": Draft, "drafters": Drafters, "pack": Pack, "evaluate": Evaluate,
 }  # fmt: skip
 
 
@@ -161,6 +187,7 @@ class Plan:
     vocoder: Vocoder
     sampling: Sampling
     draft: Draft
+    drafters: Drafters
     pack: Pack
     evaluate: Evaluate
     device: str = "cpu"

@@ -2,7 +2,8 @@
 
     OUT/prepared, OUT/dev     utterances, tokens, speakers (see data.py)
        centroids.safetensors, ctc.safetensors
-       t2s/, vocoder/, draft/ checkpoint.pt, train.log, export/
+       t2s/, vocoder/, draft/, drafters/NAME/   checkpoint.pt, train.log, export/
+       drafters.md
        sampling.json, voice/NAME, evaluation.json
 """
 
@@ -11,14 +12,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -29,17 +30,23 @@ from spear_spec.acoustic.vocoder import VocoderConfig
 from spear_spec.audio import load_audio, write_atomically
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.errors import AudioError, ConfigError, MissingExtraError, SpearSpecError
+from spear_spec.models.heads import MedusaHeads
+from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.semantic import SemanticTokenizer, SpeechEncoder, agreement
 from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.training import data as corpora
-from spear_spec.training import vocoder_data
+from spear_spec.training import skip_search, vocoder_data
 from spear_spec.training.align import add_frames
+from spear_spec.training.checkpoint import save_export
 from spear_spec.training.ctc import PhonemeCTC, Spoken, train_ctc
-from spear_spec.training.draft import DraftTraining, load_target, observe, train_draft
+from spear_spec.training.draft import DraftTraining, draft_shapes, learnt, load_target, train_drafts
+from spear_spec.training.medusa_tree import give_tree
+from spear_spec.training.observed import observe
 from spear_spec.training.pack import pack_voice
 from spear_spec.training.plan import Plan
 from spear_spec.training.sample import sample_folder
+from spear_spec.training.skip_search import Reading
 from spear_spec.training.t2s import T2STraining, Utterance, read_utterances, train_t2s
 from spear_spec.training.vocoder import VocoderTraining, train_vocoder
 from spear_spec.voice import Bundle, open_voice
@@ -262,10 +269,10 @@ def vocoder(plan: Plan) -> None:
                   device=plan.device, start=_start(cfg.start))
 
 
-def _pack(plan: Plan, out: Path, sampling: SamplingConfig, draft: Path | None) -> Path:
+def _pack(plan: Plan, out: Path, sampling: SamplingConfig, draft: Path | None, drafters: Mapping[str, Path] | None = None) -> Path:
     at = Folder(plan.out)
     pack_voice(out, t2s=plan.out / "t2s" / "export", vocoder=plan.out / "vocoder" / "export_latest", centroids=at.centroids, draft=draft,
-               name=plan.pack.name, speakers=corpora.read_speakers(at.prepared), licence=plan.pack.licence, origin=plan.pack.origin,
+               drafters=drafters or {}, name=plan.pack.name, speakers=corpora.read_speakers(at.prepared), licence=plan.pack.licence, origin=plan.pack.origin,
                text=at.front_end().to_dict(), semantic={"encoder": plan.tokenize.encoder, "layer": plan.tokenize.layer, "rate": TOKEN_RATE},
                sampling=sampling, gamma=plan.pack.gamma, reference=Path(plan.pack.reference) if plan.pack.reference else None)
     return out
@@ -366,18 +373,59 @@ def draft(plan: Plan) -> None:
                   seed=plan.seed, progress=plan.progress)
     held_items = [asdict(clip) for clip in corpora.read_utterances(at.dev)[:HELD_OUT]]
     sample_folder(model, held_items, held_out, laws, front.encode_phonemes, batch=cfg.batch, seed=plan.seed, progress=plan.progress)
-    shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, cfg.ff_mult, target_layers=cfg.layers)
+    shape = DraftConfig(model.cfg.dim, cfg.depth, model.cfg.heads, model.cfg.dim_head, cfg.ff_mult, target_layers=cfg.layers).to_dict()
     seen, held = (observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), cfg.layers) for folder in (samples, held_out))
-    train_draft(model, seen, held, shape, _settings(DraftTraining, cfg.training, "draft"), plan.out / "draft", laws=laws, every=cfg.every,
-                progress_bar=plan.progress, start=_start(cfg.start))
+    train_drafts(model, seen, held, {"draft": shape}, _settings(DraftTraining, cfg.training, "draft"), {"draft": plan.out / "draft"}, laws=laws,
+                 every=cfg.every, progress_bar=plan.progress, start=_start(cfg.start))
+
+
+def drafters(plan: Plan) -> None:
+    """Train every other way to draft on the samples of the stage before; leaves OUT/drafters.md, a table of what each learnt."""
+    cfg, law = plan.drafters, chosen_sampling(plan)
+    names = [name for name in cfg.names if name != "layer_skip"]
+    model, front = load_target(plan.out / "t2s" / "export"), Folder(plan.out).front_end()
+    known = draft_shapes(model.cfg, ff_mult=cfg.ff_mult, exit_layer=cfg.exit_layer)
+    shapes = {name: known[name] for name in names}
+    settings = {name: _settings(DraftTraining, {**cfg.training, **cfg.own.get(name, {})}, "drafters") for name in names}
+    layers = tuple(sorted({layer for shape in shapes.values() for layer in shape.get("target_layers", ())}))
+    folders = (plan.out / "draft" / "samples", plan.out / "draft" / "held_out")
+    if not all((folder / "tokens.safetensors").exists() for folder in folders):
+        raise ConfigError(f"{folders[0]} holds no samples of the target; run the draft stage first")
+    seen, held = (observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), layers) for folder in folders)
+    out = plan.out / "drafters"
+    laws = list(dict.fromkeys([law, SamplingConfig(temperature=1.0, top_p=0.95)]))
+    trained = train_drafts(model, seen, held, shapes, settings, out, laws=laws, every=cfg.every, progress_bar=plan.progress, start=_start(cfg.start))
+    if "medusa" in trained:
+        give_tree(out / "medusa" / "export", cast(MedusaHeads, trained["medusa"]), model, seen, cfg.tree_nodes)
+    if "layer_skip" in cfg.names:
+        search_switches(plan, model, read_utterances(folders[1], front.encode_phonemes, len(front.vocab), set()), out / "layer_skip", law)
+    (plan.out / "drafters.md").write_text(learnt(out, names), encoding="utf-8")
+
+
+def search_switches(plan: Plan, model: TextToSemantic, held_out: list[Utterance], out: Path, law: SamplingConfig) -> None:
+    """Which sublayers layer_skip leaves out; a search that was stopped goes on from its readings."""
+    path = out / "readings.json"
+    known = [Reading.from_dict(values) for values in json.loads(path.read_text())] if path.exists() else []
+    texts = [u.text for u in held_out[:: max(1, len(held_out) // 8)]][:8]
+    out.mkdir(parents=True, exist_ok=True)
+    config, readings = skip_search.search(
+        model, texts, law, trials=plan.drafters.skip_trials, minutes=plan.drafters.skip_minutes, seed=plan.seed, progress=plan.progress,
+        known=known, record=lambda history: write_json(path, [reading.to_dict() for reading in history]))
+    save_export(out / "export", "layer_skip", {"layer_skip": config.to_dict(), "readings": len(readings)}, {})
 
 
 def pack(plan: Plan) -> None:
     """Write the voice bundle."""
-    folder = _pack(plan, plan.out / "voice" / plan.pack.name, chosen_sampling(plan), plan.out / "draft" / "export")
+    folder = _pack(plan, plan.out / "voice" / plan.pack.name, chosen_sampling(plan), plan.out / "draft" / "export", trained_drafters(plan))
     if not plan.pack.reference:
         add_reference(plan, folder)
     print(f"the voice is in {folder}: spear-spec say --voice {folder} \"Hello.\"")
+
+
+def trained_drafters(plan: Plan) -> dict[str, Path]:
+    """The exports of the drafters stage, as far as it has run."""
+    folders = {name: plan.out / "drafters" / name / "export" for name in plan.drafters.names}
+    return {name: folder for name, folder in folders.items() if (folder / f"{name}.json").exists()}
 
 
 def add_reference(plan: Plan, voice: Path, clips_each: int = 40, shortest: float = 3.0) -> None:

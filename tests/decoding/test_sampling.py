@@ -189,9 +189,11 @@ def test_what_cannot_be_decoded_with_is_refused(spec: SpecConfig) -> None:
         check(spec)
 
 
-def test_later_methods_are_named() -> None:
-    with pytest.raises(ConfigError, match="later release"):
+def test_a_missing_part_is_named() -> None:
+    with pytest.raises(ConfigError, match="nothing to draft with as medusa does"):
         make_drafter("medusa")
+    with pytest.raises(ConfigError, match="no draft decoder for medusa; it can use small"):
+        make_drafter("medusa", {"small": None})
 
 
 def test_session_wants_one_source_of_chance() -> None:

@@ -160,8 +160,7 @@ def draft_law_by_chain(model, draft, text: list[int], kept: list[int], path: lis
     memory = model.encode(torch.tensor([text]))
     for arm in ([memory, memory.unconditional()] if guided else [memory]):
         ids = torch.tensor([[model.start_id, *kept]])
-        model.feature_layers = draft.cfg.target_layers
-        features = draft.fuse_target(model(ids, arm).features)
+        features = draft.fuse_target(model(ids, arm, features=draft.cfg.target_layers).features)
         features = torch.cat((torch.zeros_like(features[:, :1]), features[:, :-1]), 1)
         state = draft.start(arm)
         hidden = draft.step(model, ids, features, state)[:, -1:]

@@ -126,11 +126,7 @@ def test_padding_of_the_text_does_not_matter(model: TextToSemantic) -> None:
 
 def test_features_are_the_residual_stream_after_the_named_layers(model: TextToSemantic) -> None:
     memory, tokens = encode(model, 2, random.Random(7)), torch.tensor([[model.start_id, 1, 2]] * 2)
-    model.feature_layers = (1, 3)
-    try:
-        out = model(tokens, memory)
-    finally:
-        model.feature_layers = ()
+    out = model(tokens, memory, features=(1, 3))
     assert len(out.features) == 2
     assert (model.decoder_norm(out.features[1]) - out.hidden).abs().max() < LIMIT
     assert (model.logits(model.decoder_norm(out.features[0])) - model(tokens, memory, layers=[0]).logits).abs().max() < LIMIT

@@ -92,6 +92,7 @@ def few_steps(encoder: Path) -> dict[str, Any]:
                                  "judges_a_step": 1}},
         "sampling": {"candidates": [[0.7, 0.95], [1.0, 0.95]], "judges": [], "sentences": 2},
         "draft": {"layers": [1, 2], "samples": 6, "batch": 3, "every": 2, "training": {"steps": 2, "batch_tokens": 200, "warmup": 1, "ema": 0.5}},
+        "drafters": {"tree_nodes": 6, "skip_trials": 3, "every": 2, "training": {"steps": 2, "batch_tokens": 200, "warmup": 1, "ema": 0.5}, "own": {"medusa": {"lr": 2e-3}}},
         "pack": {"name": "tiny", "licence": "CC0-1.0", "origin": "tests", "gamma": 3},
         "evaluate": {"judges": [], "sentences": 2, "max_tokens": 40},
     }  # fmt: skip

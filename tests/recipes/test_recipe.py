@@ -34,7 +34,7 @@ def speaks(voice: Path, speaker: str) -> None:
     assert audio.sample_rate == 24000
     assert len(audio.samples) > 0
     assert audio.stats["target_calls"] >= 1
-    assert tts.spec.drafter == "small"
+    assert tts.spec.drafter == "eagle"
 
 
 @pytest.fixture(scope="module")

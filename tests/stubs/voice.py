@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from spear_spec.acoustic.vocoder import UnitVocoder, VocoderConfig
-from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
-from spear_spec.models.draft import DraftDecoder
+from spear_spec.config import SamplingConfig, SpecConfig, T2SConfig
+from spear_spec.drafts import build_draft
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.text.symbols import SPEAKERS, SYMBOLS
+from spear_spec.training.draft import draft_shapes
 from spear_spec.voice import Bundle, save_voice
 
 VOCABULARY = 16
@@ -31,9 +32,12 @@ def make_voice(folder: Path, *, draft: bool = True, seed: int = 0, shard_bytes: 
     configs = {"t2s": t2s_config.to_dict(), "vocoder": vocoder_config.to_dict()}
     weights = {"t2s": t2s.state_dict(), "vocoder": vocoder.state_dict(), "centroids": {"centroids": torch.randn(VOCABULARY, 8)}}
     if draft:
-        draft_config = DraftConfig(dim=32, depth=1, heads=2, dim_head=16, target_layers=(1, 2))
-        configs["draft"] = draft_config.to_dict()
-        weights["draft"] = DraftDecoder(draft_config, t2s_config).state_dict()
+        shapes = {"draft": {**draft_shapes(t2s_config)["small"]}, **draft_shapes(t2s_config)}
+        del shapes["small"]  # it is the part "draft": what this voice ships to draft with
+        shapes["medusa"] |= {"heads": 3, "tree": [[0], [1], [0, 0], [0, 0, 1]]}
+        for name, shape in shapes.items():
+            configs[name] = shape
+            weights[name] = build_draft(name, shape, t2s_config).state_dict()
     return save_voice(
         folder, name=folder.name, licence="CC0-1.0", origin="random weights, for tests", sample_rate=vocoder_config.sample_rate,
         speakers=list(SPEAKERS), text=PhonemeTokenizer().to_dict(), semantic={"encoder": "none", "layer": 0, "rate": 25, "k": VOCABULARY},

@@ -1,70 +1,96 @@
-"""The roll-out that the draft is trained on is what it does at run time, position by position."""
+"""What drafts are trained on is what they do at run time, position by position and depth by depth."""
 
 import numpy as np
 import pytest
 import torch
 
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
+from spear_spec.drafts import build_draft
+from spear_spec.errors import ConfigError
 from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.training.draft import (
-    DraftTraining,
-    acceptance,
-    collate,
-    observe,
-    roll_out,
-    tokens_per_call,
-    train_draft,
-)
+from spear_spec.training.draft import DraftTraining, acceptance, draft_shapes, loss_of, tokens_per_call, train_drafts
+from spear_spec.training.observed import collate, observe
+from spear_spec.training.rollout import says
 from spear_spec.training.t2s import Utterance
 
 LAYERS = (1, 2)
+KINDS = {
+    "eagle": DraftConfig(32, 2, 2, 16, target_layers=LAYERS),
+    "small2": DraftConfig(32, 2, 2, 16),
+    "prophet": DraftConfig(32, 2, 2, 16, target_layers=(2,), window=True),
+    "early_exit": DraftConfig(32, 1, 2, 16, target_layers=(1,), feed="same"),
+}
+PLAIN = SamplingConfig(temperature=1.0, top_p=1.0)
 
 
 @pytest.fixture
 def parts():
     torch.manual_seed(0)
     model = TextToSemantic(T2SConfig(12, 20, 32, 1, 2, 2, dim_head=16)).double().eval()
-    draft = DraftDecoder(DraftConfig(32, 2, 2, 16, target_layers=LAYERS), model.cfg).double().eval()
     rng = np.random.default_rng(0)
-    lengths = (9, 6, 7)
-    data = [Utterance([1, *rng.integers(1, 12, 5).tolist(), 12], rng.integers(0, 20, n), None, "a") for n in lengths]
-    return model, draft, data
+    data = [Utterance([1, *rng.integers(1, 12, 5).tolist(), 12], rng.integers(0, 20, n), None, "a") for n in (9, 6, 7)]
+    return model, data
+
+
+def exact_batch(model, data):
+    """A batch whose features are not rounded to half precision."""
+    batch = collate(observe(model, data, LAYERS))
+    batch.features, batch.memory, batch.hidden = batch.features.double(), batch.memory.double(), batch.hidden.double()
+    for row, u in enumerate(data):
+        memory = model.encode(torch.tensor([u.text]))
+        out = model(torch.tensor([[model.start_id, *u.tokens.tolist()]]), memory, features=LAYERS)
+        batch.features[row, : len(u.tokens) + 1] = torch.cat(out.features, -1)[0]
+        batch.hidden[row, : len(u.tokens) + 1] = out.hidden[0]
+        batch.memory[row, : len(u.text)] = memory.hidden[0]
+    return batch
 
 
 def one_at_a_time(model, draft, utterance, position, steps):
-    """Logits of roll-out step `steps` at `position`, by the draft's own cached steps."""
+    """Logits at `position` after `steps - 1` tokens of the draft's own, by its cached steps."""
+    cfg = draft.cfg
     memory = model.encode(torch.tensor([utterance.text]))
     tokens = torch.tensor([[model.start_id, *utterance.tokens.tolist()]])
-    model.feature_layers = LAYERS
-    fused = draft.fuse_target(model(tokens, memory).features)
-    features = torch.cat((torch.zeros_like(fused[:, :1]), fused[:, :-1]), 1)
+    features = None
+    if cfg.target_layers:
+        features = draft.fuse_target(model(tokens, memory, features=cfg.target_layers).features)
+        if cfg.feed == "previous":
+            features = torch.cat((torch.zeros_like(features[:, :1]), features[:, :-1]), 1)
     state = draft.start(memory)
-    known = position - steps + 2  # positions with true features
-    hidden = draft.step(model, tokens[:, :known], features[:, :known], state)[:, -1:]
+    known = position - steps + 2  # positions whose features are the target's
+    begin = known - 1 if cfg.window else 0
+    hidden = draft.step(model, tokens[:, begin:known], None if features is None else features[:, begin:known], state)[:, -1:]
     for at in range(known, position + 1):
         hidden = draft.step(model, tokens[:, at:at + 1], hidden, state)
     return draft.logits(model, hidden)[0, 0]
 
 
 @torch.no_grad()
-def test_roll_out_is_what_the_draft_does(parts):
-    model, draft, data = parts
-    batch = collate(observe(model, data, LAYERS))
-    batch.features, batch.memory = batch.features.double(), batch.memory.double()
-    # the stored features are in half precision: put exact ones in their place
-    model.feature_layers = LAYERS
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_trained_is_what_the_draft_does(parts, kind):
+    model, data = parts
+    draft = DraftDecoder(KINDS[kind], model.cfg).double().eval()
+    found = says(draft, model, exact_batch(model, data), 4)
+    assert [first for first, _ in found] == ([0] if kind in ("small2", "early_exit") else [0, 1, 2, 3])
     for row, u in enumerate(data):
-        memory = model.encode(torch.tensor([u.text]))
-        seen = model(torch.tensor([[model.start_id, *u.tokens.tolist()]]), memory)
-        batch.features[row, : len(u.tokens) + 1] = torch.cat(seen.features, -1)[0]
-        batch.memory[row, : len(u.text)] = memory.hidden[0]
-    logits = roll_out(draft, model, batch, 4)
-    for row, u in enumerate(data):
-        for step in range(1, 5):
-            for position in range(step - 1, len(u.tokens) + 1):
-                expected = one_at_a_time(model, draft, u, position, step)
-                assert torch.allclose(logits[step - 1][row, position], expected, atol=1e-9), (row, step, position)
+        for first, logits in found:
+            for position in range(first, len(u.tokens) + 1):
+                expected = one_at_a_time(model, draft, u, position, first + 1)
+                assert torch.allclose(logits[row, position], expected, atol=1e-9), (row, first, position)
+
+
+@torch.no_grad()
+def test_medusa_head_k_speaks_of_the_token_k_behind_the_next(parts):
+    model, data = parts
+    heads = build_draft("medusa", {"dim": 32, "heads": 3, "inner": 16}, model.cfg).double()
+    torch.nn.init.normal_(heads.down)
+    batch = exact_batch(model, data)
+    for first, logits in says(heads, model, batch, 4):
+        for row, u in enumerate(data):
+            for position in range(first, len(u.tokens) + 1):
+                hidden = batch.hidden[row, position - first]  # it has predicted token position - first + 1 itself
+                expected = model.logits(heads(hidden[None]))[first - 1, 0]
+                assert torch.allclose(logits[row, position], expected, atol=1e-9), (row, first, position)
 
 
 def test_acceptance_of_equal_laws_is_one_and_of_disjoint_laws_zero():
@@ -72,27 +98,59 @@ def test_acceptance_of_equal_laws_is_one_and_of_disjoint_laws_zero():
     target[..., 0] = 0
     other = target.roll(1, -1)
     valid = torch.ones(1, 2, dtype=torch.bool)
-    rates = acceptance(target, [target, other], valid, SamplingConfig(temperature=1.0, top_p=1.0))
+    rates = acceptance(target, [(0, target), (1, other)], valid, PLAIN)
     assert rates[0] == pytest.approx(1) and rates[1] == pytest.approx(0)
     assert tokens_per_call([0.5], 2) == pytest.approx(1.75)
 
 
-def test_training_learns_and_goes_on_where_it_stopped(parts, tmp_path):
-    model, _, data = parts
+@torch.no_grad()
+@pytest.mark.parametrize("loss", ["ce", "kl", "tv"])
+def test_losses_are_what_they_are_called(parts, loss):
+    model, data = parts
     model = model.float()
-    seen = observe(model, data, LAYERS)
-    cfg = DraftConfig(32, 1, 2, 16, target_layers=LAYERS)
-    law = SamplingConfig(temperature=1.0, top_p=1.0)
+    draft = DraftDecoder(KINDS["small2"], model.cfg)
+    batch = collate(observe(model, data, LAYERS))
+    law = model.logits(batch.hidden)[batch.valid]
+    found = loss_of(draft, model, batch, law, DraftTraining(loss=loss, temperature=0.7), 0.0).item()
+    terms = []
+    [(_, logits)] = says(draft, model, batch, 1)
+    for row, u in enumerate(data):
+        for at in range(len(u.tokens) + 1):
+            p, q = model.logits(batch.hidden)[row, at].double(), logits[row, at].double()
+            if loss == "kl":  # up to the entropy of p, which no draft changes
+                terms.append(-(p.softmax(-1) * q.log_softmax(-1)).sum())
+            elif loss == "tv":
+                terms.append(4 * (1 - torch.minimum((p / 0.7).softmax(-1), (q / 0.7).softmax(-1)).sum()))
+            elif at < len(u.tokens):
+                terms.append(-q.log_softmax(-1)[u.tokens[at]])
+    assert found == pytest.approx(torch.stack(terms).mean().item(), rel=2e-2)  # the draft runs in bfloat16 there
 
-    def rate(draft):
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ConfigError, match="loss must be ce, kl, tv, mixed"):
+        DraftTraining(loss="mse")
+
+
+def test_every_draft_learns_and_goes_on_where_it_stopped(parts, tmp_path):
+    model, data = parts
+    model = model.float()
+    shapes = draft_shapes(model.cfg, exit_layer=1)
+    layers = (1, 2)
+    seen = observe(model, data, layers)
+    quick = {"warmup": 5, "lr": 3e-3, "ema": 0.5}
+    kwargs = {"laws": [PLAIN], "every": 1000, "progress_bar": False}
+
+    def rates(drafts):
         batch = collate(seen)
         with torch.no_grad():
-            return acceptance(model.logits(batch.hidden), roll_out(draft, model, batch, 1), batch.valid, law)[0]
+            return {name: acceptance(model.logits(batch.hidden), says(draft, model, batch, 1), batch.valid, PLAIN)[0] for name, draft in drafts.items()}
 
-    kwargs = {"laws": [law], "every": 1000, "progress_bar": False}
     torch.manual_seed(0)
-    before = rate(DraftDecoder(cfg, model.cfg))
-    train_draft(model, seen, seen, cfg, DraftTraining(steps=15, warmup=5, lr=3e-3, ema=0.5), tmp_path, **kwargs)
-    trained = train_draft(model, seen, seen, cfg, DraftTraining(steps=60, warmup=5, lr=3e-3, ema=0.5), tmp_path, **kwargs)
-    assert rate(trained) > before + 0.1
-    assert len((tmp_path / "train.log").read_text().splitlines()) >= 3
+    before = rates({name: build_draft(name, shape, model.cfg) for name, shape in shapes.items()})
+    train_drafts(model, seen, seen, shapes, DraftTraining(steps=15, **quick), tmp_path, **kwargs)
+    trained = train_drafts(model, seen, seen, shapes, DraftTraining(steps=60, **quick), tmp_path, **kwargs)
+    after = rates(trained)
+    assert {name for name in shapes if after[name] < before[name] + 0.1} == set()
+    for name in shapes:
+        lines = (tmp_path / name / "train.log").read_text().splitlines()
+        assert [line.split(",")[0] for line in lines] == ['{"step": 0', '{"step": 15', '{"step": 60']

@@ -1,4 +1,4 @@
-"""A tree of draft tokens, grown level by level with the small draft decoder: what every tree-shaped draft shares."""
+"""A tree of draft tokens, grown level by level with a draft decoder: what every tree-shaped draft shares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spear_spec.decoding.drafters.small import SmallState
+from spear_spec.decoding.drafters.decoder import DecoderState
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.nn.tree import Tree
@@ -22,7 +22,7 @@ class Growth:
     expanded. Rows may hold different trees: a level is as wide as its widest row, the others are padded.
     """
 
-    def __init__(self, session: Session, state: SmallState, root: Tensor) -> None:
+    def __init__(self, session: Session, state: DecoderState, root: Tensor) -> None:
         """root [arms B, 1, D]: the draft's hidden state at each row's newest kept token."""
         rows = len(session.rows)
         self.session, self.state = session, state

@@ -1,29 +1,33 @@
-"""k independent paths from the small draft decoder (SpecTr, arXiv 2310.15141)."""
+"""k independent paths from a draft decoder (SpecTr, arXiv 2310.15141)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spear_spec.decoding.drafters.decoder import DecoderDrafter, DecoderState
 from spear_spec.decoding.drafters.growth import Growth
-from spear_spec.decoding.drafters.small import SmallDrafter, SmallState
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
+from spear_spec.errors import ConfigError
 
 if TYPE_CHECKING:
     from spear_spec.models.draft import DraftDecoder
 
 
-class KPathDrafter(SmallDrafter):
+class KPathDrafter(DecoderDrafter):
     """Draws k chains of up to gamma tokens; paths that say the same are kept, since the rule counts them."""
 
-    name = "kpath"
+    name, needs = "kpath", "small"
     form = "iid"
 
-    def __init__(self, draft: DraftDecoder, *, num_drafts: int = 4, guided: bool = False) -> None:
+    def __init__(self, draft: DraftDecoder, *, num_drafts: int = 4, guided: bool = False, of: str = "small") -> None:
+        """of: whose paths, by the name of the drafter: small, small2 or eagle."""
+        if of not in ("small", "small2", "eagle"):
+            raise ConfigError(f"of must be small, small2 or eagle, not {of!r}")
         super().__init__(draft, guided=guided)
         self.num_drafts = num_drafts
 
-    def propose(self, session: Session, state: SmallState, limits: list[int]) -> Proposal:
+    def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         if max(limits) == 0:
             return Proposal([[] for _ in limits])
         growth = Growth(session, state, self.catch_up(session, state))

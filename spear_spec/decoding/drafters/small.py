@@ -1,122 +1,17 @@
-"""The small decoder on the target's memory and features, drafting a chain (EAGLE's scheme, arXiv 2401.15077, 2503.01840)."""
+"""Independent small decoders on the target's encoder memory: one layer, or two. They see tokens and text, not the target."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
-
-from spear_spec.decoding.proposal import Proposal, Verdict
-from spear_spec.decoding.sampling import guide, probabilities
-from spear_spec.decoding.session import Session
-from spear_spec.errors import ConfigError
-from spear_spec.models.draft_runner import DraftRunner, runner_for
-from spear_spec.nn.tree import Tree
-
-if TYPE_CHECKING:
-    from spear_spec.models.draft import DraftDecoder, DraftState
+from spear_spec.decoding.drafters.decoder import DecoderChain
 
 
-@dataclass
-class SmallState:
-    """The draft's cache and the length that its rows have committed (what lies behind was drafted).
+class SmallDrafter(DecoderChain):
+    """The plain draft model of speculative sampling (arXiv 2211.17192, 2302.01318), distilled from the target."""
 
-    arms: 2 where the draft is guided as the target is: then every row is there twice, with its text and without.
-    """
-
-    runner: DraftRunner
-    draft: DraftState
-    committed: list[int]
-    arms: int = 1
-
-    def step(self, tokens: Tensor, features: Tensor, tree: Tree | None = None) -> Tensor:
-        """tokens [B, n]; features and result [arms B, n, D]."""
-        if self.arms == 2:
-            return self.runner.step(tokens.repeat(2, 1), features, self.draft, None if tree is None else tree.repeat(2))
-        return self.runner.step(tokens, features, self.draft, tree)
-
-    def laws(self, hidden: Tensor, session: Session) -> Tensor:
-        """hidden [arms B, n, D] -> laws [B, n, V] of what follows."""
-        logits = self.runner.logits(hidden.reshape(-1, hidden.shape[-1])).view(*hidden.shape[:2], -1)
-        if self.arms == 2:
-            conditional, null = logits.chunk(2)
-            logits = guide(conditional, null, session.sampling.guidance)
-        return probabilities(logits, session.sampling)
+    name = needs = "small"
 
 
-class SmallDrafter:
-    """Reads settled tokens with the target's features of the positions that predicted them, then runs on its own output.
+class Small2Drafter(SmallDrafter):
+    """The same with a second layer: better guesses for twice the time."""
 
-    guided: with guidance the draft runs both arms too and mixes them as the target does; otherwise it drafts from its
-    plain law, which is cheaper and guesses less well. Verification is exact either way.
-    """
-
-    name = "small"
-    form = "chain"
-
-    def __init__(self, draft: DraftDecoder, *, guided: bool = False) -> None:
-        if not isinstance(guided, bool):
-            raise ConfigError(f"guided must be true or false, not {guided!r}")
-        self.draft, self.guided = draft, guided
-
-    def start(self, session: Session) -> SmallState:
-        session.model.feature_layers = self.draft.cfg.target_layers
-        arms = session.arms if self.guided else 1
-        memory = session.memory.guided() if arms == 2 else session.memory
-        return SmallState(runner_for(self.draft, session.model), self.draft.start(memory), [0] * len(session.rows), arms)
-
-    def propose(self, session: Session, state: SmallState, limits: list[int]) -> Proposal:
-        tokens: list[list[int]] = [[] for _ in limits]
-        count = max(limits)
-        if count == 0:
-            return Proposal(tokens)
-        model = session.model
-        hidden = self.catch_up(session, state)
-        laws = []
-        alive = [place for place, limit in enumerate(limits) if limit > 0]
-        while True:
-            law = state.laws(hidden, session)[:, 0]
-            laws.append(law)
-            everyone = len(alive) == len(limits)
-            drawn = session.chance.categorical(law if everyone else law[alive], [session.rows[place] for place in alive])
-            for place, token in zip(alive, drawn):
-                tokens[place].append(token)
-            # nothing follows an end token: a row that drew one stops there
-            alive = [place for place, token in zip(alive, drawn) if token != model.eos_id and len(tokens[place]) < limits[place]]
-            if not alive:
-                return Proposal(tokens, torch.stack(laws, 1))
-            last = torch.tensor([[row[-1] if row else 0] for row in tokens], device=model.device)
-            hidden = state.step(last, hidden)
-
-    def catch_up(self, session: Session, state: SmallState) -> Tensor:
-        """Read the settled tokens; returns the hidden state [arms B, 1, D] at each row's last one."""
-        fresh, device, cache = session.fresh, session.model.device, state.draft.cache
-        cache.crop(state.committed * state.arms)
-        longest = max(len(row) for row in fresh)
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], device=device)
-        hidden = state.step(ids, self._features(session, state, longest))
-        state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
-        if any(len(row) != longest for row in fresh):  # padding was written behind the shorter rows
-            cache.crop(state.committed * state.arms)
-            index = torch.tensor([len(row) - 1 for row in fresh] * state.arms, device=device)
-            return hidden[torch.arange(len(index), device=device), index][:, None]
-        return hidden[:, -1:]
-
-    def _features(self, session: Session, state: SmallState, count: int) -> Tensor:
-        """The target's fused features of the positions that predicted the fresh tokens, [arms B, count, D]."""
-        if session.output is None:  # the start token was predicted by nothing
-            rows = state.arms * len(session.rows)
-            return torch.zeros(rows, count, self.draft.cfg.dim, dtype=session.model.dtype, device=session.model.device)
-        outputs = [session.output] if state.arms == 1 else [session.output, session.null_output]
-        features = zip(*[out.features for out in outputs if out is not None])
-        return self.draft.fuse_target([torch.cat(layer)[:, :count] for layer in features])
-
-    def commit(self, session: Session, state: SmallState, verdict: Verdict) -> None:
-        if any(verdict.ended):
-            count = len(verdict.ended)
-            stay = [place for place, ended in enumerate(verdict.ended) if ended is None]
-            if stay:
-                state.draft.select([place + arm * count for arm in range(state.arms) for place in stay])
-                state.committed = [state.committed[place] for place in stay]
+    name = needs = "small2"

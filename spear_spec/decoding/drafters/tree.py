@@ -1,4 +1,4 @@
-"""Trees from the small draft decoder: static ones with drawn or best siblings, and dynamic ones (EAGLE-2, arXiv 2406.16858)."""
+"""Trees from a draft decoder: static ones with drawn or best siblings, and dynamic ones (EAGLE-2, arXiv 2406.16858)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from spear_spec.decoding.drafters.decoder import DecoderDrafter, DecoderState
 from spear_spec.decoding.drafters.growth import Growth
-from spear_spec.decoding.drafters.small import SmallDrafter, SmallState
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
@@ -23,18 +23,18 @@ MOST_NODES = 512
 
 @dataclass(frozen=True)
 class Shape:
-    """branching: children of every node at each depth (static), or None: grown where the draft is surest (dynamic)."""
+    """branching: children of every node at each depth (static), or None: grown where the draft is surest, or Medusa's own."""
 
     branching: tuple[int, ...] | None
 
     @classmethod
     def parse(cls, name: str) -> Shape:
-        """`dynamic`, or children by depth such as `4-2-1-1`.
+        """`dynamic`, `sparse` (Medusa's), or children by depth such as `4-2-1-1`.
 
         Raises:
             ConfigError: neither, or more than 512 nodes.
         """
-        if name == "dynamic":
+        if name in ("dynamic", "sparse"):
             return cls(None)
         if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", name):
             raise ConfigError(f"unknown tree {name!r}: dynamic, or children by depth such as 4-2-1-1")
@@ -48,10 +48,8 @@ class Shape:
         return cls(branching)
 
 
-class StaticTreeDrafter(SmallDrafter):
+class StaticTreeDrafter(DecoderDrafter):
     """Every node at depth d gets branching[d] children: drawn from the draft's law, or its likeliest tokens."""
-
-    name = "small"
 
     def __init__(self, draft: DraftDecoder, branching: tuple[int, ...], *, siblings: str = "wor", guided: bool = False) -> None:
         super().__init__(draft, guided=guided)
@@ -60,7 +58,7 @@ class StaticTreeDrafter(SmallDrafter):
         self.branching, self.siblings = branching, siblings
         self.form = {"iid": "iid", "wor": "wor", "top": "points"}[siblings]
 
-    def propose(self, session: Session, state: SmallState, limits: list[int]) -> Proposal:
+    def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         if max(limits) == 0:
             return Proposal([[] for _ in limits])
         growth = Growth(session, state, self.catch_up(session, state))
@@ -102,14 +100,13 @@ class StaticTreeDrafter(SmallDrafter):
         return level
 
 
-class DynamicTreeDrafter(SmallDrafter):
+class DynamicTreeDrafter(DecoderDrafter):
     """Grows where the product of the draft's probabilities is largest, and keeps the best nodes.
 
     At each depth the `width` best nodes get their `width` likeliest children; of all, the `nodes` best are proposed. The
     shape follows from the draft's laws alone, without chance, so the nodes are point masses.
     """
 
-    name = "small"
     form = "points"
 
     def __init__(self, draft: DraftDecoder, *, nodes: int = 24, width: int = 4, guided: bool = False) -> None:
@@ -119,7 +116,7 @@ class DynamicTreeDrafter(SmallDrafter):
                 raise ConfigError(f"{name} must be a whole number from 1 to {MOST_NODES}, not {value!r}")
         self.nodes, self.width = nodes, width
 
-    def propose(self, session: Session, state: SmallState, limits: list[int]) -> Proposal:
+    def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         if max(limits) == 0:
             return Proposal([[] for _ in limits])
         growth = Growth(session, state, self.catch_up(session, state))

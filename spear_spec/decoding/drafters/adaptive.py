@@ -1,0 +1,199 @@
+"""Where a chain stops before gamma tokens: rules that look ahead at what further draft tokens are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.proposal import Verdict
+from spear_spec.errors import ConfigError
+
+
+class Stopping(Protocol):
+    """One object a session; indexed by place in the batch that still runs.
+
+    Exactness: whether a token is drawn may depend on anything known before it is drawn; a token that was drawn stays.
+    """
+
+    def limits(self, limits: list[int]) -> list[int]:
+        """Most tokens that each row drafts now, at most `limits`, and at least 1 where that is above 0.
+
+        A row that may draft nothing would never show again whether its draft is any good; `before` can still say no.
+        """
+        ...
+
+    def before(self, laws: Tensor, places: list[int]) -> list[int]:
+        """Of these places, those that draw from their law (laws [B, V], indexed by place)."""
+        ...
+
+    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
+        """Of these places, which drew these tokens from their laws, those that go on."""
+        ...
+
+    def commit(self, verdict: Verdict) -> None:
+        """Learn from num_accepted and num_drafted; rows with `verdict.ended` set leave."""
+        ...
+
+
+def staying(verdict: Verdict) -> list[int]:
+    """Places of the rows that go on."""
+    return [place for place, ended in enumerate(verdict.ended) if ended is None]
+
+
+class Threshold:
+    """A threshold for each row that follows the share of its draft tokens that was accepted.
+
+    After a call, rate = .5 rate + .5 accepted / drafted, from 0; the threshold moves by a tenth of `step`, up while the
+    rate is below .9, else down (Draft & Verify, arXiv 2309.08168, section 3.3; values of the authors' code, where they
+    are `auto_parameters`). It stays where `whole` says that the draft was used up to its limit.
+    """
+
+    def __init__(self, rows: int, start: float, step: float = 0.01) -> None:
+        self.step = step
+        self.thresholds, self.rates = [start] * rows, [0.0] * rows
+        self.given = [0] * rows
+
+    def limits(self, limits: list[int]) -> list[int]:
+        self.given = limits
+        return limits
+
+    def before(self, laws: Tensor, places: list[int]) -> list[int]:
+        return places
+
+    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
+        return places
+
+    def whole(self, accepted: int, drafted: int, limit: int) -> bool:
+        """Whether lowering the threshold would be without reason."""
+        raise NotImplementedError
+
+    def commit(self, verdict: Verdict) -> None:
+        for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
+            self._learn(place, accepted, drafted)
+        if any(verdict.ended):
+            stay = staying(verdict)
+            self.thresholds, self.rates, self.given = ([line[place] for place in stay] for line in (self.thresholds, self.rates, self.given))
+
+    def _learn(self, place: int, accepted: int, drafted: int) -> None:
+        if drafted == 0:
+            if self.given[place] > 0:  # the papers leave this open; without it a row that fell silent would stay so
+                self.thresholds[place] -= 0.1 * self.step
+            return
+        self.rates[place] = 0.5 * self.rates[place] + 0.5 * accepted / drafted
+        if self.rates[place] < 0.9:
+            self.thresholds[place] += 0.1 * self.step
+        elif not self.whole(accepted, drafted, self.given[place]):
+            self.thresholds[place] -= 0.1 * self.step
+
+
+class AdaEDL(Threshold):
+    """Draws only where the draft is sure enough: 1 - sqrt(c H(q)) at least lambda (arXiv 2410.18351, Algorithm 1).
+
+    A draft token is accepted with chance 1 - TV(p, q), by Pinsker at least 1 - sqrt(KL(q, p) / 2); p is not known while
+    drafting, and c H(q) is put for KL / 2: an approximation, no bound. q is the law that the token is drawn from, after
+    guidance, temperature, top-k and top-p, since that is the q of TV(p, q); at temperature 0, H = 0 and nothing stops.
+
+    c = .2, entropy in nats, and the threshold's constants are the paper's as two public re-implementations and two
+    summaries give them; its own text was out of reach here. They agree that lambda falls only where the rate is reached
+    and not the whole limit was accepted. The start of lambda is ours (the paper tries .3 to .9): see docs/drafting.md.
+    """
+
+    def __init__(self, rows: int, start: float = 0.3, step: float = 0.01, c: float = 0.2) -> None:
+        super().__init__(rows, start, step)
+        self.c = c
+
+    def before(self, laws: Tensor, places: list[int]) -> list[int]:
+        entropy = torch.special.entr(laws).sum(-1).tolist()
+        return [place for place in places if 1 - math.sqrt(self.c * max(entropy[place], 0.0)) >= self.thresholds[place]]
+
+    def whole(self, accepted: int, drafted: int, limit: int) -> bool:
+        return accepted == limit
+
+
+class Confidence(Threshold):
+    """Stops after a token that its law gave less than theta; the token stays (Draft & Verify, arXiv 2309.08168).
+
+    Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The paper
+    looks at the probability before temperature; here it is the one that the token was drawn with.
+    """
+
+    def __init__(self, rows: int, start: float = 0.3, step: float = 0.01) -> None:
+        super().__init__(rows, start, step)
+
+    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
+        chances = laws[places, drawn].tolist()
+        return [place for place, chance in zip(places, chances) if chance >= self.thresholds[place]]
+
+    def whole(self, accepted: int, drafted: int, limit: int) -> bool:
+        return drafted == limit
+
+
+class Acceptance:
+    """The length that promises most tokens for its cost, from what this row's past drafts came to.
+
+    With reach(i) the chance that i draft tokens are accepted, k of them give 1 + reach(1) + ... + reach(k) tokens for
+    1 + cost k target steps (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a position,
+    given that it was reached, comes from counts that fade by `fade` a call, plus `weight` trials at the chance of the
+    position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
+
+    cost: of one more draft token against a target step, its verification included.
+    """
+
+    def __init__(self, rows: int, cost: float = 0.14, prior: float = 0.85, weight: float = 4.0, fade: float = 0.95) -> None:
+        self.cost, self.prior, self.weight, self.fade = cost, prior, weight, fade
+        self.counts: list[list[tuple[float, float]]] = [[] for _ in range(rows)]  # accepted and tried, by position
+
+    def limits(self, limits: list[int]) -> list[int]:
+        return [self._best(counts, limit) for counts, limit in zip(self.counts, limits)]
+
+    def _best(self, counts: list[tuple[float, float]], limit: int) -> int:
+        chance, reach, tokens = self.prior, 1.0, 1.0
+        best, length = 0.0, 0
+        for number in range(1, limit + 1):
+            accepted, tried = counts[number - 1] if number <= len(counts) else (0.0, 0.0)
+            chance = (accepted + self.weight * chance) / (tried + self.weight)
+            reach *= chance
+            tokens += reach
+            value = tokens / (1 + self.cost * number)
+            if value > best:
+                best, length = value, number
+        return length
+
+    def before(self, laws: Tensor, places: list[int]) -> list[int]:
+        return places
+
+    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
+        return places
+
+    def commit(self, verdict: Verdict) -> None:
+        for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
+            if drafted:
+                self.counts[place] = self._count(self.counts[place], accepted, drafted)
+        if any(verdict.ended):
+            self.counts = [self.counts[place] for place in staying(verdict)]
+
+    def _count(self, counts: Iterable[tuple[float, float]], accepted: int, drafted: int) -> list[tuple[float, float]]:
+        trials = [*[(1, 1)] * accepted, *[(0, 1)] * (accepted < drafted)]
+        return [(self.fade * before[0] + new[0], self.fade * before[1] + new[1])
+                for before, new in zip_longest(counts, trials, fillvalue=(0, 0))]
+
+
+STOPS: dict[str, Callable[[int], Stopping]] = {"adaedl": AdaEDL, "confidence": Confidence, "acceptance": Acceptance}
+
+
+def make_stopping(name: str | None, rows: int) -> Stopping | None:
+    """The rule of that name for so many rows; None: always gamma tokens.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    if name is None:
+        return None
+    if name not in STOPS:
+        raise ConfigError(f"there is no stopping rule {name!r}; stop can be {', '.join(STOPS)}")
+    return STOPS[name](rows)

@@ -1,0 +1,108 @@
+"""Early exit: the target's first layers and a small head draft, and verification goes on from their rows.
+
+After lucidrains/speculative-decoding and spear-tts-pytorch, which runs those layers a second time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.drafters.adaptive import make_stopping
+from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.proposal import Proposal
+from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.session import Session
+from spear_spec.errors import ConfigError
+from spear_spec.models.draft_runner import DraftRunner, runner_for
+
+if TYPE_CHECKING:
+    from spear_spec.models.draft import DraftDecoder, DraftState
+
+
+@dataclass
+class EarlyExitState(ChainState):
+    """The head's cache, the length that its rows have committed, and what the first layers said in this call.
+
+    below: their output [arms B, 1, D] for the newest token and each draft token that was read. base: the target's lengths.
+    """
+
+    runner: DraftRunner
+    head: DraftState
+    committed: list[int]
+    below: list[Tensor] = field(default_factory=list)
+    base: list[int] = field(default_factory=list)
+
+
+class EarlyExitDrafter(ChainDrafter):
+    """Runs the target's first n layers on each draft token, in the target's own cache, and one block on top as their head.
+
+    The rows stay: verification runs only the layers above for them. With guidance both arms are drafted.
+    """
+
+    name = needs = "early_exit"
+
+    def __init__(self, draft: DraftDecoder, *, stop: str | None = None) -> None:
+        if draft.cfg.feed != "same" or len(draft.cfg.target_layers) != 1:
+            raise ConfigError("the head of an early exit is fed with one layer's output at the token's own position")
+        make_stopping(stop, 1)
+        self.draft, self.stop = draft, stop
+        self.layers = draft.cfg.target_layers[0]
+
+    def start(self, session: Session) -> EarlyExitState:
+        session.features = (self.layers,)
+        rows = len(session.rows)
+        return EarlyExitState(runner_for(self.draft, session.model), self.draft.start(session.scored), [0] * rows,
+                              stopping=make_stopping(self.stop, rows))
+
+    def begin(self, session: Session, state: EarlyExitState) -> Tensor:
+        fresh, arms, device = session.fresh, session.arms, session.model.device
+        state.base, state.below = list(session.cache.lengths), []
+        newest = self._first_layers(session, state, torch.tensor([[row[-1]] for row in fresh], device=device))
+        longest = max(len(row) for row in fresh)
+        features = newest.new_zeros(len(newest), longest, newest.shape[-1])
+        if longest > 1:  # accepted tokens: verification has left what the first layers said of them
+            assert session.output is not None
+            outputs = [session.output] if arms == 1 else [session.output, session.null_output]
+            settled = torch.cat([out.features[0] for out in outputs if out is not None])
+            features[:, : longest - 1] = settled[:, 1:longest]
+        last = torch.tensor([len(row) - 1 for row in fresh] * arms, device=device)
+        features[torch.arange(len(last), device=device), last] = newest[:, 0]
+        cache = state.head.cache
+        cache.crop(state.committed * arms)
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], device=device)
+        hidden = self._head(session, state, ids, features)
+        state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
+        cache.crop(state.committed * arms)
+        return self._laws(session, state, hidden[torch.arange(len(last), device=device), last][:, None])
+
+    def advance(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
+        return self._laws(session, state, self._head(session, state, tokens, self._first_layers(session, state, tokens)))
+
+    def _first_layers(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
+        x = session.model.first_layers(tokens.repeat(session.arms, 1), session.scored, session.cache, self.layers)
+        state.below.append(x)
+        return x
+
+    def _head(self, session: Session, state: EarlyExitState, tokens: Tensor, features: Tensor) -> Tensor:
+        return state.runner.step(tokens.repeat(session.arms, 1), self.draft.fuse_target([features]), state.head)
+
+    def _laws(self, session: Session, state: EarlyExitState, hidden: Tensor) -> Tensor:
+        logits = state.runner.logits(hidden[:, -1])
+        if session.arms == 2:
+            conditional, null = logits.chunk(2)
+            logits = guide(conditional, null, session.sampling.guidance)
+        return probabilities(logits, session.sampling)
+
+    def finish(self, session: Session, state: EarlyExitState, proposal: Proposal) -> Proposal:
+        session.cache.crop(state.base)
+        proposal.below = (self.layers, torch.cat(state.below, 1))
+        return proposal
+
+    def leave(self, session: Session, state: EarlyExitState, stay: list[int]) -> None:
+        count = len(state.committed)
+        state.head.select([place + arm * count for arm in range(session.arms) for place in stay])
+        state.committed = [state.committed[place] for place in stay]

@@ -1,0 +1,60 @@
+"""Self-speculation: the target drafts with some of its own sublayers left out (Draft & Verify, arXiv 2309.08168)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.drafters.adaptive import make_stopping
+from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.proposal import Proposal
+from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.session import Session
+
+if TYPE_CHECKING:
+    from spear_spec.models.text_to_semantic import Skip
+
+
+@dataclass
+class LayerSkipState(ChainState):
+    """base: the lengths of the target's cache before this draft; what is written behind them is scratch."""
+
+    base: list[int] = field(default_factory=list)
+
+
+class LayerSkipDrafter(ChainDrafter):
+    """Reads the keys and values that the whole target has left of the settled tokens, and its own of the draft.
+
+    Its rows are cropped before verification, which writes those of every layer. With guidance both arms are drafted.
+    """
+
+    name = needs = "layer_skip"
+
+    def __init__(self, skip: Skip, *, stop: str | None = None) -> None:
+        """skip: see `LayerSkipConfig.skip`. stop: see `adaptive.STOPS`; "confidence" is the paper's exit."""
+        make_stopping(stop, 1)
+        self.skip, self.stop = skip, stop
+
+    def start(self, session: Session) -> LayerSkipState:
+        return LayerSkipState(stopping=make_stopping(self.stop, len(session.rows)))
+
+    def begin(self, session: Session, state: LayerSkipState) -> Tensor:
+        state.base = list(session.cache.lengths)
+        return self.advance(session, state, torch.tensor([row[-1:] for row in session.fresh], device=session.model.device))
+
+    def advance(self, session: Session, state: LayerSkipState, tokens: Tensor) -> Tensor:
+        logits = session.model(tokens.repeat(session.arms, 1), session.scored, session.cache, skip=self.skip).logits[:, -1]
+        if session.arms == 2:
+            conditional, null = logits.chunk(2)
+            logits = guide(conditional, null, session.sampling.guidance)
+        return probabilities(logits, session.sampling)
+
+    def finish(self, session: Session, state: LayerSkipState, proposal: Proposal) -> Proposal:
+        session.cache.crop(state.base)
+        return proposal
+
+    def leave(self, session: Session, state: LayerSkipState, stay: list[int]) -> None:
+        pass  # the only rows are the session's own

@@ -1,0 +1,28 @@
+"""Prophet: from the target's last hidden state, the next n tokens (after ProphetNet, arXiv 2001.04063)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState
+from spear_spec.decoding.session import Session
+
+
+class ProphetDrafter(DecoderChain):
+    """Starts anew at each call: its history is the target's last hidden state and what it has drafted since.
+
+    Nothing of the settled tokens is read again, so rows that accept different counts need no padding.
+    """
+
+    name = needs = "prophet"
+
+    def catch_up(self, session: Session, state: DecoderState) -> Tensor:
+        """The hidden state [arms B, 1, D] at each row's newest token, read in an empty window."""
+        fresh, device, cache = session.fresh, session.model.device, state.draft.cache
+        cache.crop([0] * cache.batch)
+        newest = torch.tensor([[row[-1]] for row in fresh], device=device)
+        features = self._features(session, state, max(len(row) for row in fresh))
+        assert features is not None
+        index = torch.tensor([len(row) - 1 for row in fresh] * state.arms, device=device)
+        return state.step(newest, features[torch.arange(len(index), device=device), index][:, None])
