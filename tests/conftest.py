@@ -24,6 +24,12 @@ def _seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_config_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `spear-spec tune` has stored on this machine must not reach a test."""
+    monkeypatch.setenv("SPEAR_SPEC_CONFIG", str(tmp_path_factory.mktemp("config")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` are skipped where there is none; nothing else is ever skipped."""
     if torch.cuda.is_available():

@@ -156,15 +156,16 @@ def test_flac_and_an_old_file_is_replaced_whole(voice: str) -> None:
 
 def test_bench(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("t.txt").write_text("One.\nTwo words.\n")
-    args = ["bench", "--voice", voice, "--device", "cpu", "--text", "t.txt", "--runs", "2", "--batch", "1,2", "--drafters", "all", "--json",
+    args = ["bench", "--voice", voice, "--device", "cpu", "--text", "t.txt", "--runs", "2", "--batch", "1,2", "--drafters", "small,kpath", "--json",
             "--max-tokens", "24", "--plot", "p.png"]
     assert main(args) == 0
     result = last_json(capsys.readouterr().out)
-    assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows"]
+    assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows", "peer", "left_out"]
     assert result["schema"] == "bench/1"
     for row in result["rows"]:
         assert list(row) == [*CFG, "runs", "tokens", "target_calls", "tokens_per_call", "acceptance_by_position", "tokens_per_s", "speedup",
-                             "target_step_ms", "draft_step_ms", "predicted_speedup", "rtf", "ttfa_s"]
+                             "target_step_ms", "draft_step_ms", "predicted_speedup", "rtf", "ttfa_s", "accepted_lengths", "draft_step_share",
+                             "baseline_tokens_per_s", "vs_peer", "quality"]
         assert list(row["tokens_per_s"]) == list(row["speedup"]) == ["median", "lo", "hi"]
         assert list(row["target_step_ms"]) == ["1", "gamma+1"]
         assert row["tokens_per_s"]["lo"] <= row["tokens_per_s"]["median"] <= row["tokens_per_s"]["hi"]

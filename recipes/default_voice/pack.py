@@ -1,7 +1,7 @@
-"""Pack by hand what stage 7 packs: exports of the trained parts -> one voice folder (half precision, shards of at most 15 MiB).
+"""Pack by hand what stage 8 packs: exports of the trained parts -> one voice folder (half precision, shards of at most 15 MiB).
 
     python recipes/default_voice/pack.py --t2s RUN/t2s/export --vocoder RUN/voc/export --centroids centroids.safetensors \
-        [--draft RUN/draft/export] [--temperature .8 --top-p .95 --gamma 5] --out spear_spec/voices/kokoro-duo
+        [--draft RUN/draft/export] [--drafters RUN/drafters] [--temperature .8 --top-p .95 --gamma 5] --out spear_spec/voices/kokoro-duo
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main() -> None:
     ap.add_argument("--vocoder", type=Path, required=True)
     ap.add_argument("--centroids", type=Path, required=True)
     ap.add_argument("--draft", type=Path, help="without it the voice decodes autoregressively")
+    ap.add_argument("--drafters", type=Path, help="folder with NAME/export of further drafts: what the drafters stage leaves")
     ap.add_argument("--speaker-reference", type=Path, help="speaker_reference.json for eval")
     ap.add_argument("--out", type=Path, required=True)
     ap.add_argument("--name", help="default: the folder's name")
@@ -40,8 +41,9 @@ def main() -> None:
     args = ap.parse_args()
     try:
         sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
+        drafters = {path.parent.parent.name: path.parent for path in sorted(args.drafters.glob("*/export/*.json"))} if args.drafters else {}
         bundle = pack_voice(
-            args.out, t2s=args.t2s, vocoder=args.vocoder, centroids=args.centroids, draft=args.draft, name=args.name or args.out.name,
+            args.out, t2s=args.t2s, vocoder=args.vocoder, centroids=args.centroids, draft=args.draft, drafters=drafters, name=args.name or args.out.name,
             speakers=args.speakers.split(","), licence=args.licence, origin=args.origin, text=PhonemeTokenizer().to_dict(),
             semantic=SEMANTIC, sampling=sampling, gamma=args.gamma, reference=args.speaker_reference,
         )

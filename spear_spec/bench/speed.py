@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
-from spear_spec.decoding import DRAFTERS, DecodeStats, Session, Verifier, speculate
-from spear_spec.decoding.autoregressive import generate
-from spear_spec.errors import ConfigError, MissingExtraError, SpearSpecError
-from spear_spec.nn.tree import Tree
+from spear_spec.bench.arm import Arm, Texts, spread
+from spear_spec.bench.listening import Listeners, quality
+from spear_spec.bench.machine import commit, hardware, source_digest
+from spear_spec.bench.peer import DISTRIBUTION, Peer, find_peer, version
+from spear_spec.bench.race import contestants
+from spear_spec.bench.store import Store, digest
 from spear_spec.pipeline import TTS
+
+__all__ = ["SENTENCES", "Tell", "commit", "hardware", "run_bench"]
 
 SENTENCES = (
     "The ferry leaves the harbour at half past seven, whatever the weather.",
@@ -31,233 +30,146 @@ SENTENCES = (
     "If the train is late again, we will have to take a taxi.",
 )
 SPOKEN = 4  # sentences that are also rendered, for RTF and TTFA
+GROUP = 6  # settings that run in turn with one autoregressive arm
+
+Tell = Callable[[str], None]
 
 
-@dataclass
-class Arm:
-    """One drafter at one batch size: its settings and what its runs measured."""
-
-    tts: TTS
-    rates: list[float] = field(default_factory=list)
-    stats: DecodeStats = field(default_factory=DecodeStats)
-    target_ms: dict[int, list[float]] = field(default_factory=dict)
-    draft_ms: list[float] = field(default_factory=list)
-    rtf: list[float] = field(default_factory=list)
-    ttfa: list[float] = field(default_factory=list)
-
-    @property
-    def gamma(self) -> int:
-        return 0 if self.tts.spec.drafter == "none" else self.tts.spec.gamma
-
-    def decode(self, groups: Sequence[list[list[int]]], sampling: dict[str, Any], seed: int, max_tokens: int | None, *, keep: bool) -> None:
-        """One run over all sentences; `keep` is false for the warm-up."""
-        law, chance = replace(self.tts.sampling, **sampling), torch.Generator().manual_seed(seed)
-        tokens, seconds = 0, 0.0
-        for ids in groups:
-            began = _now(self.tts)
-            session, _ = self.tts.decode(ids, law, chance, max_tokens)
-            self._watch(session)
-            for _ in self._verdicts(session):
-                pass
-            seconds += _now(self.tts) - began
-            total = sum(session.stats, DecodeStats())
-            tokens += total.tokens
-            if keep:
-                self.stats += total
-        if keep:
-            self.rates.append(tokens / seconds)
-        else:
-            self.target_ms.clear()
-            self.draft_ms.clear()
-
-    def _verdicts(self, session: Session) -> Iterator[Any]:
-        """The loop that `TTS.decode` would run, with a clock on the drafter."""
-        parts = self.tts.parts()
-        if parts.plain:
-            return generate(session)
-        made: tuple[Any, Verifier] = parts.make()
-        drafter, verifier = made
-        propose = drafter.propose
-
-        def timed(session: Session, state: Any, limits: list[int]) -> Any:
-            began = _now(self.tts)
-            proposal = propose(session, state, limits)
-            if proposal.longest:
-                self.draft_ms.append((_now(self.tts) - began) * 1e3 / max(limits))
-            return proposal
-
-        drafter.propose = timed
-        return speculate(session, drafter, verifier, parts.spec.gamma)
-
-    def _watch(self, session: Session) -> None:
-        """A clock on every target call, by the number of new tokens."""
-        score = session.score
-
-        def timed(tokens: torch.Tensor, tree: Tree | None = None) -> torch.Tensor:
-            began = _now(self.tts)
-            logits = score(tokens, tree)
-            self.target_ms.setdefault(tokens.shape[1], []).append((_now(self.tts) - began) * 1e3)
-            return logits
-
-        session.score = timed  # type: ignore[method-assign]
-
-    def speak(self, sentences: Sequence[str], options: dict[str, Any]) -> None:
-        """The whole pipeline, for RTF and TTFA."""
-        for sentence in sentences:
-            stats = self.tts.synthesize(sentence, **options).stats
-            if stats["rtf"] is not None:
-                self.rtf.append(stats["rtf"])
-            if stats["ttfa_s"] is not None:
-                self.ttfa.append(stats["ttfa_s"])
-
-    def row(self, base: Arm, batch: int, seed: int, sampling: dict[str, Any]) -> dict[str, Any]:
-        """An entry of `rows` in bench/1; `base` is the autoregressive arm of the same batch."""
-        one = median(base.target_ms[1])
-        width = self.gamma + 1
-        # trees differ in size from call to call: all calls that scored a draft stand for them
-        drafts = self.target_ms.get(width) if self.tts.spec.tree is None and self.tts.spec.num_drafts == 1 else [
-            ms for n, times in self.target_ms.items() if n > 1 for ms in times]
-        block = median(drafts) if drafts else None
-        draft = median(self.draft_ms) if self.draft_ms else None
-        per_call = self.stats.tokens_per_call
-        predicted = 1.0 if self is base else per_call * one / (block + self.gamma * draft) if block and draft is not None else None
-        return {
-            **self.tts.describe(batch=batch, seed=seed, **sampling), "runs": len(self.rates), "tokens": self.stats.tokens,
-            "target_calls": self.stats.target_calls, "tokens_per_call": round(per_call, 4),
-            "acceptance_by_position": [round(share, 4) for share in self.stats.acceptance_by_position],
-            "tokens_per_s": _spread(self.rates), "speedup": _spread([mine / theirs for mine, theirs in zip(self.rates, base.rates)]),
-            "target_step_ms": {"1": _round(one), "gamma+1": _round(block)}, "draft_step_ms": _round(draft),
-            "predicted_speedup": _round(predicted), "rtf": _round(median(self.rtf)) if self.rtf else None,
-            "ttfa_s": _round(median(self.ttfa)) if self.ttfa else None,
-        }
+def _silent(message: str) -> None:
+    return None
 
 
-def run_bench(tts: TTS, sentences: Sequence[str] = SENTENCES, *, drafters: Sequence[str] | None = None, batches: Sequence[int] = (1,),
-              runs: int = 5, speaker: str | None = None, seed: int = 0, max_tokens: int | None = None,
-              progress: Callable[[str], None] = lambda message: None, **sampling: Any) -> dict[str, Any]:
+def run_bench(tts: TTS, sentences: Sequence[str] = SENTENCES, *, drafters: Sequence[str] | None = None, gammas: Sequence[int] = (),
+              batches: Sequence[int] = (1,), runs: int = 5, speaker: str | None = None, seed: int = 0, max_tokens: int | None = None,
+              judges: Sequence[str] = (), judged: Sequence[str] | None = None, file: Path | None = None,
+              progress: Tell = _silent, tell: Tell = _silent, **sampling: Any) -> dict[str, Any]:
     """Measure; returns the bench/1 object.
 
-    Every run decodes all sentences once with every drafter, one after the other, in turning order; the first pass is a
+    Every run decodes all sentences once with every setting, one after the other, in turning order; the first pass is a
     warm-up that does not count. `tokens_per_s` is the median over runs, `speedup` the median of the ratios within the
     same run; lo and hi are the 10th and 90th percentile. Step times are medians over the target calls of these very runs.
     RTF and TTFA are medians over the first four sentences, spoken whole.
 
+    A machine's speed drifts while many settings are measured. They therefore run in groups of at most six, each with
+    autoregressive runs of its own in turn with the group's; `speedup` is against those (`baseline_tokens_per_s`), and a
+    change of speed between groups cancels. The row "none" is that of a batch size's first group.
+
+    Where spear-tts-pytorch is installed, its cached `generate` writes the autoregressive loop's tokens at batch 1, on the
+    same weights, in turn with the first group; `vs_peer` is a row's speed-up times the loop's ratio to it.
+
     Args:
-        drafters: names besides "none", which is always measured; ("all",) takes every one that the voice can run.
+        drafters: names besides "none", which is always measured; ("all",) takes the settings of `race.RACE` that the voice
+            can run (what it cannot is under "left_out"). None: `tts` as it is set. gammas: draft lengths of those named.
+        judges: metrics ("wer", "mos", ...) that every setting of the first batch size is judged by, on the sentences
+            `judged` (by default those that are decoded), each against the autoregressive loop: "quality" of a row.
+        file: finished rows are kept here group by group. What an interrupted call has left is taken up by the next one
+            with the same code, voice, sampling, texts, runs, seed and threads; the caller writes the result in its place.
+        progress: told where it stands; tell: told what a user should know.
 
     Raises:
-        ConfigError: an unknown drafter, or one that this voice has no weights for.
+        ConfigError: an unknown drafter, or one that this voice has no weights for. MissingExtraError: no such judge.
     """
-    names = choose_drafters(tts, drafters)
-    who = speaker or tts.speakers[0]
-    ids = [tts.tokenizer.encode(sentence, who) for sentence in sentences]
-    rows = []
+    contest = _Contest(tts, sentences, drafters, gammas, runs=runs, speaker=speaker, seed=seed, max_tokens=max_tokens, sampling=sampling,
+                       judges=judges, judged=sentences if judged is None else judged, file=file, progress=progress, tell=tell)
     for batch in batches:
-        groups = [ids[i:i + batch] for i in range(0, len(ids), batch)]
-        groups = [group + ids[:batch - len(group)] for group in groups]  # a full last group: rows must be alike
-        arms = [Arm(tts if name == tts.spec.drafter else tts.using(drafter=name)) for name in names]
-        for run in range(-1, runs):
-            order = arms[run % len(arms):] + arms[:run % len(arms)]
-            for arm in order:
-                progress(f"batch {batch}, {'warm-up' if run < 0 else f'run {run + 1} of {runs}'}, {arm.tts.spec.drafter}")
-                arm.decode(groups, sampling, seed + max(run, 0), max_tokens, keep=run >= 0)
-        options = {"speaker": speaker, "seed": seed, "max_tokens": max_tokens, "batch": batch, **sampling}
-        for arm in arms:
-            arm.speak(sentences[:SPOKEN], options)
-        rows += [arm.row(arms[0], batch, seed, sampling) for arm in arms]
-    return {"schema": "bench/1", "commit": commit(), "hardware": hardware(tts.t2s.device), "torch": torch.__version__,
-            "voice": tts.name, "rows": rows}
+        contest.race(batch)
+    if judges:
+        contest.listen(batches[0])
+    return contest.result(batches)
 
 
-def choose_drafters(tts: TTS, drafters: Sequence[str] | None) -> list[str]:
-    """"none" first, then what was asked for."""
-    if drafters is None:
-        wanted = [tts.spec.drafter]
-    elif list(drafters) == ["all"]:
-        wanted = [name for name in DRAFTERS if _runs(tts, name)]
-    else:
-        wanted = list(drafters)
-    for name in wanted:
-        tts.using(drafter=name)
-    return ["none", *(name for name in dict.fromkeys(wanted) if name != "none")]
+class _Contest:
+    """One call of `run_bench`: who takes part, what is finished."""
+
+    def __init__(self, tts: TTS, sentences: Sequence[str], drafters: Sequence[str] | None, gammas: Sequence[int], *, runs: int,
+                 speaker: str | None, seed: int, max_tokens: int | None, sampling: dict[str, Any], judges: Sequence[str],
+                 judged: Sequence[str], file: Path | None, progress: Tell, tell: Tell) -> None:
+        # without what is of no use to it and would be refused: options, a rule of a user's own
+        self.tts, self.plain = tts, tts.using(drafter="none", verifier="rejection", options={})
+        self.others, self.left_out = contestants(tts, drafters, gammas)
+        self.sentences, self.runs, self.seed, self.max_tokens, self.sampling = sentences, runs, seed, max_tokens, sampling
+        self.speaker, self.progress, self.tell = speaker, progress, tell
+        self.listeners = Listeners(tts, judges, judged, seed=seed, speaker=speaker, max_tokens=max_tokens, **sampling) if judges else None
+        who = speaker or tts.speakers[0]
+        self.ids = [tts.tokenizer.encode(sentence, who) for sentence in sentences]
+        self.head = {"schema": "bench/1", "commit": commit(), "hardware": hardware(tts.t2s.device), "torch": torch.__version__, "voice": tts.name}
+        # names and hashes of the weights are in the voice's configuration
+        voice = (tts.bundle.path / "config.json").read_text(encoding="utf-8")
+        settings = digest(self.head["hardware"], self.head["torch"], voice, self._arm(self.plain, 0).cfg, list(sentences), runs, who, max_tokens,
+                          list(judges), list(judged) if judges else None)
+        self.store = Store(file, self.head, source_digest(), settings)
+        self.store.load(tell)
+
+    def race(self, batch: int) -> None:
+        """Measure what is not finished at this batch size."""
+        texts = [self.ids[i:i + batch] for i in range(0, len(self.ids), batch)]
+        texts = [(group + self.ids * batch)[:batch] for group in texts]  # a full last group: rows must be alike
+        missing = [tts for tts in self.others if self.store.find(self._arm(tts, batch).cfg) is None]
+        groups = _even(missing, GROUP)
+        if not groups and self.store.find(self._arm(self.plain, batch).cfg) is None:
+            groups = [[]]
+        for number, group in enumerate(groups):
+            base, arms = self._arm(self.plain, batch), [self._arm(tts, batch) for tts in group]
+            wanted = batch == 1 and number == 0 and self.store.peer is None
+            peer = find_peer(self.tts.t2s, replace(self.tts.sampling, **self.sampling), self.tell) if wanted else None
+            self._runs(base, arms, texts, peer, f"batch {batch}, group {number + 1} of {len(groups)}" if len(groups) > 1 else f"batch {batch}")
+            for arm in arms if self.store.find(base.cfg) else [base, *arms]:
+                arm.speak(self.sentences[:SPOKEN], speaker=self.speaker, max_tokens=self.max_tokens)
+                self.store.rows.append(arm.row(base))
+            if peer is not None and peer.rates:
+                ratio = spread([ours / theirs for ours, theirs in zip(base.rates, peer.rates)])
+                self.store.peer = {"package": DISTRIBUTION, "version": version(), "tokens_per_s": spread(peer.rates), "autoregressive_over_peer": ratio}
+            self.store.save()
+
+    def listen(self, batch: int) -> None:
+        """Judge every setting that has not been judged."""
+        assert self.listeners is not None
+        count = len(self.listeners.sentences)
+        for tts in [self.plain, *self.others]:
+            arm = self._arm(tts, batch)
+            row = self.store.find(arm.cfg)
+            assert row is not None
+            if row["quality"] is not None:
+                continue
+
+            def progress(done: int, name: str = arm.name) -> None:
+                self.progress(f"{name}: judging sentence {done + 1} of {count}")
+
+            heard = self.listeners.hear(tts, progress)
+            if tts is self.plain:
+                self.store.heard = heard
+            row["quality"] = quality(heard, None if tts is self.plain else self.store.heard)
+            self.store.save()
+
+    def result(self, batches: Sequence[int]) -> dict[str, Any]:
+        """The rows that were asked for, as they raced."""
+        rows = [self.store.find(self._arm(tts, batch).cfg) for batch in batches for tts in (self.plain, *self.others)]
+        ratio = self.store.peer["autoregressive_over_peer"]["median"] if self.store.peer else None
+        found = [{**row, "vs_peer": round(ratio * row["speedup"]["median"], 4) if ratio and row["batch"] == 1 else None} for row in rows if row]
+        return {**self.head, "rows": found, "peer": self.store.peer, "left_out": self.left_out}
+
+    def _arm(self, tts: TTS, batch: int) -> Arm:
+        return Arm(tts, batch, self.seed, self.sampling)
+
+    def _runs(self, base: Arm, arms: list[Arm], texts: Texts, peer: Peer | None, where: str) -> None:
+        everyone = [base, *arms]
+        for run in range(-1, self.runs):
+            turn = run % len(everyone)
+            stage = f"{where}, {'warm-up' if run < 0 else f'run {run + 1} of {self.runs}'}"
+            for arm in everyone[turn:] + everyone[:turn]:
+                self.progress(f"{stage}, {arm.name}")
+                arm.decode(texts, self.seed + max(run, 0), self.max_tokens, keep=run >= 0)
+            if peer is not None:
+                self.progress(f"{stage}, {DISTRIBUTION}")
+                try:
+                    peer.decode(base.written, keep=run >= 0)
+                except Exception as error:  # other people's code: a bench must not stop for it
+                    self.tell(f"{DISTRIBUTION} cannot be measured: {error}")
+                    peer.rates.clear()
+                    peer = None
 
 
-def _runs(tts: TTS, name: str) -> bool:
-    try:
-        tts.using(drafter=name)
-    except SpearSpecError:
-        return False
-    return True
-
-
-def _now(tts: TTS) -> float:
-    if tts.t2s.device.type == "cuda":
-        torch.cuda.synchronize(tts.t2s.device)
-    return time.perf_counter()
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    low, mid, high = np.quantile(values, [0.1, 0.5, 0.9])
-    return {"median": round(float(mid), 4), "lo": round(float(low), 4), "hi": round(float(high), 4)}
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def commit() -> str:
-    """The git commit of the package's source, with -dirty where it was changed; "unknown" outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-def hardware(device: torch.device) -> str:
-    """Processor, cores and, where it is used, GPU."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-        cores = sum(line.startswith("processor") for line in lines)
-    except OSError:
-        import os
-
-        cores = os.cpu_count() or 1
-    gpu = f"; {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{name}, {cores} cores{gpu}"
-
-
-def plot(result: dict[str, Any], path: str) -> None:
-    """Tokens a second of every row, with the speed-up written on the bars.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed. ConfigError: the file cannot be written.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtraError("--plot needs matplotlib: pip install 'spear_spec[eval]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = result["rows"]
-    rates = [row["tokens_per_s"] for row in rows]
-    middle = [rate["median"] for rate in rates]
-    error = [[rate["median"] - rate["lo"] for rate in rates], [rate["hi"] - rate["median"] for rate in rates]]
-    figure, axes = pyplot.subplots(figsize=(1.5 + 1.3 * len(rows), 4))
-    colours = ["0.6" if row["drafter"] == "none" else "tab:blue" for row in rows]
-    bars = axes.bar(range(len(rows)), middle, yerr=error, capsize=4, color=colours)
-    axes.bar_label(bars, [f"{row['speedup']['median']:.2f} x" for row in rows], label_type="center")
-    axes.set_xticks(range(len(rows)), [f"{row['drafter']}\nbatch {row['batch']}" for row in rows])
-    axes.set_ylabel("semantic tokens / s")
-    axes.set_title(f"{result['voice']}, {result['hardware']}", fontsize=8)
-    figure.tight_layout()
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as problem:
-        raise ConfigError(f"cannot write the plot {path}: {problem}") from None
-    finally:
-        pyplot.close(figure)
+def _even(arms: list[TTS], most: int) -> list[list[TTS]]:
+    """In order, in as few groups of about the same size as hold at most `most` each."""
+    count = -(-len(arms) // most)
+    return [arms[len(arms) * i // count:len(arms) * (i + 1) // count] for i in range(count)]

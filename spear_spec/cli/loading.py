@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli.front_end import FrontEndProcess
 from spear_spec.cli.options import sampling_overrides, spec_overrides
-from spear_spec.config import SamplingConfig
-from spear_spec.errors import DeviceError
+from spear_spec.cli.report import note
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.errors import ConfigError, DeviceError, SpearSpecError
+from spear_spec.user import Tuned, fingerprint, read_tuned
 from spear_spec.voice import choose_speaker, open_voice
 
 if TYPE_CHECKING:
@@ -46,3 +48,60 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
     if ahead is not None:
         tts.front_end = ahead.read
     return tts
+
+
+def load_tuned(args: argparse.Namespace, texts: Sequence[str] | None = None) -> tuple[TTS, Tuned | None]:
+    """As `load_tts`, with the setting that `spear-spec tune` found for this voice and machine, and its entry.
+
+    None, and the voice's own setting, where there is no such entry, where speculation was asked for otherwise, or
+    (a line on standard error says why) where the entry cannot be used.
+    """
+    tts = load_tts(args, texts)
+    if args.untuned or spec_overrides(args):
+        return tts, None
+    try:
+        entry = find_tuned(tts, args.batch or 1)
+        return (tts, None) if entry is None else (use_tuned(tts, entry), entry)
+    except SpearSpecError as error:
+        note(f"spear-spec: {error}; speaking as the voice ships")
+        return tts, None
+
+
+def find_tuned(tts: TTS, batch: int) -> Tuned | None:
+    """What was found for this very voice, on this hardware, device and number of threads, with this dtype and batch.
+
+    Raises:
+        ConfigError: the user's file is damaged.
+    """
+    entries = read_tuned()
+    if not any(entry.voice == tts.name for entry in entries):
+        return None  # looking at the hardware takes a moment
+    key = setup_key(tts, batch)
+    return next((entry for entry in entries if all(getattr(entry, name) == value for name, value in key.items())), None)
+
+
+def setup_key(tts: TTS, batch: int) -> dict[str, Any]:
+    """The fields of `Tuned` that say what an entry holds for."""
+    from spear_spec.bench.speed import hardware
+
+    described = tts.describe(batch=batch)
+    return {"voice": tts.name, "fingerprint": fingerprint(tts.bundle.path), "hardware": hardware(tts.t2s.device),
+            **{name: described[name] for name in ("device", "threads", "dtype", "batch")}}  # fmt: skip
+
+
+def use_tuned(tts: TTS, entry: Tuned) -> TTS:
+    """The voice with the setting of an entry.
+
+    Raises:
+        ConfigError: it is not one that this version can use, or it is lossy: nobody asked for that.
+    """
+    from spear_spec.decoding import is_lossless
+
+    try:
+        spec = SpecConfig.from_dict(entry.spec)
+        tuned = tts.using(**spec.to_dict())
+    except (SpearSpecError, TypeError, ValueError) as error:
+        raise ConfigError(f"what was tuned for {tts.name} cannot be used any more ({error}): run spear-spec tune again") from None
+    if not is_lossless(tuned.spec):
+        raise ConfigError(f"what was tuned for {tts.name} is lossy ({spec.verifier}): run spear-spec tune again")
+    return tuned

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from spear_spec.errors import ConfigError
 
-LATER = {"serve": "the HTTP server", "tune": "tuning drafter and gamma for this machine"}
+LATER = {"serve": "the HTTP server"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,7 +65,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _common(parser: argparse.ArgumentParser, *, batches: bool = False) -> None:
+def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculation: bool = True) -> None:
     """The flags that every speaking command shares; what is left out comes from the voice."""
     voice = parser.add_argument_group("voice and machine")
     voice.add_argument("--voice", metavar="NAME|FOLDER", help="an installed voice or a voice folder")
@@ -74,14 +74,10 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False) -> None:
     voice.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), help="of the T2S transformer (default float32)")
     # one by default: two beside another busy process can be many times slower, and the audio depends on the number
     voice.add_argument("--threads", type=_whole(1, 1024), default=1, metavar="N", help="CPU threads (default 1)")
-    spec = parser.add_argument_group("speculation")
-    spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
-    spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule: rejection block kseq recursive recursive_wor matching; lossy: typical tolerance lenience coarse")
-    spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
-    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of the drafter kpath")
-    spec.add_argument("--tree", metavar="NAME", help="draft tree: dynamic, or children by depth such as 4-2-1-1")
-    spec.add_argument("--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", dest="options",
-                      help="an option of the drafter or verifier; may be repeated")
+    if speculation:
+        _speculation(parser)
+    else:
+        parser.set_defaults(drafter=None, verifier=None, gamma=None, num_drafts=None, tree=None, options=[])
     law = parser.add_argument_group("sampling")
     law.add_argument("--temperature", type=_number, metavar="T", help="0 is greedy")
     law.add_argument("--top-k", type=_whole(0, 10**6), metavar="K", help="0 is off")
@@ -96,6 +92,18 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False) -> None:
     run.add_argument("--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file")
 
 
+def _speculation(parser: argparse.ArgumentParser) -> None:
+    """The fields of `SpecConfig`."""
+    spec = parser.add_argument_group("speculation")
+    spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
+    spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule: rejection block kseq recursive recursive_wor matching; lossy: typical tolerance lenience coarse")
+    spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
+    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of the drafter kpath")
+    spec.add_argument("--tree", metavar="NAME", help="draft tree: dynamic, or children by depth such as 4-2-1-1")
+    spec.add_argument("--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", dest="options",
+                      help="an option of the drafter or verifier; may be repeated")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = Parser(prog="spear-spec", description="Text to speech with exact speculative sampling.")
@@ -107,13 +115,19 @@ def build_parser() -> argparse.ArgumentParser:
     say.add_argument("-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output")
     say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
+    say.add_argument("--untuned", action="store_true", help="without what `spear-spec tune` found for this machine: as the voice ships")
     _common(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
     bench.add_argument("--drafters", type=_names, metavar="NAMES", help="all, or names with commas")
+    bench.add_argument("--gammas", type=_batches, metavar="N[,N...]", help="draft lengths to measure for the named drafters")
     bench.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")
     bench.add_argument("--runs", type=_whole(1, 1000), default=5, metavar="N", help="measured repetitions (default 5)")
-    bench.add_argument("--plot", metavar="FILE", help="a picture of the result (needs the [bench] extra)")
+    bench.add_argument("--judges", type=_names, metavar="NAMES", help="judge every setting as well: wer, mos, per, speaker_similarity (needs the [eval] extra)")
+    bench.add_argument("--judge-text", metavar="FILE", help="sentences for the judges, one a line (default: those of --text)")
+    bench.add_argument("--sentences", type=_whole(1, 10**6), metavar="N", help="judge only the first N")
+    bench.add_argument("--table", metavar="FILE", help="the markdown table to a file instead of standard error")
+    bench.add_argument("--plot", metavar="FILE", help="a picture of the result (needs the [eval] extra)")
     _common(bench, batches=True)
 
     verify = commands.add_parser("verify", help="is this drafter and verifier exact on this voice?")
@@ -126,6 +140,13 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out-dir", metavar="FOLDER", help="keep the audio here")
     evaluate.add_argument("--limit", type=_whole(1, 10**6), metavar="N", help="only the first N lines")
     _common(evaluate)
+
+    tune = commands.add_parser("tune", help="find the fastest drafter, verifier and gamma for this machine; `say` then uses it")
+    tune.add_argument("--seconds", type=_whole(5, 3600), default=100, metavar="N", help="when to stop at the latest, loading included (default 100)")
+    outcome = tune.add_mutually_exclusive_group()
+    outcome.add_argument("--dry-run", action="store_true", help="measure, but keep what is stored as it is")
+    outcome.add_argument("--forget", action="store_true", help="remove what is stored for the voice; measure nothing")
+    _common(tune, speculation=False)
 
     train = commands.add_parser("train", help="train one part from a configuration file")
     train.add_argument("config", metavar="CONFIG", help="a JSON or TOML file")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spear_spec.cli.loading import load_tts
+from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.report import check_json_target, note, write_json
@@ -16,6 +16,7 @@ from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
 
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
+    from spear_spec.user import Tuned
 
 DEFAULT_OUTPUT = "out.wav"
 
@@ -38,11 +39,12 @@ def _say_one(args: argparse.Namespace) -> int:
     if not to_stdout:
         check_output(Path(output))
     text = check_text(read_text("-") if args.text == "-" else args.text)
-    tts = load_tts(args, [text])
+    tts, tuned = load_tuned(args, [text])
     item = speak(tts, text, output, speech_options(args))
-    write_json(result(tts, args, [item]), args.json, stdout_taken=to_stdout)
+    write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, first audio after {_short(item['ttfa_s'])} s, "
-         f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)")
+         f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)"
+         + ("" if tuned is None else f"; tuned on {tuned.measured}"))
     return 0
 
 
@@ -64,7 +66,7 @@ def _say_file(args: argparse.Namespace) -> int:
     except OSError as error:
         raise AudioError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     check_output(folder / "000.wav")
-    tts = load_tts(args, [line for line in lines if line])
+    tts, tuned = load_tuned(args, [line for line in lines if line])
     from tqdm import tqdm
 
     items, failed = [], 0
@@ -80,7 +82,7 @@ def _say_file(args: argparse.Namespace) -> int:
         except SpearSpecError as error:
             failed += 1
             note(f"spear-spec: line {number + 1}: {error}")
-    write_json(result(tts, args, items), args.json)
+    write_json(result(tts, args, items, tuned), args.json)
     note(f"{len(items)} files in {folder}" + (f", {failed} lines failed" if failed else ""))
     return 2 if failed else 0
 
@@ -95,7 +97,8 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
             **sampling_overrides(args)}
 
 
-def result(tts: TTS, args: argparse.Namespace, items: list[dict[str, Any]]) -> dict[str, Any]:
-    """The say/1 object."""
+def result(tts: TTS, args: argparse.Namespace, items: list[dict[str, Any]], tuned: Tuned | None = None) -> dict[str, Any]:
+    """The say/1 object. `tuned`: the date of the measurement that chose the drafter, or null."""
     described = tts.describe(batch=args.batch or 1, seed=args.seed, **sampling_overrides(args))
-    return {"schema": "say/1", "voice": tts.name, **described, "load_s": round(tts.load_s, 4), "items": items}
+    return {"schema": "say/1", "voice": tts.name, **described, "tuned": None if tuned is None else tuned.measured,
+            "load_s": round(tts.load_s, 4), "items": items}

@@ -27,20 +27,27 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spear_spec.config import T2SConfig
+from spear_spec.errors import ConfigError
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.nn.attention import attend
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint, save_export
+from spear_spec.training.joint import IGNORE, JOINT, Joint, View, same_joint
+from spear_spec.training.plan import set_value
 from spear_spec.voice import Bundle
 
 FRAMES_PER_TOKEN = 960 / 600  # a semantic token is 960 samples, a duration frame 600 (both at 24 kHz)
-IGNORE = -100
 
 Item = TypeVar("Item")
 
 
 @dataclass
 class T2STraining:
-    """Settings that worked on one CPU core (see FINDINGS and RESULTS)."""
+    """Settings that worked on one CPU core (see FINDINGS and RESULTS).
+
+    joint: heads that are trained along with the target (see joint.py): "none", "medusa" or "prophet". joint_steps: how
+    many tokens they look ahead. The k-th one's loss counts joint_weight x joint_decay^k. joint_warmup: share of the run
+    during which they learn on a detached state.
+    """
 
     steps: int = 3000
     minutes: float = 0.0  # if set, the schedule also ends after this much training time
@@ -63,6 +70,19 @@ class T2STraining:
     join_seconds: float = 20.0
     ema: float = 0.999
     seed: int = 0
+    joint: str = "none"
+    joint_weight: float = 0.2
+    joint_decay: float = 0.8
+    joint_steps: int = 4
+    joint_warmup: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.joint not in JOINT:
+            raise ConfigError(f"joint must be {', '.join(JOINT[:-1])} or {JOINT[-1]}, not {self.joint!r}")
+        if not isinstance(self.joint_steps, int) or isinstance(self.joint_steps, bool) or self.joint_steps < 1:
+            raise ConfigError(f"joint_steps must be a whole number above 0, not {self.joint_steps!r}")
+        if self.joint_weight <= 0 or not 0 < self.joint_decay <= 1 or not 0 <= self.joint_warmup <= 1:
+            raise ConfigError("joint_weight must be above 0, joint_decay above 0 and at most 1, joint_warmup 0 to 1 (1: the target never feels the heads)")
 
 
 @dataclass
@@ -204,8 +224,10 @@ class Trainee(nn.Module):
         self.history = nn.Parameter(torch.randn(model.cfg.dim) * model.cfg.dim**-0.5)  # never zero: the norm of a zero vector has no gradient
         self.auxiliary = nn.Linear(model.cfg.dim, model.cfg.num_semantic_token_ids)
 
-    def forward(self, batch: Batch, masked: Tensor | None, no_text: Tensor | None, align: tuple[tuple[int, ...], int] | None) -> dict[str, Tensor]:
-        """masked [B, T] True where the decoder's input is hidden; no_text [B] True where the text is; align: layers, heads."""
+    def forward(self, batch: Batch, masked: Tensor | None, no_text: Tensor | None, align: tuple[tuple[int, ...], int] | None,
+                ahead: Callable[[View], dict[str, Tensor]] | None = None) -> dict[str, Tensor]:
+        """masked [B, T] True where the decoder's input is hidden; no_text [B] True where the text is; align: layers, heads;
+        ahead: further losses (see joint.py)."""
         m = self.model
         hidden = m.encode_hidden(batch.text, batch.text_mask)
         cross_mask = F.pad(batch.text_mask if no_text is None else batch.text_mask & ~no_text[:, None], (1, 0), value=True)
@@ -236,39 +258,42 @@ class Trainee(nn.Module):
             x = x + layer.ff(x)  # type: ignore[operator]
         keep = batch.target.flatten() != IGNORE
         target = batch.target.flatten()[keep]
-        logits = m.logits(m.decoder_norm(x).flatten(0, 1)[keep]).float()
+        last = m.decoder_norm(x)
+        logits = m.logits(last.flatten(0, 1)[keep]).float()
         losses["nll"] = F.cross_entropy(logits, target)
         losses["accuracy"] = (logits.argmax(-1) == target).float().mean().detach()
         if align is not None:
             spoken = (batch.align != IGNORE) & (batch.target != m.eos_id) & (batch.target != IGNORE)
             state = hidden[torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(spoken)[spoken], batch.align[spoken]]
             losses["auxiliary"] = F.cross_entropy(self.auxiliary(state).float(), batch.target[spoken]) if len(state) else x.sum() * 0
+        if ahead is not None:
+            losses |= ahead(View(batch.target, x, last, hidden, bias, m.embed(batch.tokens), m.semantic_emb.weight))
         return losses
 
 
 @torch.no_grad()
-def evaluate(trainee: Trainee, held_out: list[Utterance]) -> dict[str, float]:
-    """Held-out NLL and accuracy without history masking, and the text gap (other sentence of the same voice)."""
+def evaluate(trainee: Trainee, held_out: list[Utterance], ahead: Callable[[View], dict[str, Tensor]] | None = None) -> dict[str, float]:
+    """Held-out NLL and accuracy without history masking, the text gap (other sentence of the same voice), and further losses."""
     trainee.eval()
     model = trainee.model
-    total = {"nll": 0.0, "accuracy": 0.0, "wrong": 0.0}
+    total: dict[str, float] = {}
     count = 0
     for i in range(0, len(held_out), 20):
         group = held_out[i:i + 20]
         batch = collate(group, model.start_id, model.eos_id).to(model.device)
         n = int((batch.target != IGNORE).sum())
         with torch.autocast(model.device.type, torch.bfloat16):
-            right = trainee(batch, None, None, None)
+            right = trainee(batch, None, None, None, ahead)
         batch.text, batch.text_mask = batch.text.roll(2, 0), batch.text_mask.roll(2, 0)
         with torch.autocast(model.device.type, torch.bfloat16):
             wrong = trainee(batch, None, None, None)
-        total["nll"] += n * right["nll"].item()
-        total["accuracy"] += n * right["accuracy"].item()
-        total["wrong"] += n * wrong["nll"].item()
+        for key, value in {**right, "wrong": wrong["nll"]}.items():
+            total[key] = total.get(key, 0.0) + n * value.item()
         count += n
     trainee.train()
     out = {k: v / count for k, v in total.items()}
-    return {"nll": out["nll"], "accuracy": out["accuracy"], "gap": out["wrong"] - out["nll"]}
+    gap = out.pop("wrong") - out["nll"]
+    return {"nll": out.pop("nll"), "accuracy": out.pop("accuracy"), "gap": gap, **out}
 
 
 def history_mask(batch: Batch, cfg: T2STraining, progress: float) -> Tensor:
@@ -286,7 +311,8 @@ def history_mask(batch: Batch, cfg: T2STraining, progress: float) -> Tensor:
 def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SConfig, cfg: T2STraining, out: Path, *, space: int,
               meta: dict | None = None, device: str = "cpu", every: int = 100, progress_bar: bool = True,
               start: Bundle | None = None) -> TextToSemantic:
-    """Train (or go on from `out`/checkpoint.pt) and leave `out`/export/{t2s.json,t2s.safetensors} in half precision.
+    """Train (or go on from `out`/checkpoint.pt) and leave `out`/export/{t2s.json,t2s.safetensors} in half precision,
+    and the heads that were trained along, if any, in `out`/export_joint.
 
     start: a voice whose transformer is gone on from; a checkpoint that is there already goes before.
 
@@ -308,10 +334,14 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
     rest = [p for p in trainee.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}],
                                   lr=cfg.lr, betas=(0.9, 0.98), fused=True)
+    joint = None if cfg.joint == "none" else Joint(cfg, model, device)
     step, seconds, tokens_seen = 0, 0.0, 0
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
+        same_joint(joint, state, checkpoint)
+        if joint is not None:
+            joint.load(state["joint"])
         trainee.load_state_dict(state["trainee"])
         optimizer.load_state_dict(state["optimizer"])
         ema = {k: v.to(device) for k, v in state["ema"].items()}
@@ -329,7 +359,7 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
             progress = max(progress, seconds / 60 / cfg.minutes)
         done = progress >= 1
         if step % every == 0 or done:
-            result = evaluate(trainee, held_out)
+            result = evaluate(trainee, held_out, None if joint is None else joint.hook(progress))
             line = {"step": step, "tokens": tokens_seen, "minutes": round(seconds / 60, 1), **{k: round(v, 4) for k, v in result.items()},
                     **{f"train_{k}": round(v, 4) for k, v in shown.items()}}
             log.write(json.dumps(line) + "\n")
@@ -338,9 +368,12 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
             last = time.monotonic()
         if (step % (2 * every) == 0 and step) or done:
             save_checkpoint(checkpoint, {"trainee": trainee.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema,
-                                         "step": step, "seconds": seconds, "tokens": tokens_seen})
-            save_export(out / "export", "t2s", {"t2s": model_cfg.to_dict(), "training": asdict(cfg), "step": step, "tokens": tokens_seen,
-                                                **result, **(meta or {})}, ema)
+                                         "step": step, "seconds": seconds, "tokens": tokens_seen,
+                                         **({} if joint is None else {"joint": joint.state()})})
+            about = {"training": asdict(cfg), "step": step, "tokens": tokens_seen, **result, **(meta or {})}
+            save_export(out / "export", "t2s", {"t2s": model_cfg.to_dict(), **about}, ema)
+            if joint is not None:
+                joint.export(out / "export_joint", about)
             last = time.monotonic()
         if done:
             break
@@ -352,13 +385,17 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
         no_text = torch.rand(batch.tokens.shape[0], device=device) < cfg.no_text
         masked = history_mask(batch, cfg, progress).to(device) & ~no_text[:, None]
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            losses = trainee(batch, masked, no_text, (cfg.align_layers, cfg.align_heads))
+            losses = trainee(batch, masked, no_text, (cfg.align_layers, cfg.align_heads), None if joint is None else joint.hook(progress))
         loss = losses["nll"] + align_weight * losses.get("align", 0) + cfg.auxiliary_weight * losses["auxiliary"]
+        if joint is not None:
+            loss = loss + losses["joint"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
         optimizer.step()
         step += 1
+        if joint is not None:
+            joint.update(lr, step)
         tokens_seen += int((batch.target != IGNORE).sum())
         weight = min(cfg.ema, step / (step + 10))
         with torch.no_grad():
@@ -397,10 +434,9 @@ def main(argv: list[str] | None = None) -> None:
     ap.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="training settings: " + ", ".join(asdict(T2STraining())))
     a = ap.parse_args(argv)
     torch.set_num_threads(a.threads)
-    settings = {}
+    settings: dict = {}
     for pair in a.set:
-        key, _, value = pair.partition("=")
-        settings[key] = json.loads(value)
+        set_value(settings, pair)
     cfg = T2STraining(**settings)
     model_cfg = T2SConfig(len(SYMBOLS), a.semantic_tokens, a.dim, a.encoder_layers, a.decoder_layers, a.heads)
     drop = set(a.drop.read_text().split()) if a.drop and a.drop.exists() else set()

@@ -1,0 +1,203 @@
+"""One setting at one batch size: its runs, with clocks on the drafter and on every target call, and what they come to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from spear_spec.bench.race import label
+from spear_spec.decoding import DecodeStats, Drafter, Proposal, Session, Verdict
+from spear_spec.pipeline import TTS
+
+Texts = Sequence[list[list[int]]]  # batches of text token ids
+
+
+class Clocked:
+    """A drafter with a clock on what it proposes."""
+
+    def __init__(self, inner: Drafter, now: Callable[[], float], took: Callable[[float, int], None]) -> None:
+        """took: told the milliseconds and the steps of each proposal."""
+        self.inner, self.name, self.form = inner, inner.name, inner.form
+        self.now, self.took = now, took
+
+    def start(self, session: Session) -> Any:
+        return self.inner.start(session)
+
+    def propose(self, session: Session, state: Any, limits: list[int]) -> Proposal:
+        began = self.now()
+        proposal = self.inner.propose(session, state, limits)
+        self.took((self.now() - began) * 1e3, steps(proposal))
+        return proposal
+
+    def commit(self, session: Session, state: Any, verdict: Verdict) -> None:
+        self.inner.commit(session, state, verdict)
+
+
+def steps(proposal: Proposal) -> int:
+    """How deep a draft is, in the deepest row."""
+    if proposal.parents is None:
+        return proposal.longest
+    deepest = 0
+    for parents in proposal.parents:
+        depths: list[int] = []
+        for parent in parents:
+            depths.append(1 if parent < 0 else depths[parent] + 1)
+        deepest = max(deepest, *depths, 0)
+    return deepest
+
+
+@dataclass
+class Arm:
+    """One setting at one batch size.
+
+    target_ms: by the number of tokens that a row had in the call. draft_ms: milliseconds of each proposal by the steps it
+    took. written: text and tokens of every row of the newest run.
+    """
+
+    tts: TTS
+    batch: int
+    seed: int
+    sampling: dict[str, Any] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
+    stats: DecodeStats = field(default_factory=DecodeStats)
+    target_ms: dict[int, list[float]] = field(default_factory=dict)
+    draft_ms: dict[int, list[float]] = field(default_factory=dict)
+    rtf: list[float] = field(default_factory=list)
+    ttfa: list[float] = field(default_factory=list)
+    written: list[tuple[list[int], list[int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cfg = self.tts.describe(batch=self.batch, seed=self.seed, **self.sampling)
+        self._clocked = self.tts
+        if not self.tts.parts().plain:
+            drafter, verifier = self.tts.parts().make()
+            watched = Clocked(drafter, self._now, lambda ms, count: self.draft_ms.setdefault(count, []).append(ms))
+            self._clocked = replace(self.tts, own_drafter=watched, own_verifier=verifier)
+
+    @property
+    def name(self) -> str:
+        return f"{self.cfg['drafter']} {label(self.cfg)}".strip()
+
+    def decode(self, texts: Texts, seed: int, max_tokens: int | None, *, keep: bool) -> None:
+        """One run over all texts; `keep` is false for the warm-up."""
+        law, chance = replace(self.tts.sampling, **self.sampling), torch.Generator().manual_seed(seed)
+        tokens, seconds = 0, 0.0
+        self.written = []
+        for ids in texts:
+            began = self._now()
+            session, verdicts = self._clocked.decode(ids, law, chance, max_tokens)
+            self._watch(session)
+            for _ in verdicts:
+                pass
+            seconds += self._now() - began
+            total = sum(session.stats, DecodeStats())
+            tokens += total.tokens
+            self.written += zip(ids, session.tokens)
+            if keep:
+                self.stats += total
+        if keep:
+            self.rates.append(tokens / seconds)
+        else:
+            self.target_ms.clear()
+            self.draft_ms.clear()
+
+    def _watch(self, session: Session) -> None:
+        """A clock on every target call."""
+        score = session.score
+
+        def timed(tokens: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+            began = self._now()
+            logits = score(tokens, *rest, **more)
+            self.target_ms.setdefault(tokens.shape[1], []).append((self._now() - began) * 1e3)
+            return logits
+
+        session.score = timed  # type: ignore[method-assign]
+
+    def speak(self, sentences: Sequence[str], **options: Any) -> None:
+        """The whole pipeline, for RTF and TTFA."""
+        for sentence in sentences:
+            stats = self.tts.synthesize(sentence, seed=self.seed, batch=self.batch, **options, **self.sampling).stats
+            if stats["rtf"] is not None:
+                self.rtf.append(stats["rtf"])
+            if stats["ttfa_s"] is not None:
+                self.ttfa.append(stats["ttfa_s"])
+
+    def row(self, base: Arm) -> dict[str, Any]:
+        """An entry of `rows` in bench/1; `base` is the autoregressive arm that ran in turn with this one."""
+        one, stats = median(base.target_ms[1]), self.stats
+        draft = self._draft_step()
+        predicted = 1.0 if self is base else self._predicted(one, draft)
+        return {
+            **self.cfg, "runs": len(self.rates), "tokens": stats.tokens, "target_calls": stats.target_calls,
+            "tokens_per_call": round(stats.tokens_per_call, 4),
+            "acceptance_by_position": [round(share, 4) for share in stats.acceptance_by_position],
+            "tokens_per_s": spread(self.rates), "speedup": spread([mine / theirs for mine, theirs in zip(self.rates, base.rates)]),
+            "target_step_ms": {"1": _round(one), "gamma+1": _round(self._verifying())}, "draft_step_ms": _round(draft),
+            "predicted_speedup": _round(predicted), "rtf": _round(median(self.rtf)) if self.rtf else None,
+            "ttfa_s": _round(median(self.ttfa)) if self.ttfa else None,
+            "accepted_lengths": accepted_lengths(stats), "draft_step_share": None if draft is None else _round(draft / one),
+            "baseline_tokens_per_s": spread(base.rates), "vs_peer": None, "quality": None,
+        }  # fmt: skip
+
+    @property
+    def _full(self) -> list[float]:
+        """Milliseconds of the target calls that scored a chain of gamma tokens; none where drafts are meant to differ in size."""
+        spec = self.tts.spec
+        alike = spec.tree is None and spec.num_drafts == 1 and not spec.options.get("stop")
+        return self.target_ms.get(spec.gamma + 1, []) if alike else []
+
+    def _verifying(self) -> float | None:
+        """Median milliseconds of a target call that scored a whole draft; drafts that differ in size all stand for it."""
+        if self.tts.parts().plain:
+            return median(self.target_ms[1])
+        times = self._full or [ms for size, found in self.target_ms.items() if size > 1 for ms in found]
+        return median(times) if times else None
+
+    def _draft_step(self) -> float | None:
+        """Median milliseconds of a draft step."""
+        times = [ms / count for count, proposals in self.draft_ms.items() if count for ms in proposals]
+        return median(times) if times else None
+
+    def _predicted(self, one: float, draft: float | None) -> float | None:
+        """Tokens a call times a target step, over what a call costs: gamma draft steps and the verification.
+
+        Where most drafts are shorter than gamma, that is the mean over the calls, each with the median of its size.
+        """
+        verifying = self._verifying()
+        if draft is None or verifying is None:
+            return None
+        if 2 * len(self._full) > sum(map(len, self.target_ms.values())):
+            return self.stats.tokens_per_call * one / (verifying + self.tts.spec.gamma * draft)
+        return self.stats.tokens_per_call * one / (_usual(self.target_ms) + _usual(self.draft_ms))
+
+    def _now(self) -> float:
+        if self.tts.t2s.device.type == "cuda":
+            torch.cuda.synchronize(self.tts.t2s.device)
+        return time.perf_counter()
+
+
+def accepted_lengths(stats: DecodeStats) -> list[int]:
+    """[i]: target calls with exactly i accepted draft tokens; they sum to all target calls."""
+    at_least = [stats.target_calls, *stats.reached]
+    return [here - beyond for here, beyond in zip(at_least, [*stats.reached, 0])]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median with the 10th and 90th percentile."""
+    low, mid, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return {"median": round(float(mid), 4), "lo": round(float(low), 4), "hi": round(float(high), 4)}
+
+
+def _usual(times: dict[int, list[float]]) -> float:
+    """Mean over all, each with the median of its size: one hiccup of the machine does not count."""
+    return sum(len(found) * median(found) for found in times.values()) / sum(map(len, times.values()))
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
