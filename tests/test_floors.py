@@ -18,8 +18,8 @@ FLOORS = {
     "models": 2, "semantic": 2,
     "decoding": 3,
     "acoustic": 4,
-    "voice": 5, "pipeline": 5,
-    "bench": 6, "evaluation": 6, "serve": 6, "cli": 6, "__main__": 6, "training": 6, "interop": 6,
+    "voice": 5, "drafts": 5, "pipeline": 5,
+    "bench": 6, "evaluation": 6, "serve": 6, "cli": 6, "user": 6, "__main__": 6, "training": 6, "interop": 6,
 }  # fmt: skip
 HEAVY = ("spacy", "misaki", "transformers", "faster_whisper", "torchaudio", "matplotlib", "lhotse", "hama", "spear_tts_pytorch", "audiolm_pytorch", "soxr")
 

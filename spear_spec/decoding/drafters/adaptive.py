@@ -77,7 +77,8 @@ class Threshold:
             self._learn(place, accepted, drafted)
         if any(verdict.ended):
             stay = staying(verdict)
-            self.thresholds, self.rates, self.given = ([line[place] for place in stay] for line in (self.thresholds, self.rates, self.given))
+            self.thresholds, self.rates = ([line[place] for place in stay] for line in (self.thresholds, self.rates))
+            self.given = [self.given[place] for place in stay]
 
     def _learn(self, place: int, accepted: int, drafted: int) -> None:
         if drafted == 0:
