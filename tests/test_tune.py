@@ -446,8 +446,8 @@ def test_the_voices_own_setting_is_stored_too(voice: Path, machine: Machine, cap
     assert say(voice, capsys)[0]["tuned"] == date.today().isoformat()
 
 
-EXPLICIT = [("--untuned",), ("--drafter", "none"), ("--drafter", "eagle"), ("--verifier", "rejection"), ("--gamma", "2"), ("--num-drafts", "2", "--set", "of=eagle"),
-            ("--tree", "2-1"), ("--set", "stop=adaedl")]
+EXPLICIT = [("--untuned",), ("--drafter", "none"), ("--drafter", "eagle"), ("--verifier", "rejection"), ("--gamma", "2"),
+            ("--num-drafts", "2", "--set", "of=eagle"), ("--tree", "2-1"), ("--set", "stop=adaedl")]
 
 
 @pytest.mark.parametrize("options", EXPLICIT, ids=" ".join)
@@ -474,7 +474,7 @@ def test_only_for_what_was_measured(voice: Path, machine: Machine, tmp_path: Pat
     (other / "config.json").write_text(json.dumps({**config, "name": "else"}))
     assert say(other, capsys)[0]["tuned"] is None
     with monkeypatch.context() as patch:
-        patch.setattr("spear_spec.bench.speed.hardware", lambda device: "another processor")
+        patch.setattr("spear_spec.bench.machine.hardware", lambda device: "another processor")
         assert say(voice, capsys)[0]["tuned"] is None
     assert say(voice, capsys)[0]["tuned"] is not None
     # each is found by its own
@@ -560,8 +560,9 @@ def test_a_damaged_file(voice: Path, machine: Machine, data: bytes, capsys: pyte
 
 
 UNUSABLE = {
-    "drafter": {"drafter": "warp"}, "verifier": {"verifier": "hope"}, "gamma": {"gamma": 1000}, "field": {"speed": 3}, "source": {"drafter": "kpath", "verifier": "kseq", "options": {"of": "nobody"}},
-    "option": {"options": {"depth": 1}}, "tree": {"tree": [1]}, "kind": {"gamma": "7"}, "lossy": {"verifier": "tolerance"}, "misfit": {"drafter": "kpath", "options": {"of": "eagle"}},
+    "drafter": {"drafter": "warp"}, "verifier": {"verifier": "hope"}, "gamma": {"gamma": 1000}, "field": {"speed": 3}, "kind": {"gamma": "7"},
+    "option": {"options": {"depth": 1}}, "tree": {"tree": [1]}, "lossy": {"verifier": "tolerance"},
+    "misfit": {"drafter": "kpath", "options": {"of": "eagle"}}, "source": {"drafter": "kpath", "verifier": "kseq", "options": {"of": "nobody"}},
 }  # fmt: skip
 
 

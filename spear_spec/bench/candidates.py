@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from spear_spec.bench.race import label
 from spear_spec.config import SpecConfig
 from spear_spec.decoding import DRAFTERS, is_lossless
 from spear_spec.decoding.drafters import STOPS, TREES
@@ -64,8 +65,4 @@ def neighbours(tts: TTS, reach: int = 2) -> list[TTS]:
 
 def named(cfg: dict[str, Any]) -> str:
     """Settings, as `TTS.describe` gives them, in a few words."""
-    if cfg["drafter"] == "none":
-        return "none (autoregressive)"
-    shape = f" {cfg['tree']}" if cfg["tree"] else f" x {cfg['num_drafts']}" if cfg["num_drafts"] != 1 else ""
-    options = "".join(f" {key}={value}" for key, value in cfg["options"].items())
-    return f"{cfg['drafter']}{shape} / {cfg['verifier']}, gamma {cfg['gamma']}{options}"
+    return "none (autoregressive)" if cfg["drafter"] == "none" else f"{cfg['drafter']} / {cfg['verifier']}, {label(cfg)}"

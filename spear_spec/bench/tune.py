@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, fields, replace
 from statistics import fmean, stdev
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
+from spear_spec.bench.arm import spread
 from spear_spec.bench.candidates import candidates, named, neighbours
-from spear_spec.bench.speed import SENTENCES, commit, hardware
+from spear_spec.bench.machine import commit, hardware
+from spear_spec.bench.speed import SENTENCES
 from spear_spec.config import SpecConfig
 from spear_spec.decoding import DecodeStats
 from spear_spec.errors import ConfigError, SpearSpecError
@@ -247,12 +248,6 @@ def spec_of(result: dict[str, Any]) -> SpecConfig:
     if result["drafter"] == "none":
         return SpecConfig(drafter="none")
     return SpecConfig(**{f.name: result[f.name] for f in fields(SpecConfig)})
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, 10th and 90th percentile."""
-    low, mid, high = np.quantile(values, [0.1, 0.5, 0.9])
-    return {"median": round(float(mid), 4), "lo": round(float(low), 4), "hi": round(float(high), 4)}
 
 
 def _candidate(arm: Arm, base: Arm, run: dict[str, Any]) -> dict[str, Any]:

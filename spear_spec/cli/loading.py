@@ -82,7 +82,7 @@ def find_tuned(tts: TTS, batch: int) -> Tuned | None:
 
 def setup_key(tts: TTS, batch: int) -> dict[str, Any]:
     """The fields of `Tuned` that say what an entry holds for."""
-    from spear_spec.bench.speed import hardware
+    from spear_spec.bench.machine import hardware
 
     described = tts.describe(batch=batch)
     return {"voice": tts.name, "fingerprint": fingerprint(tts.bundle.path), "hardware": hardware(tts.t2s.device),
