@@ -1,7 +1,7 @@
 """Every exact verifier with every draft that it is stated for: closed form, many rows, whole sequences. The table of RESULTS.md.
 
     python recipes/benchmark/exactness.py --out runs/exactness.json [--rows 125000] [--sequences 20000] [--batches 1,8]
-        [--parts law,rows,loop]
+        [--parts law,rows,loop] [--only TEXT]
 
 law: largest error of the enumerated law of the next tokens in float64 (the oracles of tests/decoding).
 rows: so many drafts through `verify` in float32, batches of ragged rows, chi-square of the next tokens against their exact law.
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=20_000)
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--parts", default="law,rows,loop")
+    parser.add_argument("--only", default="", help="only cells with this in their key, such as a sampling's name: to share the work")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
@@ -237,7 +238,7 @@ def main() -> None:
     found: dict[str, Any] = result.setdefault("cells", {})
     began = time.monotonic()
     for key, fill in cells(args):
-        if key not in found:
+        if key not in found and args.only in key:
             found[key] = fill()
             print(f"{time.monotonic() - began:7.0f} s  {key}: {found[key]}", flush=True)
             args.out.parent.mkdir(parents=True, exist_ok=True)

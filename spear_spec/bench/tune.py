@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any, Protocol
 
 import torch
@@ -176,6 +176,7 @@ def tune(tts: TTS, *, seconds: float = 100.0, batch: int = 1, speaker: str | Non
     """
     began = clock()
     deadline = began + seconds
+    made = {"commit": commit(), "hardware": hardware(tts.t2s.device), "torch": torch.__version__, "voice": tts.name}  # now: git takes its time
     arms = [Arm(candidate) for candidate in candidates(tts)]
     base = arms[0]
     own = next((arm for arm in arms if arm.tts.spec == tts.spec), base)
@@ -196,12 +197,11 @@ def tune(tts: TTS, *, seconds: float = 100.0, batch: int = 1, speaker: str | Non
     last = [sample.rate for number, sample in chosen.samples.items() if number >= since]
     if len(last) < FEWEST:
         raise _too_short()
-    ranked = sorted(arms, key=lambda arm: -arm.score(base))
+    ranked = sorted(arms, key=lambda arm: -median(arm.ratios(base) or [0.0]))
     cfg = tts.describe(batch=batch, seed=seed, **sampling)
     run = {name: cfg[name] for name in ("batch", "seed", "sampling")}
     return {
-        "schema": "tune/1", "commit": commit(), "hardware": hardware(tts.t2s.device), "torch": torch.__version__, "voice": tts.name,
-        **chosen.cfg, **run, "tokens_per_s": spread(last), "speedup": spread(chosen.ratios(base, since)),
+        "schema": "tune/1", **made, **chosen.cfg, **run, "tokens_per_s": spread(last), "speedup": spread(chosen.ratios(base, since)),
         "gain": spread(chosen.ratios(own, since)), "changed": chosen is not own, "rounds": len(last),
         "candidates": [_candidate(arm, base, run) for arm in ranked], "seconds": round(clock() - began, 1), "file": None,
     }  # fmt: skip

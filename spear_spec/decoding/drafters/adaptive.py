@@ -49,8 +49,8 @@ class Threshold:
     """A threshold for each row that follows the share of its draft tokens that was accepted.
 
     After a call, rate = .5 rate + .5 accepted / drafted, from 0; the threshold moves by a tenth of `step`, up while the
-    rate is below .9, else down (Draft & Verify, arXiv 2309.08168, section 3.3; values of the authors' code, where they
-    are `auto_parameters`). It stays where `whole` says that the draft was used up to its limit.
+    rate is below .9, else down (Draft & Verify, arXiv 2309.08168, adaptive draft-exiting; the values are the authors'
+    code's `auto_parameters`). It stays where `whole` says that the draft was used up to its limit.
     """
 
     def __init__(self, rows: int, start: float, step: float = 0.01) -> None:
@@ -119,8 +119,9 @@ class AdaEDL(Threshold):
 class Confidence(Threshold):
     """Stops after a token that its law gave less than theta; the token stays (Draft & Verify, arXiv 2309.08168).
 
-    Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The paper
-    looks at the probability before temperature; here it is the one that the token was drawn with.
+    Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The authors' code
+    looks at the probability before temperature; here it is the one that the token was drawn with. They start at .8 when
+    greedy and at .5 when sampling; our start is lower because speech laws are flatter: see docs/drafting.md.
     """
 
     def __init__(self, rows: int, start: float = 0.3, step: float = 0.01) -> None:
