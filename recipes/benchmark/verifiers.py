@@ -50,7 +50,7 @@ ROWS = [
 ]
 LOSSY = [
     ("typical, dynamic tree of 24 (LOSSY)", {"verifier": "typical", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}}),
-    ("typical, chain (LOSSY)", {"verifier": "typical", "drafter": "small", "gamma": 1.0}),
+    ("typical, chain (LOSSY)", {"verifier": "typical", "tree": None, "gamma": 1.0}),
     ("tolerance .1 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"b": 0.1}}),
     ("tolerance .4 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"b": 0.4}}),
     ("lenience .5 (LOSSY)", {"verifier": "lenience", "gamma": 1.0, "options": {"l": 0.5}}),
@@ -135,8 +135,12 @@ def _clock(thing: Any, name: str, times: list[float]) -> None:
     setattr(thing, name, timed)
 
 
-def setting(tts: TTS, spec: dict[str, Any], gamma: int) -> TTS:
-    """`gamma` in a row is a share of the whole draft length."""
+def setting(tts: TTS, spec: dict[str, Any], gamma: int, drafter: str) -> TTS:
+    """`gamma` in a row is a share of the whole draft length; every draft comes from the decoder of this drafter."""
+    if spec.get("drafter") == "kpath":
+        spec = {**spec, "options": {"of": drafter}}
+    elif spec.get("drafter") != "none":
+        spec = {**spec, "drafter": drafter}
     return tts.using(**{**spec, **({"gamma": max(1, round(spec["gamma"] * gamma))} if "gamma" in spec else {})})
 
 
@@ -146,6 +150,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--voice")
     parser.add_argument("--text", type=Path, help="sentences, one a line (default: those of bench)")
+    parser.add_argument("--drafter", default="eagle", help="whose decoder drafts: eagle, small or small2")
     parser.add_argument("--limit", type=int, default=25)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--gamma", type=int, default=8)
@@ -159,14 +164,14 @@ def main() -> None:
     sampling = {name: getattr(args, name) for name in ("temperature", "top_p") if getattr(args, name) is not None}
     rows = [Row(name.replace("{gamma}", str(args.gamma)).replace("{gamma/2}", str(max(1, args.gamma // 2)))
                 .replace("{gamma/4}", str(max(1, args.gamma // 4))).replace("{gamma/8}", str(max(1, args.gamma // 8))),
-                setting(tts, spec, args.gamma)) for name, spec in ROWS + (LOSSY if args.lossy else [])]  # fmt: skip
+                setting(tts, spec, args.gamma, args.drafter)) for name, spec in ROWS + (LOSSY if args.lossy else [])]  # fmt: skip
     for run in range(-1, args.runs):
         for row in rows[run % len(rows):] + rows[: run % len(rows)]:
             row.run(texts[:3] if run < 0 else texts, max(run, 0), sampling, run >= 0)
             print(f"run {run + 1} of {args.runs}: {row.name}", file=sys.stderr, flush=True)
     found = [row.result(rows[0]) for row in rows]
     result = {"schema": "verifiers/1", "commit": commit(), "hardware": hardware(tts.t2s.device), "voice": tts.name,
-              "command": " ".join(sys.argv), "sampling": replace(tts.sampling, **sampling).to_dict(), "rows": found}  # fmt: skip
+              "command": " ".join(sys.argv), "drafter": args.drafter, "sampling": replace(tts.sampling, **sampling).to_dict(), "rows": found}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result) + "\n")
     table = [["rule and draft", "nodes a call", "tokens per target call", "speed-up", "verification / target forward"]]
