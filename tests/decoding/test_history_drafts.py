@@ -95,7 +95,7 @@ def test_what_was_said_is_read_once(make: Callable[[], HistoryDrafter], monkeypa
     model = tiny_model(semantic=3, seed=2)
     with torch.no_grad():
         model.semantic_emb.weight[-1].mul_(-3)  # a rare end token: long utterances
-    session = Session(model, model.encode(texts(3)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(3), max_tokens=[40, 9, 30])
+    session = Session(model, model.encode(texts(3)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(3), max_tokens=[9, 40, 30])  # the first leaves first
     propose, drafted, batches = drafter.propose, 0, set()
 
     def watched(session: Session, state: Any, limits: list[int]) -> Proposal:
