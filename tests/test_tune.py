@@ -102,6 +102,7 @@ def test_candidates(tts: TTS) -> None:
     assert {spec.gamma for spec in specs if spec.drafter == "eagle" and spec.tree is None and not spec.options} >= {3, 5, 8, 12}
     for arm in candidates(tts):
         arm.parts().make()
+    assert [arm.spec.drafter for arm in candidates(tts.using(drafter="none"))].count("none") == 1
 
 
 def test_a_setting_that_the_voice_cannot_run_is_left_out(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +250,26 @@ def test_budget(tts: TTS, speed: float) -> None:
             machine.tune(tts)
     assert machine.now - began < 100 + longest
     assert (machine.now - began > 95) is (speed < 100)
+
+
+def test_making_ready_counts_too(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where reading weights takes long, fewer settings race, and the two that must are among them."""
+    machine = Machine(eagle_best_at(8))
+    everyone = list(candidates(tts))
+
+    def slowly(tts: TTS) -> Iterator[TTS]:
+        for arm in everyone:
+            machine.now += 5
+            yield arm
+
+    monkeypatch.setattr(race, "candidates", slowly)
+    began = machine.now
+    result = machine.tune(tts)
+    assert [arm.spec for arm in everyone[:2]] == [NONE, OWN]
+    raced = [spec_of(c) for c in result["candidates"]]
+    assert len(raced) < 10 < len(everyone)
+    assert NONE in raced and OWN in raced
+    assert machine.now - began < 105
 
 
 def test_what_was_not_reached_has_no_figures(tts: TTS) -> None:

@@ -17,22 +17,22 @@ GAMMAS = (5, 8, 3, 12)
 STOPPED = 12  # draft length where a rule says when to stop
 
 
-def candidates(tts: TTS) -> list[TTS]:
+def candidates(tts: TTS) -> Iterator[TTS]:
     """The autoregressive loop, the voice's own setting, then all others: first each drafter once, the unusual ones last.
 
     The voice's own setting is left out where it is lossy.
     """
-    found: list[TTS] = []
+    known: list[SpecConfig] = []
     for spec in (SpecConfig(drafter="none"), tts.spec, *settings()):
-        if any(spec == arm.spec for arm in found):
+        if spec in known or (known and spec.drafter == "none"):
             continue
         try:
             arm = tts.using(**spec.to_dict())
         except SpearSpecError:  # the voice has no weights for it, or it takes no such option
             continue
-        if is_lossless(arm.spec) and not (found and arm.parts().plain):
-            found.append(arm)
-    return found
+        if is_lossless(arm.spec):
+            known.append(arm.spec)
+            yield arm
 
 
 def settings() -> Iterator[SpecConfig]:

@@ -177,7 +177,11 @@ def tune(tts: TTS, *, seconds: float = 100.0, batch: int = 1, speaker: str | Non
     began = clock()
     deadline = began + seconds
     made = {"commit": commit(), "hardware": hardware(tts.t2s.device), "torch": torch.__version__, "voice": tts.name}  # now: git takes its time
-    arms = [Arm(candidate) for candidate in candidates(tts)]
+    arms: list[Arm] = []
+    for candidate in candidates(tts):  # reads weights and makes drafters: on a busy machine that takes its time too
+        if len(arms) > 1 and clock() >= began + LOOK / 2 * seconds:
+            break
+        arms.append(Arm(candidate))
     base = arms[0]
     own = next((arm for arm in arms if arm.tts.spec == tts.spec), base)
     try:

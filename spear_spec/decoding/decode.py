@@ -29,6 +29,8 @@ DEFAULT_PROPOSAL: dict[str, dict[str, Any]] = {
     "recursive": {"tree": "4-2-2-1-1-1"}, "recursive_wor": {"tree": "4-2-2-1-1-1"},
     "matching": {"tree": "dynamic"}, "typical": {"tree": "dynamic"},
 }  # fmt: skip
+# Drafts that cost much, or seldom go far: where nothing is said they are at most this long (RESULTS.md, the race).
+USUAL_GAMMA = {"kpath": 4, "medusa": 8, "early_exit": 3, "layer_skip": 3, "ngram": 3, "lookup": 3}
 _SIBLINGS = {"recursive": "iid", "kseq": "iid", "recursive_wor": "wor"}  # of static trees; other rules get the likeliest
 
 
@@ -67,6 +69,8 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
                 settings["verifier"] = usual_rule
             elif "chain" not in forms:
                 settings["verifier"] = "rejection"
+    if settings.get("drafter", base.drafter) != base.drafter and "gamma" not in settings:
+        settings["gamma"] = min(base.gamma, USUAL_GAMMA.get(settings["drafter"], base.gamma))
     spec = replace(base, **settings)
     if spec.tree is not None and (branching := Shape.parse(spec.tree).branching) is not None:
         spec = replace(spec, gamma=len(branching))

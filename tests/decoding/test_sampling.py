@@ -15,6 +15,7 @@ from spear_spec.decoding import (
     GeneratorChance,
     Session,
     check,
+    complete,
     decode,
     generate,
     make_drafter,
@@ -205,3 +206,21 @@ def test_session_wants_one_source_of_chance() -> None:
         Session(model, memory, generator=torch.Generator(), chance=GeneratorChance([1]))
     with pytest.raises(ConfigError):
         Session(model, memory, generator=torch.Generator(), max_tokens=0)
+
+
+def test_what_is_left_open_follows_from_what_is_given() -> None:
+    base = SpecConfig(drafter="eagle", verifier="block", gamma=10)
+    wanted = {
+        ("drafter", "early_exit"): ("early_exit", "block", 3, None), ("drafter", "small"): ("small", "block", 10, None),
+        ("drafter", "medusa"): ("medusa", "recursive", 8, "sparse"), ("drafter", "kpath"): ("kpath", "kseq", 4, None),
+        ("verifier", "recursive"): ("eagle", "recursive", 6, "4-2-2-1-1-1"), ("verifier", "matching"): ("eagle", "matching", 10, "dynamic"),
+        ("tree", "3-2"): ("eagle", "recursive_wor", 2, "3-2"), ("gamma", 5): ("eagle", "block", 5, None),
+    }  # fmt: skip
+    for (name, value), expected in wanted.items():
+        spec = complete(base, {name: value})
+        assert (spec.drafter, spec.verifier, spec.gamma, spec.tree) == expected, (name, value)
+    chain = complete(base, {"drafter": "medusa", "verifier": "block"})
+    assert (chain.verifier, chain.tree) == ("block", None)
+    fed = complete(SpecConfig(drafter="prophet", gamma=4), {"verifier": "recursive"})
+    assert (fed.drafter, fed.tree) == ("small", "4-2-2-1-1-1")
+    assert complete(base, {"drafter": "early_exit", "gamma": 7}).gamma == 7

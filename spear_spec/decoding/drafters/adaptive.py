@@ -136,35 +136,40 @@ class Confidence(Threshold):
 
 
 class Acceptance:
-    """The length that promises most tokens for its cost, from what this row's past drafts came to.
+    """The length that promises most tokens for its cost, from what past drafts came to.
 
-    With reach(i) the chance that i draft tokens are accepted, k of them give 1 + reach(1) + ... + reach(k) tokens for
-    1 + cost k target steps (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a position,
-    given that it was reached, comes from counts that fade by `fade` a call, plus `weight` trials at the chance of the
-    position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
+    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k) tokens
+    for a cost of 1 + c k (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a position,
+    given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials at the chance
+    of the position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
 
-    cost: of one more draft token against a target step, its verification included.
+    Chances are the rows' own, the length is one for the batch: a step costs as much for its longest row as for all.
+    c is what one more draft token costs, verification included, against what a call costs anyway: `costs` for none and
+    for each row of the batch, by default those of the shipped voice on a CPU (docs/drafting.md).
     """
 
-    def __init__(self, rows: int, cost: float = 0.14, prior: float = 0.85, weight: float = 4.0, fade: float = 0.95) -> None:
-        self.cost, self.prior, self.weight, self.fade = cost, prior, weight, fade
+    def __init__(self, rows: int, costs: tuple[float, float] = (0.035, 0.017), prior: float = 0.88, weight: float = 4.0,
+                 fade: float = 0.95) -> None:
+        self.costs, self.prior, self.weight, self.fade = costs, prior, weight, fade
         self.counts: list[list[tuple[float, float]]] = [[] for _ in range(rows)]  # accepted and tried, by position
 
     def limits(self, limits: list[int]) -> list[int]:
-        return [self._best(counts, limit) for counts, limit in zip(self.counts, limits)]
+        cost = self.costs[0] + self.costs[1] * len(limits)
+        tokens, best, length = float(len(limits)), 0.0, 0
+        for number, gain in enumerate(map(sum, zip(*(self._reach(row, max(limits)) for row in self.counts))), 1):
+            tokens += gain
+            if tokens / (1 + cost * number) > best:
+                best, length = tokens / (1 + cost * number), number
+        return [min(limit, length) for limit in limits]
 
-    def _best(self, counts: list[tuple[float, float]], limit: int) -> int:
-        chance, reach, tokens = self.prior, 1.0, 1.0
-        best, length = 0.0, 0
-        for number in range(1, limit + 1):
-            accepted, tried = counts[number - 1] if number <= len(counts) else (0.0, 0.0)
+    def _reach(self, counts: list[tuple[float, float]], longest: int) -> list[float]:
+        chance, reach, line = self.prior, 1.0, []
+        for at in range(longest):
+            accepted, tried = counts[at] if at < len(counts) else (0.0, 0.0)
             chance = (accepted + self.weight * chance) / (tried + self.weight)
             reach *= chance
-            tokens += reach
-            value = tokens / (1 + self.cost * number)
-            if value > best:
-                best, length = value, number
-        return length
+            line.append(reach)
+        return line
 
     def before(self, laws: Tensor, places: list[int]) -> list[int]:
         return places
