@@ -69,8 +69,10 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
                 settings["verifier"] = usual_rule
             elif "chain" not in forms:
                 settings["verifier"] = "rejection"
-    if settings.get("drafter", base.drafter) != base.drafter and "gamma" not in settings:
-        settings["gamma"] = min(base.gamma, USUAL_GAMMA.get(settings["drafter"], base.gamma))
+    if settings.get("drafter", base.drafter) != base.drafter:
+        # options of one drafter mean nothing to another
+        usual_gamma = min(base.gamma, USUAL_GAMMA.get(settings["drafter"], base.gamma))
+        settings = {"gamma": usual_gamma, "options": {}, **settings}
     spec = replace(base, **settings)
     if spec.tree is not None and (branching := Shape.parse(spec.tree).branching) is not None:
         spec = replace(spec, gamma=len(branching))

@@ -35,7 +35,7 @@ SAMPLING = SamplingConfig(temperature=0.8, top_p=0.97)
 QUICK: dict[str, Callable[[int], Stopping]] = {
     "adaedl": partial(AdaEDL, start=0.535, step=0.5),
     "confidence": partial(Confidence, start=0.35, step=2.0),
-    "acceptance": partial(Acceptance, cost=0.3, prior=0.6, weight=1.0, fade=0.5),
+    "acceptance": partial(Acceptance, costs=(0.3, 0.0), prior=0.6, weight=1.0, fade=0.5),
 }
 Drafts = dict[tuple[tuple[int, ...], int], set[tuple[int, ...]]]
 
@@ -208,31 +208,37 @@ def test_confidence_stops_after_an_unlikely_token() -> None:
 
 
 def test_acceptance_chooses_the_length_that_promises_most() -> None:
-    """Random calls, against counts kept in full and lengths tried one by one."""
+    """Random calls of two rows, against counts kept in full and lengths tried one by one."""
     rng = random.Random(1)
-    settings = {"cost": 0.2, "prior": 0.7, "weight": 2.0, "fade": 0.8}
-    stopping = Acceptance(1, **settings)
-    past: list[tuple[int, int]] = []
+    stopping = Acceptance(2, costs=(0.1, 0.05), prior=0.7, weight=2.0, fade=0.8)
+    past: list[list[tuple[int, int]]] = [[], []]
     chosen = set()
     for call in range(300):
-        chance = 0.95 if call // 50 % 2 else 0.2
-        chances, before = [], 0.7
-        for position in range(8):
-            weights = [0.8 ** age for age in range(len(past))]
-            tried = sum(w for w, (a, d) in zip(weights, reversed(past)) if d > position and a >= position)
-            accepted = sum(w for w, (a, _) in zip(weights, reversed(past)) if a > position)
-            before = (accepted + 2 * before) / (tried + 2)
-            chances.append(before)
-        worth = [(1 + sum(math.prod(chances[:i]) for i in range(1, k + 1))) / (1 + 0.2 * k) for k in range(1, 9)]
-        length = stopping.limits([8])[0]
-        assert length == 1 + max(range(8), key=lambda i: worth[i])
-        chosen.add(length)
-        got = 0
-        while got < length and rng.random() < chance:
-            got += 1
-        past.append((got, length))
-        stopping.commit(verdict([got], [length]))
+        chances: list[list[float]] = [[], []]
+        for line, calls in zip(chances, past):
+            weights = [0.8**age for age in range(len(calls))]
+            for position in range(8):
+                tried = sum(w for w, (a, d) in zip(weights, reversed(calls)) if d > position and a >= position)
+                accepted = sum(w for w, (a, _) in zip(weights, reversed(calls)) if a > position)
+                line.append((accepted + 2 * (line[-1] if line else 0.7)) / (tried + 2))
+        worth = [sum(1 + sum(math.prod(line[:i]) for i in range(1, k + 1)) for line in chances) / (1 + 0.2 * k) for k in range(1, 9)]
+        best = 1 + max(range(8), key=lambda i: worth[i])
+        cap = rng.randint(1, 8)
+        limits = stopping.limits([8, cap])
+        assert limits == [best, min(best, cap)]
+        chosen.add(best)
+        got = [0, 0]
+        for row, limit in enumerate(limits):
+            while got[row] < limit and rng.random() < (0.95 if call // 50 % 2 else 0.2 - 0.1 * row):
+                got[row] += 1
+            past[row].append((got[row], limit))
+        stopping.commit(verdict(got, limits))
     assert {1, 8} <= chosen
+
+
+def test_acceptance_drafts_less_where_a_token_costs_more() -> None:
+    """The same past; a larger batch pays more for each further token."""
+    assert [Acceptance(rows).limits([20] * rows)[0] for rows in (1, 4, 8)] == [10, 7, 6]
 
 
 @pytest.mark.parametrize("rule", [*STOPS.values(), *QUICK.values()])
@@ -255,7 +261,10 @@ def test_rows_that_end_take_what_was_learnt_with_them(rule: Callable[[int], Stop
     laws = {row: torch.softmax(2 * torch.randn(1, 5, generator=torch.Generator().manual_seed(row)), -1) for row in rows}
     for ending in (None, 1, None, None, 0, None, None, 3, None, None):
         limits = [rng.randint(1, 5) for _ in rows]
-        assert batch.limits(list(limits)) == [alone[row].limits([limit])[0] for row, limit in zip(rows, limits)]
+        if isinstance(batch, Acceptance):  # chooses one length for all, from what each row has learnt
+            assert batch.counts == [alone[row].counts[0] for row in rows]
+        else:
+            assert batch.limits(list(limits)) == [alone[row].limits([limit])[0] for row, limit in zip(rows, limits)]
         together, places = torch.cat([laws[row] for row in rows]), list(range(len(rows)))
         drawn = [rng.randrange(5) for _ in rows]
         assert batch.before(together, places) == [p for p in places if alone[rows[p]].before(laws[rows[p]], [0])]

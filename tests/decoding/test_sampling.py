@@ -224,3 +224,6 @@ def test_what_is_left_open_follows_from_what_is_given() -> None:
     fed = complete(SpecConfig(drafter="prophet", gamma=4), {"verifier": "recursive"})
     assert (fed.drafter, fed.tree) == ("small", "4-2-2-1-1-1")
     assert complete(base, {"drafter": "early_exit", "gamma": 7}).gamma == 7
+    stopping = SpecConfig(drafter="eagle", options={"stop": "adaedl"})
+    assert complete(stopping, {"drafter": "none"}).options == {}
+    assert complete(stopping, {"gamma": 4}).options == {"stop": "adaedl"}

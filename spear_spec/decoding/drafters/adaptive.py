@@ -45,7 +45,17 @@ def staying(verdict: Verdict) -> list[int]:
     return [place for place, ended in enumerate(verdict.ended) if ended is None]
 
 
-class Threshold:
+class Unlooking:
+    """Stops nowhere on the way."""
+
+    def before(self, laws: Tensor, places: list[int]) -> list[int]:
+        return places
+
+    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
+        return places
+
+
+class Threshold(Unlooking):
     """A threshold for each row that follows the share of its draft tokens that was accepted.
 
     After a call, rate = .5 rate + .5 accepted / drafted, from 0; the threshold moves by a tenth of `step`, up while the
@@ -61,12 +71,6 @@ class Threshold:
     def limits(self, limits: list[int]) -> list[int]:
         self.given = limits
         return limits
-
-    def before(self, laws: Tensor, places: list[int]) -> list[int]:
-        return places
-
-    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
-        return places
 
     def whole(self, accepted: int, drafted: int, limit: int) -> bool:
         """Whether lowering the threshold would be without reason."""
@@ -135,7 +139,7 @@ class Confidence(Threshold):
         return drafted == limit
 
 
-class Acceptance:
+class Acceptance(Unlooking):
     """The length that promises most tokens for its cost, from what past drafts came to.
 
     With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k) tokens
@@ -148,7 +152,7 @@ class Acceptance:
     for each row of the batch, by default those of the shipped voice on a CPU (docs/drafting.md).
     """
 
-    def __init__(self, rows: int, costs: tuple[float, float] = (0.035, 0.017), prior: float = 0.88, weight: float = 4.0,
+    def __init__(self, rows: int, costs: tuple[float, float] = (0.035, 0.017), prior: float = 0.88, weight: float = 8.0,
                  fade: float = 0.95) -> None:
         self.costs, self.prior, self.weight, self.fade = costs, prior, weight, fade
         self.counts: list[list[tuple[float, float]]] = [[] for _ in range(rows)]  # accepted and tried, by position
@@ -170,12 +174,6 @@ class Acceptance:
             reach *= chance
             line.append(reach)
         return line
-
-    def before(self, laws: Tensor, places: list[int]) -> list[int]:
-        return places
-
-    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
-        return places
 
     def commit(self, verdict: Verdict) -> None:
         for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
