@@ -115,7 +115,7 @@ ARGUMENTS = {
     (): "no command",
     ("sing",): "sing",
     ("serve",): "later",
-    ("tune",): "later",
+    ("tune", "--seconds", "1"): "5 to 3600",
     ("say",): "nothing to say",
     ("say", ""): "nothing to say",
     ("say", "   "): "nothing to say",

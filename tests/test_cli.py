@@ -52,7 +52,7 @@ def test_say(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["say", TEXT, "-o", "fox.wav", "--voice", voice, "--device", "cpu", "--seed", "4", "--temperature", "0.9", "--json"]) == 0
     captured = capsys.readouterr()
     result = last_json(captured.out)
-    assert list(result) == ["schema", "voice", *CFG, "load_s", "items"]
+    assert list(result) == ["schema", "voice", *CFG, "tuned", "load_s", "items"]
     assert result["schema"] == "say/1"
     assert result["voice"] == "tiny"
     assert list(result["sampling"]) == SAMPLING

@@ -277,7 +277,7 @@ def verification_error(name: str, sampling: str = "plain", *, seeds: int = 2, **
 
 
 @pytest.mark.parametrize("sampling", ["plain", "guidance"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["layer_skip", "early_exit"])
 def test_verification_computes_what_the_plain_forward_does(name: str, sampling: str) -> None:
     """For early_exit: on the rows of the first layers that the draft has left; for layer_skip: on none of its own."""
     assert verification_error(name, sampling) < 1e-12

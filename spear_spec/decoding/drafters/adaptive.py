@@ -64,9 +64,8 @@ class Threshold(Unlooking):
     """
 
     def __init__(self, rows: int, start: float, step: float = 0.01) -> None:
-        self.step = step
+        self.step, self.given = step, [0] * rows
         self.thresholds, self.rates = [start] * rows, [0.0] * rows
-        self.given = [0] * rows
 
     def limits(self, limits: list[int]) -> list[int]:
         self.given = limits
@@ -79,8 +78,7 @@ class Threshold(Unlooking):
     def commit(self, verdict: Verdict) -> None:
         for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
             self._learn(place, accepted, drafted)
-        if any(verdict.ended):
-            stay = staying(verdict)
+        if stay := staying(verdict):
             self.thresholds, self.rates = ([line[place] for place in stay] for line in (self.thresholds, self.rates))
             self.given = [self.given[place] for place in stay]
 
@@ -124,8 +122,7 @@ class Confidence(Threshold):
     """Stops after a token that its law gave less than theta; the token stays (Draft & Verify, arXiv 2309.08168).
 
     Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The authors' code
-    looks at the probability before temperature; here it is the one that the token was drawn with. They start at .8 when
-    greedy and at .5 when sampling; our start is lower because speech laws are flatter: see docs/drafting.md.
+    takes q before temperature and starts at .8, or .5 when sampling; here q is what the token was drawn with.
     """
 
     def __init__(self, rows: int, start: float = 0.3, step: float = 0.01) -> None:
@@ -147,9 +144,8 @@ class Acceptance(Unlooking):
     given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials at the chance
     of the position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
 
-    Chances are the rows' own, the length is one for the batch: a step costs as much for its longest row as for all.
-    c is what one more draft token costs, verification included, against what a call costs anyway: `costs` for none and
-    for each row of the batch, by default those of the shipped voice on a CPU (docs/drafting.md).
+    Chances are the rows' own, the length is one for the batch: a step costs as much for its longest row as for all. c is
+    what one more draft token costs, verification included, against what a call costs anyway: `costs`[0] + [1] x rows.
     """
 
     def __init__(self, rows: int, costs: tuple[float, float] = (0.035, 0.017), prior: float = 0.88, weight: float = 8.0,
@@ -160,8 +156,8 @@ class Acceptance(Unlooking):
     def limits(self, limits: list[int]) -> list[int]:
         cost = self.costs[0] + self.costs[1] * len(limits)
         tokens, best, length = float(len(limits)), 0.0, 0
-        for number, gain in enumerate(map(sum, zip(*(self._reach(row, max(limits)) for row in self.counts))), 1):
-            tokens += gain
+        for number, gains in enumerate(zip(*(self._reach(row, max(limits)) for row in self.counts)), 1):
+            tokens += sum(gains)
             if tokens / (1 + cost * number) > best:
                 best, length = tokens / (1 + cost * number), number
         return [min(limit, length) for limit in limits]
@@ -179,8 +175,7 @@ class Acceptance(Unlooking):
         for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
             if drafted:
                 self.counts[place] = self._count(self.counts[place], accepted, drafted)
-        if any(verdict.ended):
-            self.counts = [self.counts[place] for place in staying(verdict)]
+        self.counts = [self.counts[place] for place in staying(verdict)]
 
     def _count(self, counts: Iterable[tuple[float, float]], accepted: int, drafted: int) -> list[tuple[float, float]]:
         trials = [*[(1, 1)] * accepted, *[(0, 1)] * (accepted < drafted)]
