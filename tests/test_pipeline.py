@@ -143,7 +143,7 @@ def test_no_draft_falls_back_with_a_message(tmp_path: Path, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING, "spear_spec"):
         tts = TTS.load(path, device="cpu")
     assert tts.spec.drafter == "none"
-    assert "no draft decoder" in caplog.text
+    assert "nothing to draft with as small does" in caplog.text
     with pytest.raises(ConfigError, match="no draft decoder"):
         TTS.load(path, device="cpu", drafter="small")
 
@@ -176,7 +176,7 @@ def test_impossible_options(tts: TTS, options: dict) -> None:
 
 @pytest.mark.parametrize("options", [
     {"drafter": "unknown"}, {"verifier": "unknown"}, {"gamma": 0}, {"gamma": 65}, {"num_drafts": 0}, {"threads": 0}, {"dtype": "int8"},
-    {"drafter": "medusa"}, {"drafter": "kpath", "verifier": "block"}, {"options": {"a": 1}}, {"colour": "red"},
+    {"drafter": "medusa", "tree": "dynamic"}, {"drafter": "kpath", "verifier": "block"}, {"options": {"a": 1}}, {"colour": "red"},
 ])
 def test_impossible_settings(tts: TTS, options: dict) -> None:
     with pytest.raises(SpearSpecError):
