@@ -47,15 +47,15 @@ class ChainDrafter:
 
     def propose(self, session: Session, state: Any, limits: list[int]) -> Proposal:
         rule: Stopping | None = state.stopping
-        if rule is not None:
-            limits = rule.limits(limits)
         tokens: list[list[int]] = [[] for _ in limits]
         if max(limits) == 0:
             return Proposal(tokens)
+        if rule is not None:
+            limits = rule.limits(limits)
         model, laws = session.model, []
         alive = [place for place, limit in enumerate(limits) if limit > 0]
-        law = self.begin(session, state)
-        while True:
+        law = self.begin(session, state)  # also where a rule lets nobody draft: settled tokens are read now or never
+        while alive:
             if rule is not None:
                 alive = rule.before(law, alive)
                 if not alive:
