@@ -242,7 +242,7 @@ def test_acceptance_drafts_less_where_a_token_costs_more() -> None:
     assert lengths == [max(range(1, 21), key=lambda k: (1 - 0.88 ** (k + 1)) / (1 + c * k)) for c in (0.052, 0.103, 0.171)] == [11, 8, 6]
 
 
-@pytest.mark.parametrize("rule", [*STOPS.values(), *QUICK.values()])
+@pytest.mark.parametrize("rule", [*STOPS.values(), *QUICK.values(), partial(Acceptance, costs=(2.0, 0.0))])
 def test_limits_leave_every_row_a_token(rule: Callable[[int], Stopping]) -> None:
     """After nothing but refusals too; and a row that must not draft does not."""
     stopping = rule(3)

@@ -80,7 +80,6 @@ class Threshold(Unlooking):
             self._learn(place, accepted, drafted)
         if stay := staying(verdict):
             self.thresholds, self.rates = ([line[place] for place in stay] for line in (self.thresholds, self.rates))
-            self.given = [self.given[place] for place in stay]
 
     def _learn(self, place: int, accepted: int, drafted: int) -> None:
         if drafted == 0:
