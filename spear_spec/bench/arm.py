@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spear_spec.bench.machine import now
 from spear_spec.bench.race import label
 from spear_spec.decoding import DecodeStats, Drafter, Proposal, Session, Verdict
 from spear_spec.pipeline import TTS
@@ -177,9 +177,7 @@ class Arm:
         return self.stats.tokens_per_call * one / (_usual(self.target_ms) + _usual(self.draft_ms))
 
     def _now(self) -> float:
-        if self.tts.t2s.device.type == "cuda":
-            torch.cuda.synchronize(self.tts.t2s.device)
-        return time.perf_counter()
+        return now(self.tts.t2s.device)
 
 
 def accepted_lengths(stats: DecodeStats) -> list[int]:

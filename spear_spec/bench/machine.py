@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 import torch
@@ -29,6 +30,13 @@ def source_digest() -> str:
     for path in sorted(path for pattern in ("*.py", "*.c") for path in PACKAGE.rglob(pattern)):
         digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock that waits for what the device still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def hardware(device: torch.device) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spear_spec.bench.machine import now
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import probabilities
 from spear_spec.errors import SpearSpecError
@@ -57,10 +57,10 @@ class Peer:
         tokens, seconds = 0, 0.0
         for ids, wanted in written:
             text = torch.tensor([ids], device=self.model.device)
-            began = self._now()
+            began = now(self.model.device)
             found = self.model.generate(text, source_type="text", target_type="speech", filter_logits_fn=self._forced(wanted),
                                         max_length=len(wanted), cond_scale=self.law.guidance)
-            seconds += self._now() - began
+            seconds += now(self.model.device) - began
             if found[0].tolist() != wanted:
                 raise SpearSpecError(f"{DISTRIBUTION} wrote other tokens than it was made to")
             tokens += len(wanted)
@@ -78,10 +78,6 @@ class Peer:
 
         return choose
 
-    def _now(self) -> float:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-        return time.perf_counter()
 
 
 def find_peer(target: TextToSemantic, law: SamplingConfig, tell: Callable[[str], None]) -> Peer | None:

@@ -18,7 +18,7 @@ import torch
 
 from spear_spec.bench.arm import spread
 from spear_spec.bench.candidates import candidates, named, neighbours
-from spear_spec.bench.machine import commit, hardware
+from spear_spec.bench.machine import commit, hardware, now
 from spear_spec.bench.speed import SENTENCES
 from spear_spec.config import SpecConfig
 from spear_spec.decoding import DecodeStats
@@ -270,6 +270,4 @@ def _too_short() -> ConfigError:
 
 
 def _now(tts: TTS) -> float:
-    if tts.t2s.device.type == "cuda":
-        torch.cuda.synchronize(tts.t2s.device)
-    return time.perf_counter()
+    return now(tts.t2s.device)

@@ -19,6 +19,14 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return unconditional + (conditional - unconditional) * scale
 
 
+def guided(logits: Tensor, arms: int, sampling: SamplingConfig) -> Tensor:
+    """Laws [B, ..., V] from logits [arms B, ..., V]: with two arms the rows with their text come first, those without behind."""
+    if arms == 2:
+        conditional, unconditional = logits.chunk(2)
+        logits = guide(conditional, unconditional, sampling.guidance)
+    return probabilities(logits, sampling)
+
+
 def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
     """The law that a token is drawn from: temperature, then top-k, then top-p. [..., V] -> [..., V], rows sum to 1.
 

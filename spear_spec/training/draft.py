@@ -25,6 +25,7 @@ from spear_spec.decoding.sampling import probabilities
 from spear_spec.drafts import build_draft
 from spear_spec.errors import ConfigError
 from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.training.averaged import adamw, copy_weights, follow
 from spear_spec.training.checkpoint import load_checkpoint, load_export, save_checkpoint, save_export
 from spear_spec.training.observed import DraftBatch, Seen, batches, collate, observe
 from spear_spec.training.rollout import says
@@ -149,10 +150,7 @@ class Pupil:
 
     def __init__(self, name: str, draft: nn.Module, shape: Mapping[str, Any], cfg: DraftTraining, out: Path) -> None:
         self.name, self.draft, self.shape, self.cfg, self.out = name, draft, dict(shape), cfg, out
-        self.ema = {k: v.detach().clone() for k, v in draft.state_dict().items()}
-        groups = [{"params": [p for p in draft.parameters() if p.ndim >= 2], "weight_decay": cfg.weight_decay},
-                  {"params": [p for p in draft.parameters() if p.ndim < 2], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), fused=True)
+        self.ema, self.optimizer = copy_weights(draft), adamw(draft, cfg.lr, cfg.weight_decay)
         self.step, self.seconds = 0, 0.0
         out.mkdir(parents=True, exist_ok=True)
         if (out / "checkpoint.pt").exists():
@@ -177,15 +175,13 @@ class Pupil:
         torch.nn.utils.clip_grad_norm_(self.draft.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        with torch.no_grad():
-            now = self.draft.state_dict()
-            torch._foreach_lerp_(list(self.ema.values()), [now[k] for k in self.ema], 1 - min(cfg.ema, self.step / (self.step + 10)))
+        follow(self.ema, self.draft, cfg.ema, self.step)
         self.seconds += min(time.monotonic() - began, 60.0)
         return loss.item()
 
     def report(self, model: TextToSemantic, held_out: list[Seen], laws: Sequence[SamplingConfig], **more: float) -> str:
         """Evaluate the mean weights, write log, checkpoint and export; returns the log line."""
-        kept = {k: v.clone() for k, v in self.draft.state_dict().items()}
+        kept = copy_weights(self.draft)
         self.draft.load_state_dict(self.ema)
         rates = evaluate(self.draft, model, held_out, laws)
         self.draft.load_state_dict(kept)

@@ -22,6 +22,7 @@ from spear_spec.models.draft import DraftDecoder
 from spear_spec.models.heads import MedusaConfig, MedusaHeads
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.nn.attention import rotate
+from spear_spec.training.averaged import adamw, copy_weights, follow
 from spear_spec.training.checkpoint import save_export
 
 if TYPE_CHECKING:
@@ -124,10 +125,7 @@ class Joint:
             self.shape = DraftConfig(dim, 1, heads, model.cfg.dim_head, ff_mult=2, target_layers=(model.cfg.target_depth,), window=True)
             self.module = DraftDecoder(self.shape, model.cfg)
         self.module.to(device)
-        self.ema = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        groups = [{"params": [p for p in self.module.parameters() if p.ndim >= 2], "weight_decay": cfg.weight_decay},
-                  {"params": [p for p in self.module.parameters() if p.ndim < 2], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), fused=True)
+        self.ema, self.optimizer = copy_weights(self.module), adamw(self.module, cfg.lr, cfg.weight_decay)
 
     def hook(self, progress: float) -> Callable[[View], dict[str, Tensor]]:
         """What the target's forward calls at this share of the run; "joint" is what is added to its loss."""
@@ -151,9 +149,7 @@ class Joint:
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            now = self.module.state_dict()
-            torch._foreach_lerp_(list(self.ema.values()), [now[k] for k in self.ema], 1 - min(self.cfg.ema, step / (step + 10)))
+        follow(self.ema, self.module, self.cfg.ema, step)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -359,11 +359,16 @@ def forget_other_target(samples: Path, description: Path) -> None:
     marker.write_text(about, encoding="utf-8")
 
 
+def laws_of_drafts(chosen: SamplingConfig) -> list[SamplingConfig]:
+    """What the target speaks by for its drafts, and what they are reported on: the voice's own sampling, and a freer one."""
+    return list(dict.fromkeys([chosen, SamplingConfig(temperature=1.0, top_p=0.95)]))
+
+
 def draft(plan: Plan) -> None:
     """Let the finished target speak, then train the draft on that."""
     cfg, at, law = plan.draft, Folder(plan.out), chosen_sampling(plan)
     model = load_target(plan.out / "t2s" / "export")
-    laws = list(dict.fromkeys([law, SamplingConfig(temperature=1.0, top_p=0.95)]))
+    laws = laws_of_drafts(law)
     front = at.front_end()
     clips = random.Random(plan.seed).sample(corpora.read_utterances(at.prepared), len(corpora.read_utterances(at.prepared)))
     samples, held_out = plan.out / "draft" / "samples", plan.out / "draft" / "held_out"
@@ -393,8 +398,7 @@ def drafters(plan: Plan) -> None:
         raise ConfigError(f"{folders[0]} holds no samples of the target; run the draft stage first")
     seen, held = (observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), set()), layers) for folder in folders)
     out = plan.out / "drafters"
-    laws = list(dict.fromkeys([law, SamplingConfig(temperature=1.0, top_p=0.95)]))
-    trained = train_drafts(model, seen, held, shapes, settings, out, laws=laws, every=cfg.every, progress_bar=plan.progress, start=_start(cfg.start))
+    trained = train_drafts(model, seen, held, shapes, settings, out, laws=laws_of_drafts(law), every=cfg.every, progress_bar=plan.progress, start=_start(cfg.start))
     if "medusa" in trained:
         give_tree(out / "medusa" / "export", cast(MedusaHeads, trained["medusa"]), model, seen, cfg.tree_nodes)
     if "layer_skip" in cfg.names:

@@ -30,6 +30,7 @@ from spear_spec.config import T2SConfig
 from spear_spec.errors import ConfigError
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.nn.attention import attend
+from spear_spec.training.averaged import adamw, copy_weights, follow
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint, save_export
 from spear_spec.training.joint import IGNORE, JOINT, Joint, View, same_joint
 from spear_spec.training.plan import set_value
@@ -329,11 +330,7 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
     if start is not None:
         start.load_into(model, "t2s").train().requires_grad_(True)
     trainee = Trainee(model).to(device)
-    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    decay = [p for p in trainee.parameters() if p.ndim >= 2]
-    rest = [p for p in trainee.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": cfg.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-                                  lr=cfg.lr, betas=(0.9, 0.98), fused=True)
+    ema, optimizer = copy_weights(model), adamw(trainee, cfg.lr, cfg.weight_decay)
     joint = None if cfg.joint == "none" else Joint(cfg, model, device)
     step, seconds, tokens_seen = 0, 0.0, 0
     checkpoint = out / "checkpoint.pt"
@@ -397,10 +394,7 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
         if joint is not None:
             joint.update(lr, step)
         tokens_seen += int((batch.target != IGNORE).sum())
-        weight = min(cfg.ema, step / (step + 10))
-        with torch.no_grad():
-            now = model.state_dict()
-            torch._foreach_lerp_(list(ema.values()), [now[k] for k in ema], 1 - weight)
+        follow(ema, model, cfg.ema, step)
         for k, v in losses.items():
             shown[k] = 0.95 * shown.get(k, v.item()) + 0.05 * v.item()
         clock = time.monotonic()

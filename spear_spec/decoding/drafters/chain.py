@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spear_spec.decoding.drafters.adaptive import Stopping
+from spear_spec.decoding.drafters.adaptive import Stopping, staying
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.session import Session
 
@@ -78,5 +78,5 @@ class ChainDrafter:
         """Let the stopping rule learn, and rows that have ended leave."""
         if state.stopping is not None:
             state.stopping.commit(verdict)
-        if any(verdict.ended) and (stay := [place for place, ended in enumerate(verdict.ended) if ended is None]):
+        if any(verdict.ended) and (stay := staying(verdict)):
             self.leave(session, state, stay)

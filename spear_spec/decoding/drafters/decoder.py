@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spear_spec.decoding.drafters.adaptive import make_stopping
+from spear_spec.decoding.drafters.adaptive import make_stopping, staying
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Verdict
-from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 from spear_spec.models.draft_runner import DraftRunner, runner_for
@@ -44,10 +44,7 @@ class DecoderState(ChainState):
     def laws(self, hidden: Tensor, session: Session) -> Tensor:
         """hidden [arms B, n, D] -> laws [B, n, V] of what follows."""
         logits = self.runner.logits(hidden.reshape(-1, hidden.shape[-1])).view(*hidden.shape[:2], -1)
-        if self.arms == 2:
-            conditional, null = logits.chunk(2)
-            logits = guide(conditional, null, session.sampling.guidance)
-        return probabilities(logits, session.sampling)
+        return guided(logits, self.arms, session.sampling)
 
 
 class DecoderDrafter:
@@ -100,7 +97,7 @@ class DecoderDrafter:
 
     def commit(self, session: Session, state: DecoderState, verdict: Verdict) -> None:
         """Let rows that have ended leave."""
-        if any(verdict.ended) and (stay := [place for place, ended in enumerate(verdict.ended) if ended is None]):
+        if any(verdict.ended) and (stay := staying(verdict)):
             self.leave(session, state, stay)
 
     def leave(self, session: Session, state: DecoderState, stay: list[int]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 from spear_spec.models.draft_runner import DraftRunner, runner_for
@@ -91,11 +91,7 @@ class EarlyExitDrafter(ChainDrafter):
         return state.runner.step(tokens.repeat(session.arms, 1), self.draft.fuse_target([features]), state.head)
 
     def _laws(self, session: Session, state: EarlyExitState, hidden: Tensor) -> Tensor:
-        logits = state.runner.logits(hidden[:, -1])
-        if session.arms == 2:
-            conditional, null = logits.chunk(2)
-            logits = guide(conditional, null, session.sampling.guidance)
-        return probabilities(logits, session.sampling)
+        return guided(state.runner.logits(hidden[:, -1]), session.arms, session.sampling)
 
     def finish(self, session: Session, state: EarlyExitState, proposal: Proposal) -> Proposal:
         session.cache.crop(state.base)

@@ -11,7 +11,7 @@ from torch import Tensor
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ class LayerSkipDrafter(ChainDrafter):
 
     def advance(self, session: Session, state: LayerSkipState, tokens: Tensor) -> Tensor:
         logits = session.model(tokens.repeat(session.arms, 1), session.scored, session.cache, skip=self.skip).logits[:, -1]
-        if session.arms == 2:
-            conditional, null = logits.chunk(2)
-            logits = guide(conditional, null, session.sampling.guidance)
-        return probabilities(logits, session.sampling)
+        return guided(logits, session.arms, session.sampling)
 
     def finish(self, session: Session, state: LayerSkipState, proposal: Proposal) -> Proposal:
         session.cache.crop(state.base)

@@ -11,7 +11,7 @@ from torch import Tensor
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal, Verdict
-from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 
@@ -27,7 +27,7 @@ def head_laws(heads: MedusaHeads, session: Session, count: int) -> Tensor:
     for out in (session.output, session.null_output) if session.arms == 2 else (session.output,):
         assert out is not None
         logits.append(session.model.logits(heads(out.hidden[rows, index], count)).transpose(0, 1))
-    return probabilities(logits[0] if len(logits) == 1 else guide(logits[0], logits[1], session.sampling.guidance), session.sampling)
+    return guided(torch.cat(logits), session.arms, session.sampling)
 
 
 @dataclass
