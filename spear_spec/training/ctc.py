@@ -26,6 +26,7 @@ from tqdm import tqdm
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.evaluation.edits import edit_distance
 from spear_spec.text.symbols import PUNCTUATION, STRESS
+from spear_spec.training.precision import mixed
 
 SILENT = frozenset((*PUNCTUATION, *STRESS))  # characters of a phoneme string that make no phone of their own
 UPSAMPLE = 2  # two outputs a token: 25 Hz is too slow for the fastest phones
@@ -169,7 +170,7 @@ def train_ctc(data: Sequence[Spoken], num_tokens: int, *, minutes: float = 1.0, 
             group["lr"] = learning_rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * done))
         hidden = (torch.rand(batch.tokens.shape) < 0.1) & (batch.tokens != model.pad_id)
         masked = batch.tokens.masked_fill(hidden, model.mask_id)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed("cpu"):
             log_probs = model(masked)
         if done < framewise and bool((batch.labels >= 0).any()):
             loss = F.nll_loss(log_probs.flatten(0, 1), batch.labels.flatten(), ignore_index=-1)

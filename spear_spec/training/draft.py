@@ -28,6 +28,7 @@ from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.training.averaged import adamw, copy_weights, follow
 from spear_spec.training.checkpoint import load_checkpoint, load_export, save_checkpoint, save_export
 from spear_spec.training.observed import DraftBatch, Seen, batches, collate, observe
+from spear_spec.training.precision import mixed
 from spear_spec.training.rollout import says
 from spear_spec.training.t2s import read_utterances
 from spear_spec.voice import Bundle, open_voice
@@ -118,7 +119,7 @@ def evaluate(draft: nn.Module, model: TextToSemantic, held_out: list[Seen], laws
 
 def loss_of(draft: nn.Module, model: TextToSemantic, batch: DraftBatch, law: Tensor, cfg: DraftTraining, progress: float) -> Tensor:
     """The loss of one batch; law [N, V]: the target's logits at its valid positions."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed("cpu"):
         logits = says(draft, model, batch, cfg.rollout)
     overlap = {"tv": 1.0, "mixed": cfg.overlap_weight if progress > 0.5 else 0.0}.get(cfg.loss, 0.0)
     p = law.softmax(-1) if overlap < 1 else law

@@ -34,6 +34,7 @@ from spear_spec.training.averaged import adamw, copy_weights, follow
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint, save_export
 from spear_spec.training.joint import IGNORE, JOINT, Joint, View, same_joint
 from spear_spec.training.plan import set_value
+from spear_spec.training.precision import mixed
 from spear_spec.voice import Bundle
 
 FRAMES_PER_TOKEN = 960 / 600  # a semantic token is 960 samples, a duration frame 600 (both at 24 kHz)
@@ -283,10 +284,10 @@ def evaluate(trainee: Trainee, held_out: list[Utterance], ahead: Callable[[View]
         group = held_out[i:i + 20]
         batch = collate(group, model.start_id, model.eos_id).to(model.device)
         n = int((batch.target != IGNORE).sum())
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with mixed(model.device):
             right = trainee(batch, None, None, None, ahead)
         batch.text, batch.text_mask = batch.text.roll(2, 0), batch.text_mask.roll(2, 0)
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with mixed(model.device):
             wrong = trainee(batch, None, None, None)
         for key, value in {**right, "wrong": wrong["nll"]}.items():
             total[key] = total.get(key, 0.0) + n * value.item()
@@ -381,7 +382,7 @@ def train_t2s(data: list[Utterance], held_out: list[Utterance], model_cfg: T2SCo
         align_weight = cfg.align_floor + (cfg.align_weight - cfg.align_floor) * max(0.0, 1 - progress / 0.6)
         no_text = torch.rand(batch.tokens.shape[0], device=device) < cfg.no_text
         masked = history_mask(batch, cfg, progress).to(device) & ~no_text[:, None]
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with mixed(device):
             losses = trainee(batch, masked, no_text, (cfg.align_layers, cfg.align_heads), None if joint is None else joint.hook(progress))
         loss = losses["nll"] + align_weight * losses.get("align", 0) + cfg.auxiliary_weight * losses["auxiliary"]
         if joint is not None:

@@ -29,6 +29,7 @@ from spear_spec.config import Strict
 from spear_spec.errors import BundleError, NumericsError
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint
 from spear_spec.training.discriminators import Discriminators, discriminator_loss, generator_losses
+from spear_spec.training.precision import mixed
 from spear_spec.training.spectral import SpectralLoss
 from spear_spec.training.vocoder_data import ClipStore
 from spear_spec.voice import Bundle
@@ -84,7 +85,7 @@ def run_generator(
     count = voc.frames_per_token
     valid = batch["valid"]
     device = valid.device
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed(device):
         hidden, raw = model.encode(batch["tokens"], batch["speaker"], valid[..., None].to(torch.bfloat16))
     logits, pitch, energy = model.split_prosody(raw)
     frame_valid = valid.repeat_interleave(count, dim=1)
@@ -109,7 +110,7 @@ def run_generator(
         given_voiced = rows * torch.sigmoid(logits[:, span]).detach() + (1 - rows) * given_voiced
         given_energy = rows * energy[:, span].detach() + (1 - rows) * given_energy
     prosody = Prosody(given_voiced, batch["f0"][:, span], given_energy)
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed(device):
         mask = frame_valid[:, span, None].to(torch.bfloat16)
         frames = model.decode(hidden[:, low:high], prosody, batch["speaker"], mask) * mask
         inner = slice(4 * count - 2, (4 + tokens) * count + 2)
@@ -190,7 +191,7 @@ class Trainer:
             length = min(tokens, cfg.judge_tokens) * self.model.cfg.token_samples
             at = int(np.random.default_rng((cfg.seed, 8, self.step)).integers(out.real.shape[1] - length + 1))
             real, fake = out.real[:, at : at + length], out.fake[:, at : at + length]
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with mixed(self.device):
                 seen = self.judges(torch.cat([real, fake.detach()]), select)
             judge_loss = discriminator_loss(seen, rows)
             self.judge_optimiser.zero_grad(set_to_none=True)
@@ -200,7 +201,7 @@ class Trainer:
             self.judge_optimiser.step()
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(False)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with mixed(self.device):
                 heard = self.judges(fake, select)
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(True)

@@ -20,6 +20,7 @@ from spear_spec.models.heads import MedusaConfig, MedusaHeads
 from spear_spec.models.text_to_semantic import TextToSemantic
 from spear_spec.training.checkpoint import load_checkpoint, load_export
 from spear_spec.training.joint import Joint, View
+from spear_spec.training.precision import mixed
 from spear_spec.training.t2s import T2STraining, Trainee, Utterance, batches, collate, history_mask, train_t2s
 
 SHAPE = T2SConfig(6, 8, 32, 2, 2, 2, 16)
@@ -72,7 +73,7 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
         batch = next(stream)
         no_text = torch.rand(len(batch.tokens)) < cfg.no_text
         masked = history_mask(batch, cfg, progress) & ~no_text[:, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed("cpu"):
             losses = trainee(batch, masked, no_text, (cfg.align_layers, cfg.align_heads), joint and joint.hook(progress))
         align_weight = cfg.align_floor + (cfg.align_weight - cfg.align_floor) * max(0.0, 1 - progress / 0.6)
         loss = losses["nll"] + align_weight * losses.get("align", 0) + cfg.auxiliary_weight * losses["auxiliary"]

@@ -1,0 +1,76 @@
+"""Do heads that are trained along with the target help or harm it? Runs with and without them, on the same held-out speech.
+
+    python -m spear_spec.training.t2s DATA RUNS/none --held-out HELD_OUT --set steps=900 batch_tokens=2000
+    python -m spear_spec.training.t2s DATA RUNS/prophet --held-out HELD_OUT --set steps=900 batch_tokens=2000 joint=prophet
+    python recipes/benchmark/joint.py HELD_OUT RUNS/none:RUNS/prophet [RUNS/none_s1:RUNS/prophet_s1 ...] [--json FILE]
+
+A pair has the same seed, hence the same first weights, batches and masks. NLL a token with the true past, float32, weights as
+exported; gap: NLL with the text of another sentence minus that. Differences: second minus first, 95 % paired bootstrap over
+utterances; the last row takes the utterances' sums over all pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from spear_spec.evaluation.judge import Measurement
+from spear_spec.evaluation.statistics import paired_difference, ratio_interval
+from spear_spec.text.symbols import SYMBOLS, encode_phonemes
+from spear_spec.training.draft import load_target
+from spear_spec.training.t2s import Trainee, Utterance, collate, read_utterances
+
+
+@torch.no_grad()
+def losses(run: Path, held_out: list[Utterance]) -> dict[str, list[Measurement]]:
+    """"nll" and "wrong" (another sentence's text) of each utterance: nats and the tokens they are of."""
+    model = load_target(run / "export")
+    trainee = Trainee(model).eval()
+    out: dict[str, list[Measurement]] = {"nll": [], "wrong": []}
+    for index, item in enumerate(held_out):
+        other = held_out[(index + 2) % len(held_out)]
+        for name, text in (("nll", item.text), ("wrong", other.text)):
+            batch = collate([Utterance(text, item.tokens, None, item.speaker)], model.start_id, model.eos_id)
+            count = len(item.tokens) + 1
+            out[name].append(Measurement(count * trainee(batch, None, None, None)["nll"].item(), count))
+    return out
+
+
+def total(runs: list[list[Measurement]]) -> list[Measurement]:
+    """Utterance by utterance, the sums over runs."""
+    return [Measurement(sum(m.numerator for m in each), sum(m.denominator for m in each)) for each in zip(*runs)]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("held_out", type=Path)
+    parser.add_argument("pairs", nargs="+", metavar="RUN:RUN")
+    parser.add_argument("--limit", type=int, help="first utterances only")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    held = read_utterances(args.held_out, encode_phonemes, len(SYMBOLS), set())[: args.limit]
+    pairs = [tuple(Path(name) for name in pair.split(":")) for pair in args.pairs]
+    scored = {run: losses(run, held) for run in dict.fromkeys(run for pair in pairs for run in pair)}
+    rows = [(f"{second.name} - {first.name}", scored[first], scored[second]) for first, second in pairs]
+    if len(pairs) > 1:
+        rows.append(("all pairs", *({name: total([scored[pair[side]][name] for pair in pairs]) for name in ("nll", "wrong")} for side in (0, 1))))
+    found = []
+    print("| pair | NLL, first | second | difference | gap, first | second |\n|---|---|---|---|---|---|")
+    for name, one, two in rows:
+        nll = [ratio_interval(side["nll"]).value for side in (one, two)]
+        gap = [ratio_interval(side["wrong"]).value - value for side, value in zip((one, two), nll)]
+        change = paired_difference(two["nll"], one["nll"])
+        found.append({"pair": name, "nll": nll, "gap": gap, "difference": change.to_dict()})
+        print(f"| {name} | {nll[0]:.4f} | {nll[1]:.4f} | {change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}] | {gap[0]:.2f} | {gap[1]:.2f} |")
+    if args.json:
+        training = {str(run): json.loads((run / "export" / "t2s.json").read_text())["training"] for run in scored}
+        args.json.write_text(json.dumps({"utterances": len(held), "training": training, "pairs": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
