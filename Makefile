@@ -20,7 +20,7 @@ $(VENV)/.created: requirements/torch.txt
 	$(PIP) -r requirements/torch.txt
 	touch $@
 
-$(VENV)/.package: $(VENV)/.created pyproject.toml spear_spec/nn/native.c
+$(VENV)/.package: $(VENV)/.created pyproject.toml $(wildcard spear_spec/nn/*.[ch])
 	$(PIP) --editable .
 	touch $@
 

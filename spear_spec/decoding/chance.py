@@ -45,9 +45,24 @@ class GeneratorChance:
     def _uniform(self, row: int) -> float:
         block = self._blocks[row]
         if not block:
-            fresh = torch.rand(_BLOCK, generator=self._generators[row], dtype=torch.float64)
-            block.extend(fresh.clamp_(max=_BELOW_ONE).tolist())
+            self._refill(row)
         return block.pop()
+
+    def _refill(self, row: int) -> None:
+        """Another block behind what is there (a block is taken from its end)."""
+        fresh = torch.rand(_BLOCK, generator=self._generators[row], dtype=torch.float64)
+        self._blocks[row][:0] = fresh.clamp_(max=_BELOW_ONE).tolist()
+
+    def ahead(self, row: int, count: int) -> list[float]:
+        """The uniforms in [0, 1) that the row's next `count` draws will use, one a draw; they stay there."""
+        while len(self._blocks[row]) < count:
+            self._refill(row)
+        return self._blocks[row][:-count - 1:-1]
+
+    def passed(self, row: int, count: int) -> None:
+        """So many of them have been used elsewhere: `categorical` of a law is the first token whose running sum exceeds u."""
+        if count:
+            del self._blocks[row][-count:]
 
     def bernoulli(self, p: float, row: int) -> bool:
         return self._uniform(row) < p

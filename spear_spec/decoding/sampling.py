@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import NumericsError
+from spear_spec.nn import native
 
 _LOOKS = (64, 256)  # speech laws are peaked: the nucleus nearly always lies within the first 64 tokens
 _COLD = 1e-3
@@ -37,8 +38,10 @@ def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
         NumericsError: a logit is NaN or infinite.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad and native.available():
+        return native.law_of(x, sampling)
     if not math.isfinite(x.sum().item()):
-        raise NumericsError("the model produced NaN or infinity; the weights are damaged or the dtype is too narrow")
+        raise NumericsError
     temperature = sampling.temperature
     if temperature == 0:
         return torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spear_spec.config import SamplingConfig
 from spear_spec.models.draft import DraftDecoder, DraftState
 from spear_spec.models.text_to_semantic import TextToSemantic, cached_positions
 from spear_spec.nn import native
@@ -96,6 +97,21 @@ class DraftRunner:
             x = w.down.add(F.gelu(gate).mul_(value), x).add_(w.down_bias)
         cache.advance(length)
         return x.view(batch, length, self.dim)
+
+    def chain(self, hidden: Tensor, limits: list[int], uniforms: list[list[float]], sampling: SamplingConfig, eos: int,
+              state: DraftState) -> tuple[list[list[int]], Tensor]:
+        """Draw whole chains in one call, see `NativeDraft.chain`; where `chains` says so."""
+        assert self.native is not None
+        cache = state.cache
+        positions = cache.longest + max(limits)
+        cache.reserve(positions)
+        if len(self._rotary) < positions:
+            self._rotary = self.draft.rotary(positions)
+        return self.native.chain(hidden, limits, uniforms, sampling, eos, cache, state.cross, state.cross_mask, self._rotary)
+
+    def chains(self, rows: int) -> bool:
+        """Whether `chain` can draw for so many rows."""
+        return self.native is not None and rows <= _FEW
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, D] -> logits [B, V], as `DraftDecoder.logits`."""

@@ -8,25 +8,10 @@
    pyproject.toml has the compiler's flags. They let it reorder the sum of a dot product, but not assume that there is no
    NaN: NaN in gives NaN out. With -O3, gcc 12 takes loops apart that it should vectorise, hence -O2 -ftree-vectorize. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "native.h"
 
-#define VERSION 1 /* of the structures and arguments below; native.py has the same number */
+#define VERSION 2 /* of the structures and arguments below; native.py has the same number */
 #define PANEL 32  /* outputs that a matrix product makes at once, held in registers */
-
-/* One build serves every x86-64: the loader picks the widest vectors that the machine has. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
-#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EVERY_CPU
-#endif
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
 
 /* y = W x; codes [panels][in][PANEL]: a panel holds PANEL outputs, those behind `out` are zero. scale [out]. */
 struct linear {
@@ -97,25 +82,6 @@ INLINE float dot(const float *a, const float *b, int64_t size)
     float sum = 0;
     for (int64_t i = 0; i < size; i++) sum += a[i] * b[i];
     return sum;
-}
-
-/* e^x for x <= 0 or NaN: 2^n times a series of the remainder, which is below .35; the error is that of float32. */
-INLINE float exp_below(float x)
-{
-    x = x < -87 ? -87 : x;
-    const int32_t n = x == x ? (int32_t)(x * 1.44269504f - 0.5f) : 0;
-    const float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f; /* ln 2 in two parts */
-    float series = 1 + r / 7;
-    series = 1 + r * series / 6;
-    series = 1 + r * series / 5;
-    series = 1 + r * series / 4;
-    series = 1 + r * series / 3;
-    series = 1 + r * series / 2;
-    series = 1 + r * series;
-    const uint32_t bits = (uint32_t)(n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return power * series;
 }
 
 /* out [width] = sum of share[i] v[at[i]]; v [positions, dim]. */
@@ -190,7 +156,7 @@ int spear_native_version(void) { return VERSION; }
    nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
    already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
    hidden [batch, count, dim]: the result; must not overlap the features.
-   Returns 0; 1 if there is no memory; 2 if a token is none. */
+   Returns 0, NO_MEMORY or NO_TOKEN. */
 int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens, const float *features,
                      const int64_t *lengths, const float *angles, float *keys, float *values, int64_t capacity,
                      const float *const *cross, int64_t memory, const uint8_t *cross_mask, int64_t nodes,
@@ -201,9 +167,9 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
     const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner;
     const int64_t most = capacity > memory ? capacity : memory;
     for (int64_t r = 0; r < rows; r++)
-        if (tokens[r] < 0 || tokens[r] >= draft->ids) return 2;
+        if (tokens[r] < 0 || tokens[r] >= draft->ids) return NO_TOKEN;
     float *block = malloc((size_t)(rows * (dim + wide + width + inner) + most) * sizeof *block + (size_t)most * sizeof(int32_t));
-    if (!block) return 1;
+    if (!block) return NO_MEMORY;
     float *normed = block, *mapped = normed + rows * dim, *seen = mapped + rows * wide, *gated = seen + rows * width;
     float *weight = gated + rows * inner, *x = hidden;
     int32_t *at = (int32_t *)(weight + most);
@@ -257,13 +223,59 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
     return 0;
 }
 
-/* hidden [rows, in] -> logits [rows, out]. Returns 0; 1 if there is no memory. */
+/* hidden [rows, in] -> logits [rows, out]. Returns 0 or NO_MEMORY. */
 int spear_draft_logits(const struct linear *head, int64_t rows, const float *hidden, float *logits)
 {
     float *normed = malloc((size_t)(rows * head->in) * sizeof *normed);
-    if (!normed) return 1;
+    if (!normed) return NO_MEMORY;
     unit(hidden, rows, head->in, 0, normed);
     multiply(head, rows, normed, NULL, 0, logits);
     free(normed);
     return 0;
+}
+
+/* A chain in one call: from `hidden`, draw a token, step on it, and so on, up to limits[b] tokens of row b; nothing follows `eos`.
+
+   hidden [batch, dim]: at each row's newest settled token; overwritten. uniforms [batch, steps]: what each draw of a row uses;
+   steps: the largest limit, at least 1. tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the
+   law of each, also of rows that have stopped, up to the longest count. The rest as in spear_draft_step: the drafted
+   positions lie behind `lengths`, which stay as they are.
+   Returns 0, NO_MEMORY, NO_TOKEN, or NO_NUMBER if a logit is NaN or infinite. */
+int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how, int64_t batch, int64_t steps,
+                      const int64_t *limits, int64_t eos, const double *uniforms, float *hidden, const int64_t *lengths,
+                      const float *angles, float *keys, float *values, int64_t capacity, const float *const *cross, int64_t memory,
+                      const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
+{
+    const int64_t dim = draft->dim, size = head->out;
+    const size_t wide = (size_t)batch * (size_t)(2 * size + dim);
+    double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) + wide * sizeof(float));
+    if (!table) return NO_MEMORY;
+    int64_t *at = (int64_t *)(table + size), *newest = at + batch, *alive = newest + batch;
+    float *logits = (float *)(alive + batch), *law = logits + batch * size, *next = law + batch * size;
+    int64_t running = 0;
+    int status = 0;
+    for (int64_t b = 0; b < batch; b++) {
+        at[b] = lengths[b];
+        newest[b] = counts[b] = 0;
+        running += alive[b] = limits[b] > 0;
+    }
+    for (int64_t step = 0; running; step++) {
+        if (step) {
+            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, cross, memory, cross_mask, 0, NULL, NULL, next);
+            if (status) break;
+            memcpy(hidden, next, (size_t)(batch * dim) * sizeof *hidden);
+            for (int64_t b = 0; b < batch; b++) at[b]++;
+        }
+        if ((status = spear_draft_logits(head, batch, hidden, logits)) || (status = spear_laws(how, batch, size, logits, law))) break;
+        running = 0;
+        for (int64_t b = 0; b < batch; b++) {
+            memcpy(laws + (b * steps + step) * size, law + b * size, (size_t)size * sizeof *laws);
+            if (!alive[b]) continue;
+            newest[b] = tokens[b * steps + step] = spear_draw(law + b * size, size, uniforms[b * steps + step], table);
+            counts[b]++;
+            running += alive[b] = newest[b] != eos && counts[b] < limits[b];
+        }
+    }
+    free(table);
+    return status;
 }

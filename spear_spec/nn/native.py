@@ -1,4 +1,5 @@
-"""The draft's step and head in C (`native.c`), for builds that had a compiler; without it everything runs on torch.
+"""The draft's step, its head, laws and whole chains in C (`native.c`, `law.c`), for builds that had a compiler; without it
+everything runs on torch.
 
 Loaded by ctypes rather than imported: the C file then needs no Python headers and one build serves every Python.
 """
@@ -9,7 +10,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spear_spec.config import SamplingConfig
+from spear_spec.errors import NumericsError
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.packed import PackedLayer, PackedLinear
 from spear_spec.nn.tree import Tree
@@ -25,7 +28,7 @@ from spear_spec.nn.tree import Tree
 log = logging.getLogger("spear_spec")
 
 SWITCH = "SPEAR_SPEC_NATIVE"  # environment: "0" keeps the kernel out
-_VERSION, _PANEL = 1, 32  # as in native.c
+_VERSION, _PANEL = 2, 32  # as in native.c
 _MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -62,6 +65,8 @@ def _open(folder: Path) -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"{built[0].name} was built from another version of native.c: install the package again"
     library.spear_draft_step.argtypes = _STEP
     library.spear_draft_logits.argtypes = [c_void_p, c_int64, c_void_p, c_void_p]
+    library.spear_laws.argtypes = [POINTER(_Sampling), c_int64, c_int64, c_void_p, c_void_p]
+    library.spear_draft_chain.argtypes = _CHAIN
     return library, None
 
 
@@ -78,8 +83,46 @@ class _Draft(Structure):
                 ("table", c_void_p), ("enter", POINTER(_Linear)), ("layers", POINTER(_Layer))]
 
 
+class _Sampling(Structure):
+    _fields_ = [("temperature", c_float), ("top_p", c_double), ("top_k", c_int64)]
+
+
 _STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64,
          POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p]
+_CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64, POINTER(c_double), c_void_p,
+          POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, POINTER(c_void_p), c_int64, c_void_p, POINTER(c_int64),
+          POINTER(c_int64), c_void_p]
+
+
+def _check(status: int, what: str) -> None:
+    """Raise what a call's return value stands for."""
+    if status == 1:
+        raise MemoryError(what)
+    if status == 2:
+        raise IndexError("a token id that the draft does not have")
+    if status == 3:
+        raise NumericsError
+
+
+def law_of(logits: Tensor, sampling: SamplingConfig) -> Tensor:
+    """`decoding.sampling.probabilities` of float32 logits on the CPU, [..., V] -> [..., V].
+
+    Raises:
+        NumericsError: a logit is NaN or infinite.
+    """
+    library, why = _load()
+    if library is None:
+        raise RuntimeError(why)
+    logits = logits.contiguous()
+    out = torch.empty_like(logits)
+    size = logits.shape[-1]
+    _check(library.spear_laws(_how(sampling), logits.numel() // size, size, logits.data_ptr(), out.data_ptr()), "laws of tokens")
+    return out
+
+
+def _how(sampling: SamplingConfig) -> _Sampling:
+    return _Sampling(sampling.temperature, sampling.top_p, sampling.top_k)
+
 
 
 class NativeDraft:
@@ -90,7 +133,7 @@ class NativeDraft:
         library, why = _load()
         if library is None:
             raise RuntimeError(why)
-        self._step, self._logits = library.spear_draft_step, library.spear_draft_logits
+        self._step, self._logits, self._chain = library.spear_draft_step, library.spear_draft_logits, library.spear_draft_chain
         self._held: list[object] = []  # what the structures point at
         first = layers[0]
         self._enter, self._head = self._linear(enter), self._linear(head)
@@ -123,8 +166,7 @@ class NativeDraft:
         """
         batch, count = tokens.shape
         tokens, features = tokens.contiguous(), features.contiguous()
-        pairs = [x if x.is_contiguous() else x.contiguous() for pair in cross for x in pair]
-        mask = None if cross_mask is None else cross_mask.contiguous()
+        pairs, mask = _crossing(cross, cross_mask)
         sees = depth = None
         if tree is not None:
             sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
@@ -135,14 +177,37 @@ class NativeDraft:
             (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
             0 if sees is None else sees.shape[2], None if sees is None else sees.data_ptr(), None if depth is None else depth.data_ptr(),
             hidden.data_ptr())
-        if status:
-            raise MemoryError("the draft's step") if status == 1 else IndexError("a token id that the draft does not have")
+        _check(status, "the draft's step")
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, D] -> logits [R, V]."""
         hidden = hidden.contiguous()
         logits = torch.empty(len(hidden), self._head.out)
-        if self._logits(ctypes.addressof(self._head), len(hidden), hidden.data_ptr(), logits.data_ptr()):
-            raise MemoryError("the draft's head")
+        _check(self._logits(ctypes.addressof(self._head), len(hidden), hidden.data_ptr(), logits.data_ptr()), "the draft's head")
         return logits
+
+    def chain(self, hidden: Tensor, limits: list[int], uniforms: list[list[float]], sampling: SamplingConfig, eos: int, cache: KVCache,
+              cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None, angles: Tensor) -> tuple[list[list[int]], Tensor]:
+        """Draw up to limits[b] tokens of row b from hidden [B, 1, D], each from the law after the one before; nothing follows `eos`.
+
+        uniforms [B][max(limits)], each in [0, 1): what the draws use. Returns the tokens and their laws [B, longest, V].
+        The cache must have room; it gets keys and values behind its lengths and is not advanced. The rest as in `step`.
+        """
+        batch, steps = len(limits), max(limits)
+        pairs, mask = _crossing(cross, cross_mask)
+        hidden = hidden.clone()
+        tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
+        laws = torch.empty(batch, steps, self._head.out)
+        _check(self._chain(
+            self._address, ctypes.addressof(self._head), _how(sampling), batch, steps, (c_int64 * batch)(*limits), eos,
+            (c_double * (batch * steps))(*[u for row in uniforms for u in row]), hidden.data_ptr(), (c_int64 * batch)(*cache.lengths),
+            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity,
+            (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
+            tokens, counts, laws.data_ptr()), "the draft's chain")
+        return [tokens[row * steps:row * steps + count] for row, count in enumerate(counts)], laws[:, : max(counts)]
+
+
+def _crossing(cross: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+    """Keys and values of the text, layer by layer, and their mask, as the kernel reads them."""
+    return [x if x.is_contiguous() else x.contiguous() for pair in cross for x in pair], None if mask is None else mask.contiguous()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from spear_spec.decoding.chance import GeneratorChance
 from spear_spec.decoding.drafters.adaptive import make_stopping, staying
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
-from spear_spec.decoding.proposal import Verdict
+from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
@@ -117,6 +118,19 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
         super().__init__(draft, guided=guided)
         make_stopping(stop, 1)
         self.stop = stop
+
+    def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
+        rows, chance = session.rows, session.chance
+        plain = state.stopping is None and state.arms == 1 and max(limits) > 0
+        if not plain or not isinstance(chance, GeneratorChance) or not state.runner.chains(len(rows)):
+            return super().propose(session, state, limits)
+        # the same draws in one call: neither a stopping rule nor another source of chance has a say in between
+        hidden = self.catch_up(session, state)
+        uniforms = [chance.ahead(row, max(limits)) for row in rows]
+        tokens, laws = state.runner.chain(hidden, limits, uniforms, session.sampling, session.model.eos_id, state.draft)
+        for row, drawn in zip(rows, tokens):
+            chance.passed(row, len(drawn))
+        return Proposal(tokens, laws)
 
     def begin(self, session: Session, state: DecoderState) -> Tensor:
         state.hidden = self.catch_up(session, state)

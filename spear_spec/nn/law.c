@@ -1,0 +1,134 @@
+/* From logits to the law that a token is drawn from, and the draw: the mathematics of decoding/sampling.py and chance.py.
+
+   As tensor operations a law of a thousand tokens costs as much as half a step of a draft; here it is some ten
+   microseconds, because the nucleus is found by counting rather than sorting: floats above 0 are ordered as their bits are. */
+
+#include "native.h"
+
+#define SHIFT 20      /* a bucket is an eighth of an octave */
+#define BUCKETS 1024  /* 1.0 has bucket 1016 */
+
+INLINE int64_t bucket_of(float p)
+{
+    uint32_t bits;
+    memcpy(&bits, &p, sizeof bits);
+    bits >>= SHIFT;
+    return bits < BUCKETS ? bits : BUCKETS - 1;
+}
+
+static int falling(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* The values of one bucket, largest first; returns their number. */
+static int64_t sorted(const float *law, int64_t size, int64_t bucket, float *values)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < size; i++)
+        if (bucket_of(law[i]) == bucket) values[count++] = law[i];
+    qsort(values, (size_t)count, sizeof *values, falling);
+    return count;
+}
+
+/* The smallest probability that survives. values [size]: scratch. */
+static float threshold(const float *law, int64_t size, const struct sampling *how, float *values)
+{
+    int32_t counts[BUCKETS] = {0};
+    double masses[BUCKETS] = {0}, mass = how->top_p;
+    float least = 0;
+    for (int64_t i = 0; i < size; i++) {
+        const int64_t at = bucket_of(law[i]);
+        counts[at]++;
+        masses[at] += law[i];
+    }
+    if (how->top_k > 0 && how->top_k < size) {
+        int64_t left = how->top_k, at = BUCKETS - 1;
+        double before = 0;
+        for (; counts[at] < left; at--) {
+            left -= counts[at];
+            before += masses[at];
+        }
+        sorted(law, size, at, values);
+        least = values[left - 1];
+        if (how->top_p >= 1) return least;
+        for (int64_t i = 0; i < left; i++) before += values[i];
+        mass *= before; /* top-p of what top-k leaves */
+    }
+    double sum = 0;
+    for (int64_t at = BUCKETS - 1; at >= 0; at--) {
+        if (!counts[at]) continue;
+        if (sum + masses[at] <= mass) {
+            sum += masses[at];
+            continue;
+        }
+        const int64_t count = sorted(law, size, at, values);
+        for (int64_t i = 0; i < count; i++) {
+            sum += values[i];
+            if (sum > mass) return values[i] > least ? values[i] : least;
+        }
+    }
+    return least;
+}
+
+/* law = softmax of logits / temperature; returns 0, or NO_NUMBER. */
+EVERY_CPU static int soften(const float *logits, int64_t size, float temperature, float *law)
+{
+    float top = -INFINITY, sum = 0;
+    int bad = 0;
+    for (int64_t i = 0; i < size; i++) bad |= !(fabsf(logits[i]) <= 3.4028234e38f);
+    if (bad) return NO_NUMBER;
+    for (int64_t i = 0; i < size; i++) top = logits[i] > top ? logits[i] : top;
+    for (int64_t i = 0; i < size; i++) {
+        const float x = (logits[i] - top) / temperature; /* in this order it cannot overflow upwards */
+        law[i] = x < -87 ? 0 : exp_below(x);
+    }
+    for (int64_t i = 0; i < size; i++) sum += law[i];
+    for (int64_t i = 0; i < size; i++) law[i] /= sum;
+    return 0;
+}
+
+/* Keep what is at least `least`, make it sum to 1. */
+EVERY_CPU static void keep(int64_t size, float least, float *law)
+{
+    float sum = 0;
+    for (int64_t i = 0; i < size; i++) law[i] = law[i] >= least ? law[i] : 0;
+    for (int64_t i = 0; i < size; i++) sum += law[i];
+    for (int64_t i = 0; i < size; i++) law[i] /= sum;
+}
+
+/* logits [rows, size] -> laws [rows, size]. Returns 0, NO_MEMORY, or NO_NUMBER if a logit is NaN or infinite. */
+int spear_laws(const struct sampling *how, int64_t rows, int64_t size, const float *logits, float *laws)
+{
+    const int filtered = how->top_p < 1 || (how->top_k > 0 && how->top_k < size);
+    float *values = malloc((size_t)size * sizeof *values);
+    if (!values) return NO_MEMORY;
+    int status = 0;
+    for (int64_t r = 0; r < rows && !status; r++, logits += size, laws += size) {
+        status = soften(logits, size, how->temperature > 0 ? how->temperature : 1, laws);
+        if (status) break;
+        if (how->temperature > 0) {
+            if (filtered) keep(size, threshold(laws, size, how, values), laws);
+            continue;
+        }
+        int64_t best = 0;
+        for (int64_t i = 1; i < size; i++)
+            if (logits[i] > logits[best]) best = i;
+        for (int64_t i = 0; i < size; i++) laws[i] = i == best;
+    }
+    free(values);
+    return status;
+}
+
+/* The token at which the running sum of the law first exceeds u times all of it, 0 <= u < 1; one of weight 0 is never
+   drawn. table [size]: scratch. */
+int64_t spear_draw(const float *law, int64_t size, double u, double *table)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < size; i++) table[i] = sum += law[i];
+    const double goal = u * sum;
+    int64_t at = 0;
+    while (at < size - 1 && !(table[at] > goal)) at++;
+    return at;
+}

@@ -1,0 +1,54 @@
+/* What the parts of the kernel share: see native.c. */
+
+#ifndef SPEAR_NATIVE_H
+#define SPEAR_NATIVE_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One build serves every x86-64: the loader picks the widest vectors that the machine has. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+enum { NO_MEMORY = 1, NO_TOKEN = 2, NO_NUMBER = 3 }; /* what a call returns where it does not return 0 */
+
+/* temperature 0 is greedy; top_k 0 and top_p 1 are off. */
+struct sampling {
+    float temperature;
+    double top_p;
+    int64_t top_k;
+};
+
+/* e^x for x <= 0 or NaN: 2^n times a series of the remainder, which is below .35; the error is that of float32. */
+INLINE float exp_below(float x)
+{
+    x = x < -87 ? -87 : x;
+    const int32_t n = x == x ? (int32_t)(x * 1.44269504f - 0.5f) : 0;
+    const float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f; /* ln 2 in two parts */
+    float series = 1 + r / 7;
+    series = 1 + r * series / 6;
+    series = 1 + r * series / 5;
+    series = 1 + r * series / 4;
+    series = 1 + r * series / 3;
+    series = 1 + r * series / 2;
+    series = 1 + r * series;
+    const uint32_t bits = (uint32_t)(n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power * series;
+}
+
+int spear_laws(const struct sampling *how, int64_t rows, int64_t size, const float *logits, float *laws);
+int64_t spear_draw(const float *law, int64_t size, double u, double *table);
+
+#endif
