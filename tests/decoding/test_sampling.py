@@ -25,6 +25,7 @@ from spear_spec.decoding.limits import Guard, default_cap
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import guide
 from spear_spec.errors import ConfigError, NumericsError
+from spear_spec.nn import native
 
 WIDE = [
     SamplingConfig(temperature=0.7, top_p=0.9),
@@ -38,6 +39,13 @@ WIDE = [
 ]
 
 
+@pytest.fixture(params=["1", "0"], ids=["native", "torch"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel and without."""
+    monkeypatch.setenv(native.SWITCH, request.param)
+
+
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("sampling", WIDE, ids=str)
 @pytest.mark.parametrize("size", [3, 1025])
 def test_probabilities_against_the_oracle(sampling: SamplingConfig, size: int) -> None:
@@ -63,6 +71,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert torch.equal(probabilities(logits, SamplingConfig()), probabilities(logits.float(), SamplingConfig()))
 
 
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_bad_logits_are_refused(bad: float) -> None:
     logits = torch.zeros(2, 9)
@@ -72,6 +81,7 @@ def test_bad_logits_are_refused(bad: float) -> None:
             probabilities(logits, sampling)
 
 
+@pytest.mark.usefixtures("either")
 def test_large_logits_at_a_tiny_temperature() -> None:
     law = probabilities(torch.tensor([1e4, 1e4 - 1, -1e4]), SamplingConfig(temperature=1e-37, top_p=1.0))
     assert law.tolist() == [1.0, 0.0, 0.0]

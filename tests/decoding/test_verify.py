@@ -34,6 +34,7 @@ from spear_spec.decoding.chance import GeneratorChance
 from spear_spec.decoding.verifiers import VERIFIERS, rejection
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
 from spear_spec.errors import ConfigError, TextError
+from spear_spec.models.draft_runner import DraftRunner
 from spear_spec.nn.cache import KVCache
 
 
@@ -185,7 +186,19 @@ def anothers_text(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session.Memory, "select", lambda self, rows: right(self, list(range(len(rows)))))
 
 
+def chain_of_other_laws(patch: pytest.MonkeyPatch) -> None:
+    """The chain in one call gives flatter laws than it draws from."""
+    right = DraftRunner.chain
+
+    def chain(*args: Any) -> Any:
+        tokens, laws = right(*args)
+        return tokens, (0.5 * laws + 0.5 / laws.shape[-1])
+
+    patch.setattr(DraftRunner, "chain", chain)
+
+
 FAULTS = [
+    chain_of_other_laws,
     leak_the_draft,
     skip_the_residual,
     wrong_temperature,
