@@ -99,7 +99,7 @@ class DraftRunner:
         return x.view(batch, length, self.dim)
 
     def chain(self, hidden: Tensor, limits: list[int], uniforms: list[list[float]], sampling: SamplingConfig, eos: int,
-              state: DraftState) -> tuple[list[list[int]], Tensor]:
+              state: DraftState, entropy: list[float] | None = None, least: list[float] | None = None) -> tuple[list[list[int]], Tensor | None]:
         """Draw whole chains in one call, see `NativeDraft.chain`; where `chains` says so."""
         assert self.native is not None
         cache = state.cache
@@ -107,7 +107,7 @@ class DraftRunner:
         cache.reserve(positions)
         if len(self._rotary) < positions:
             self._rotary = self.draft.rotary(positions)
-        return self.native.chain(hidden, limits, uniforms, sampling, eos, cache, state.cross, state.cross_mask, self._rotary)
+        return self.native.chain(hidden, limits, uniforms, sampling, eos, cache, state.cross, state.cross_mask, self._rotary, entropy, least)
 
     def chains(self, rows: int) -> bool:
         """Whether `chain` can draw for so many rows."""

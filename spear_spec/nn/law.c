@@ -132,3 +132,12 @@ int64_t spear_draw(const float *law, int64_t size, double u, double *table)
     while (at < size - 1 && !(table[at] > goal)) at++;
     return at;
 }
+
+/* In nats. */
+double spear_entropy(const float *law, int64_t size)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < size; i++)
+        if (law[i] > 0) sum -= (double)law[i] * log((double)law[i]);
+    return sum;
+}

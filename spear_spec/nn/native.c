@@ -237,12 +237,14 @@ int spear_draft_logits(const struct linear *head, int64_t rows, const float *hid
 /* A chain in one call: from `hidden`, draw a token, step on it, and so on, up to limits[b] tokens of row b; nothing follows `eos`.
 
    hidden [batch, dim]: at each row's newest settled token; overwritten. uniforms [batch, steps]: what each draw of a row uses;
-   steps: the largest limit, at least 1. tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the
+   steps: the largest limit, at least 1. most_entropy, least_chance: NULL or [batch]: a row stops before a law of more nats, and
+   after a token of less chance. tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the
    law of each, also of rows that have stopped, up to the longest count. The rest as in spear_draft_step: the drafted
    positions lie behind `lengths`, which stay as they are.
    Returns 0, NO_MEMORY, NO_TOKEN, or NO_NUMBER if a logit is NaN or infinite. */
 int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how, int64_t batch, int64_t steps,
-                      const int64_t *limits, int64_t eos, const double *uniforms, float *hidden, const int64_t *lengths,
+                      const int64_t *limits, int64_t eos, const double *uniforms, const double *most_entropy,
+                      const double *least_chance, float *hidden, const int64_t *lengths,
                       const float *angles, float *keys, float *values, int64_t capacity, const float *const *cross, int64_t memory,
                       const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
 {
@@ -269,11 +271,14 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
         if ((status = spear_draft_logits(head, batch, hidden, logits)) || (status = spear_laws(how, batch, size, logits, law))) break;
         running = 0;
         for (int64_t b = 0; b < batch; b++) {
-            memcpy(laws + (b * steps + step) * size, law + b * size, (size_t)size * sizeof *laws);
+            const float *own = law + b * size;
+            memcpy(laws + (b * steps + step) * size, own, (size_t)size * sizeof *laws);
+            if (most_entropy && alive[b]) alive[b] = spear_entropy(own, size) <= most_entropy[b];
             if (!alive[b]) continue;
-            newest[b] = tokens[b * steps + step] = spear_draw(law + b * size, size, uniforms[b * steps + step], table);
+            newest[b] = tokens[b * steps + step] = spear_draw(own, size, uniforms[b * steps + step], table);
             counts[b]++;
-            running += alive[b] = newest[b] != eos && counts[b] < limits[b];
+            alive[b] = newest[b] != eos && counts[b] < limits[b] && !(least_chance && own[newest[b]] < least_chance[b]);
+            running += alive[b];
         }
     }
     free(table);

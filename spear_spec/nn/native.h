@@ -49,6 +49,7 @@ INLINE float exp_below(float x)
 }
 
 int spear_laws(const struct sampling *how, int64_t rows, int64_t size, const float *logits, float *laws);
+double spear_entropy(const float *law, int64_t size);
 int64_t spear_draw(const float *law, int64_t size, double u, double *table);
 
 #endif

@@ -89,7 +89,8 @@ class _Sampling(Structure):
 
 _STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64,
          POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p]
-_CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64, POINTER(c_double), c_void_p,
+_CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64, POINTER(c_double), POINTER(c_double),
+          POINTER(c_double), c_void_p,
           POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, POINTER(c_void_p), c_int64, c_void_p, POINTER(c_int64),
           POINTER(c_int64), c_void_p]
 
@@ -188,10 +189,12 @@ class NativeDraft:
         return logits
 
     def chain(self, hidden: Tensor, limits: list[int], uniforms: list[list[float]], sampling: SamplingConfig, eos: int, cache: KVCache,
-              cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None, angles: Tensor) -> tuple[list[list[int]], Tensor]:
+              cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None, angles: Tensor, entropy: list[float] | None = None,
+              least: list[float] | None = None) -> tuple[list[list[int]], Tensor | None]:
         """Draw up to limits[b] tokens of row b from hidden [B, 1, D], each from the law after the one before; nothing follows `eos`.
 
-        uniforms [B][max(limits)], each in [0, 1): what the draws use. Returns the tokens and their laws [B, longest, V].
+        uniforms [B][max(limits)], each in [0, 1): what the draws use. entropy [B]: a row stops before a law of more nats;
+        least [B]: and after a token of less chance. Returns the tokens and their laws [B, longest, V], None if there are none.
         The cache must have room; it gets keys and values behind its lengths and is not advanced. The rest as in `step`.
         """
         batch, steps = len(limits), max(limits)
@@ -201,11 +204,13 @@ class NativeDraft:
         laws = torch.empty(batch, steps, self._head.out)
         _check(self._chain(
             self._address, ctypes.addressof(self._head), _how(sampling), batch, steps, (c_int64 * batch)(*limits), eos,
-            (c_double * (batch * steps))(*[u for row in uniforms for u in row]), hidden.data_ptr(), (c_int64 * batch)(*cache.lengths),
+            (c_double * (batch * steps))(*[u for row in uniforms for u in row]), None if entropy is None else (c_double * batch)(*entropy),
+            None if least is None else (c_double * batch)(*least), hidden.data_ptr(), (c_int64 * batch)(*cache.lengths),
             angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity,
             (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
             tokens, counts, laws.data_ptr()), "the draft's chain")
-        return [tokens[row * steps:row * steps + count] for row, count in enumerate(counts)], laws[:, : max(counts)]
+        longest = max(counts)
+        return [tokens[row * steps:row * steps + count] for row, count in enumerate(counts)], laws[:, :longest] if longest else None
 
 
 def _crossing(cross: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol
 
@@ -12,6 +13,18 @@ from torch import Tensor
 
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A rule as two numbers a row, for chains that are drawn in one call; None: no such bound.
+
+    entropy: most nats of a law that is still drawn from (what `before` looks at). chance: least chance of a token that
+    something follows (what `after` looks at).
+    """
+
+    entropy: list[float] | None = None
+    chance: list[float] | None = None
 
 
 class Stopping(Protocol):
@@ -35,6 +48,10 @@ class Stopping(Protocol):
         """Of these places, which drew these tokens from their laws, those that go on."""
         ...
 
+    def bounds(self) -> Bounds:
+        """What `before` and `after` do, by place."""
+        ...
+
     def commit(self, verdict: Verdict) -> None:
         """Learn from num_accepted and num_drafted; rows with `verdict.ended` set leave."""
         ...
@@ -53,6 +70,9 @@ class Unlooking:
 
     def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
         return places
+
+    def bounds(self) -> Bounds:
+        return Bounds()
 
 
 class Threshold(Unlooking):
@@ -113,6 +133,9 @@ class AdaEDL(Threshold):
         entropy = torch.special.entr(laws).sum(-1).tolist()
         return [place for place in places if 1 - math.sqrt(self.c * max(entropy[place], 0.0)) >= self.thresholds[place]]
 
+    def bounds(self) -> Bounds:
+        return Bounds(entropy=[(1 - line) ** 2 / self.c if line <= 1 else -1.0 for line in self.thresholds])
+
     def whole(self, accepted: int, drafted: int, limit: int) -> bool:
         return accepted == limit
 
@@ -130,6 +153,9 @@ class Confidence(Threshold):
     def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
         chances = laws[places, drawn].tolist()
         return [place for place, chance in zip(places, chances) if chance >= self.thresholds[place]]
+
+    def bounds(self) -> Bounds:
+        return Bounds(chance=self.thresholds)
 
     def whole(self, accepted: int, drafted: int, limit: int) -> bool:
         return drafted == limit

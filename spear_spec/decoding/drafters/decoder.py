@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import GeneratorChance
-from spear_spec.decoding.drafters.adaptive import make_stopping, staying
+from spear_spec.decoding.drafters.adaptive import Bounds, make_stopping, staying
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import guided
@@ -121,13 +121,16 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         rows, chance = session.rows, session.chance
-        plain = state.stopping is None and state.arms == 1 and max(limits) > 0
-        if not plain or not isinstance(chance, GeneratorChance) or not state.runner.chains(len(rows)):
+        by_token = state.arms > 1 or max(limits) == 0 or not state.runner.chains(len(rows))
+        if by_token or not isinstance(chance, GeneratorChance):  # which can tell what it will draw
             return super().propose(session, state, limits)
-        # the same draws in one call: neither a stopping rule nor another source of chance has a say in between
+        bounds = Bounds()
+        if state.stopping is not None:
+            limits = state.stopping.limits(limits)
+            bounds = state.stopping.bounds()
         hidden = self.catch_up(session, state)
         uniforms = [chance.ahead(row, max(limits)) for row in rows]
-        tokens, laws = state.runner.chain(hidden, limits, uniforms, session.sampling, session.model.eos_id, state.draft)
+        tokens, laws = state.runner.chain(hidden, limits, uniforms, session.sampling, session.model.eos_id, state.draft, bounds.entropy, bounds.chance)
         for row, drawn in zip(rows, tokens):
             chance.passed(row, len(drawn))
         return Proposal(tokens, laws)
