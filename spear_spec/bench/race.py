@@ -31,7 +31,7 @@ RACE: dict[str, tuple[Settings, ...]] = {
                    for of in ("small", "eagle") for k in (2, 4)),
     "prophet": chains("prophet", LENGTHS),
     "medusa": (*chains("medusa", (4,)), *trees("medusa", ("recursive", "sparse"), gamma=8)),
-    "eagle": (*chains("eagle", LENGTHS), *chains("eagle", (12,), stop="adaedl"), *chains("eagle", (12,), stop="acceptance"),
+    "eagle": (*chains("eagle", (*LENGTHS, 12)), *chains("eagle", (12,), stop="adaedl"), *chains("eagle", (12,), stop="acceptance"),
               *trees("eagle", ("recursive", "4-2-2-1-1-1"), ("recursive_wor", "4-2-2-1-1-1"), ("recursive", "dynamic"), gamma=6)),
     "early_exit": chains("early_exit", (3, 5)),
     "layer_skip": chains("layer_skip", (3, 5), stop="confidence"),  # the paper's exit

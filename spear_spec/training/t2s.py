@@ -35,7 +35,7 @@ from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint, sav
 from spear_spec.training.joint import IGNORE, JOINT, Joint, View, same_joint
 from spear_spec.training.plan import set_value
 from spear_spec.training.precision import mixed
-from spear_spec.voice import Bundle
+from spear_spec.voice import Bundle, open_voice
 
 FRAMES_PER_TOKEN = 960 / 600  # a semantic token is 960 samples, a duration frame 600 (both at 24 kHz)
 
@@ -423,6 +423,7 @@ def main(argv: list[str] | None = None) -> None:
     ap.add_argument("--encoder-layers", type=int, default=4)
     ap.add_argument("--decoder-layers", type=int, default=6)
     ap.add_argument("--semantic-tokens", type=int, default=1024)
+    ap.add_argument("--start", help="a voice whose transformer is gone on from")
     ap.add_argument("--every", type=int, default=100)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--device", default="cpu")
@@ -442,7 +443,8 @@ def main(argv: list[str] | None = None) -> None:
     space = SYMBOLS.index(" ")
     print(f"{len(data)} utterances, {sum(len(u.tokens) for u in data)} tokens; held out {len(held)}; "
           f"with durations {sum(u.align is not None for u in data)}")
-    train_t2s(data, held, model_cfg, cfg, a.out, space=space, device=a.device, every=a.every, meta={"symbols": list(SYMBOLS)})
+    train_t2s(data, held, model_cfg, cfg, a.out, space=space, device=a.device, every=a.every, meta={"symbols": list(SYMBOLS)},
+              start=open_voice(a.start) if a.start else None)
 
 
 if __name__ == "__main__":
