@@ -11,9 +11,18 @@
 #include "native.h"
 
 #define VERSION 2 /* of the structures and arguments below; native.py has the same number */
-#define PANEL 32  /* outputs that a matrix product makes at once, held in registers */
+#define WORDS 16 /* of four codes each, in a panel's row */
+#define PANEL 64 /* outputs that a matrix product makes at once */
+#define BLEND 32 /* of attention's outputs, held in registers */
 
-/* y = W x; codes [panels][in][PANEL]: a panel holds PANEL outputs, those behind `out` are zero. scale [out]. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define WIDER 1
+#else
+#define WIDER 0
+#endif
+
+/* y = W x; codes [panels][in][WORDS][4]: a panel holds PANEL outputs, output 16 q + j in byte q of word j, so that shifts take
+   them apart (a conversion of neighbouring bytes is shuffles, three times as long); those behind `out` are zero. scale [out]. */
 struct linear {
     const int8_t *codes;
     const float *scale;
@@ -32,49 +41,37 @@ struct draft {
     const struct layer *layers; /* [depth] */
 };
 
-/* Products of up to 4 rows (a constant, once inlined), which share the conversion of the weights. */
-INLINE void columns(const struct linear *w, int rows, const float *x, const float *add, int64_t add_step, float *y)
-{
-    const int64_t in = w->in, out = w->out;
-    for (int64_t first = 0; first < out; first += PANEL) {
-        const int8_t *codes = w->codes + first * in;
-        float a[PANEL] = {0}, b[PANEL] = {0}, c[PANEL] = {0}, d[PANEL] = {0}; /* one array would not stay in registers */
-        for (int64_t i = 0; i < in; i++, codes += PANEL) {
-            const float xa = x[i], xb = rows > 1 ? x[in + i] : 0, xc = rows > 2 ? x[2 * in + i] : 0, xd = rows > 3 ? x[3 * in + i] : 0;
-            for (int j = 0; j < PANEL; j++) {
-                const float code = codes[j];
-                a[j] += xa * code;
-                if (rows > 1) b[j] += xb * code;
-                if (rows > 2) c[j] += xc * code;
-                if (rows > 3) d[j] += xd * code;
-            }
-        }
-        const int64_t width = out - first < PANEL ? out - first : PANEL;
-        const float *sums[4] = {a, b, c, d};
-        for (int r = 0; r < rows; r++) {
-            const float *sum = sums[r], *scale = w->scale + first, *more = add ? add + r * add_step + first : NULL;
-            float *to = y + r * out + first;
-            if (more)
-                for (int64_t j = 0; j < width; j++) to[j] = sum[j] * scale[j] + more[j];
-            else
-                for (int64_t j = 0; j < width; j++) to[j] = sum[j] * scale[j];
-        }
-    }
-}
+#define LANES 4
+#define NAMED(name) name##_4
+#define TARGET
+#include "multiply.h"
+
+#if WIDER
+#define LANES 8
+#define NAMED(name) name##_8
+#define TARGET __attribute__((target("avx2,fma")))
+#include "multiply.h"
+
+#define LANES 16
+#define NAMED(name) name##_16
+#define TARGET __attribute__((target("avx512f,avx512vl,avx2,fma")))
+#include "multiply.h"
+#endif
 
 /* x [rows, in] -> y [rows, out] = W x + add; add: NULL, or rows that lie add_step apart (0: a bias); may be y. */
-EVERY_CPU static void multiply(const struct linear *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
+static void multiply(const struct linear *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
 {
-    for (int64_t r = 0; r < rows; r += 4) {
-        const float *from = x + r * w->in, *more = add ? add + r * add_step : NULL;
-        float *to = y + r * w->out;
-        switch (rows - r) {
-        case 1: columns(w, 1, from, more, add_step, to); break;
-        case 2: columns(w, 2, from, more, add_step, to); break;
-        case 3: columns(w, 3, from, more, add_step, to); break;
-        default: columns(w, 4, from, more, add_step, to);
-        }
+#if WIDER
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) {
+        multiply_16(w, rows, x, add, add_step, y);
+        return;
     }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        multiply_8(w, rows, x, add, add_step, y);
+        return;
+    }
+#endif
+    multiply_4(w, rows, x, add, add_step, y);
 }
 
 INLINE float dot(const float *a, const float *b, int64_t size)
@@ -87,7 +84,7 @@ INLINE float dot(const float *a, const float *b, int64_t size)
 /* out [width] = sum of share[i] v[at[i]]; v [positions, dim]. */
 INLINE void blend(const float *share, const int32_t *at, int64_t count, const float *v, int64_t dim, int64_t width, float *out)
 {
-    float sums[PANEL] = {0};
+    float sums[BLEND] = {0};
     for (int64_t i = 0; i < count; i++)
         for (int64_t j = 0; j < width; j++) sums[j] += share[i] * v[at[i] * dim + j];
     for (int64_t j = 0; j < width; j++) out[j] = sums[j];
@@ -110,7 +107,7 @@ EVERY_CPU static void attend(const float *q, const float *k, const float *v, int
         for (int64_t i = 0; i < count; i++) sum += weight[i];
         for (int64_t i = 0; i < count; i++) weight[i] /= sum;
         int64_t j = 0;
-        for (; j + PANEL <= dim; j += PANEL) blend(weight, at, count, v + j, dim, PANEL, out + j);
+        for (; j + BLEND <= dim; j += BLEND) blend(weight, at, count, v + j, dim, BLEND, out + j);
         if (j < dim) blend(weight, at, count, v + j, dim, dim - j, out + j);
     }
 }

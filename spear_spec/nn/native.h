@@ -16,8 +16,10 @@
 #endif
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 4")
 #else
 #define INLINE static inline
+#define UNROLL
 #endif
 
 enum { NO_MEMORY = 1, NO_TOKEN = 2, NO_NUMBER = 3 }; /* what a call returns where it does not return 0 */

@@ -28,7 +28,7 @@ from spear_spec.nn.tree import Tree
 log = logging.getLogger("spear_spec")
 
 SWITCH = "SPEAR_SPEC_NATIVE"  # environment: "0" keeps the kernel out
-_VERSION, _PANEL = 2, 32  # as in native.c
+_VERSION, _PANEL = 2, 64  # as in native.c
 _MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -152,10 +152,10 @@ class NativeDraft:
         return weight.data_ptr()
 
     def _linear(self, packed: PackedLinear) -> _Linear:
-        """Codes [out, in] -> [panels, in, _PANEL]: the kernel makes a panel of outputs at a time and reads in one stream."""
+        """Codes [out, in] -> [panels, in, 16, 4]: a panel of outputs at a time, read in one stream; output 16 q + j in byte q of word j."""
         codes, scale = packed.rounded()
         out, inputs = codes.shape
-        panels = F.pad(codes, (0, 0, 0, -out % _PANEL)).view(-1, _PANEL, inputs).transpose(1, 2)
+        panels = F.pad(codes, (0, 0, 0, -out % _PANEL)).view(-1, 4, _PANEL // 4, inputs).permute(0, 3, 2, 1)
         return _Linear(self._at(panels), self._at(scale.float()), inputs, out)
 
     def step(self, tokens: Tensor, features: Tensor, cache: KVCache, cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None,
