@@ -2,11 +2,11 @@
 
     python -m spear_spec.training.t2s DATA RUNS/none --held-out HELD_OUT --set steps=900 batch_tokens=2000
     python -m spear_spec.training.t2s DATA RUNS/prophet --held-out HELD_OUT --set steps=900 batch_tokens=2000 joint=prophet
-    python recipes/benchmark/joint.py HELD_OUT RUNS/none:RUNS/prophet [RUNS/none_s1:RUNS/prophet_s1 ...] [--json FILE]
+    python recipes/benchmark/joint.py HELD_OUT RUNS/none:RUNS/prophet [...] [--json FILE]
 
-A pair has the same seed, hence the same first weights, batches and masks. NLL a token with the true past, float32, weights as
-exported; gap: NLL with the text of another sentence minus that. Differences: second minus first, 95 % paired bootstrap over
-utterances; the last row takes the utterances' sums over all pairs.
+Runs of the same steps and seed have the same first weights, batches and masks; one of more steps (as many as the heads' time is
+worth) tells what else that time buys. NLL a token with the true past, float32, weights as exported; gap: NLL with the text of
+another sentence minus that. Differences: second minus first, 95 % paired bootstrap over utterances.
 """
 
 from __future__ import annotations
@@ -39,11 +39,6 @@ def losses(run: Path, held_out: list[Utterance]) -> dict[str, list[Measurement]]
     return out
 
 
-def total(runs: list[list[Measurement]]) -> list[Measurement]:
-    """Utterance by utterance, the sums over runs."""
-    return [Measurement(sum(m.numerator for m in each), sum(m.denominator for m in each)) for each in zip(*runs)]
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,8 +52,6 @@ def main() -> None:
     pairs = [tuple(Path(name) for name in pair.split(":")) for pair in args.pairs]
     scored = {run: losses(run, held) for run in dict.fromkeys(run for pair in pairs for run in pair)}
     rows = [(f"{second.name} - {first.name}", scored[first], scored[second]) for first, second in pairs]
-    if len(pairs) > 1:
-        rows.append(("all pairs", *({name: total([scored[pair[side]][name] for pair in pairs]) for name in ("nll", "wrong")} for side in (0, 1))))
     found = []
     print("| pair | NLL, first | second | difference | gap, first | second |\n|---|---|---|---|---|---|")
     for name, one, two in rows:
@@ -68,7 +61,7 @@ def main() -> None:
         found.append({"pair": name, "nll": nll, "gap": gap, "difference": change.to_dict()})
         print(f"| {name} | {nll[0]:.4f} | {nll[1]:.4f} | {change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}] | {gap[0]:.2f} | {gap[1]:.2f} |")
     if args.json:
-        training = {str(run): json.loads((run / "export" / "t2s.json").read_text())["training"] for run in scored}
+        training = {run.name: json.loads((run / "export" / "t2s.json").read_text())["training"] for run in scored}
         args.json.write_text(json.dumps({"utterances": len(held), "training": training, "pairs": found}, indent=1) + "\n")
 
 
