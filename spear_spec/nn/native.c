@@ -148,14 +148,14 @@ int spear_native_version(void) { return VERSION; }
 
    tokens [batch, count]; features [batch, count, dim]; lengths [batch]: committed positions; angles [positions, dim_head]:
    cosine and sine of each pair in turn; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
-   behind `lengths`, capacity must suffice; cross [depth][2]: keys and values [batch, heads, memory, dim_head];
+   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross [depth][2]: keys and values [batch, heads, memory, dim_head];
    cross_mask: NULL or [batch, memory].
    nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
    already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
    hidden [batch, count, dim]: the result; must not overlap the features.
    Returns 0, NO_MEMORY or NO_TOKEN. */
 int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens, const float *features,
-                     const int64_t *lengths, const float *angles, float *keys, float *values, int64_t capacity,
+                     const int64_t *lengths, const float *angles, float *keys, float *values, int64_t capacity, int64_t layer_step,
                      const float *const *cross, int64_t memory, const uint8_t *cross_mask, int64_t nodes,
                      const uint8_t *node_mask, const int64_t *node_depth, float *hidden)
 {
@@ -182,14 +182,14 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
         for (int64_t r = 0; r < rows; r++) {
             const int64_t b = r / count, slot = lengths[b] + r % count;
             const int64_t position = nodes ? lengths[b] + count - nodes + node_depth[r] : slot;
-            const int64_t place = ((l * batch + b) * heads * capacity + slot) * dim_head, step = capacity * dim_head;
+            const int64_t place = l * layer_step + (b * heads * capacity + slot) * dim_head, step = capacity * dim_head;
             float *q = mapped + r * 3 * width, *k = q + width, *v = k + width;
             rotate(q, angles + position * dim_head, heads, dim_head, dim_head, q);
             rotate(k, angles + position * dim_head, heads, dim_head, step, keys + place);
             for (int64_t h = 0; h < heads; h++) memcpy(values + place + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
         }
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t b = r / count, start = (l * batch + b) * heads * capacity * dim_head;
+            const int64_t b = r / count, start = l * layer_step + b * heads * capacity * dim_head;
             const int64_t open = nodes ? lengths[b] + count - nodes : lengths[b] + r % count + 1;
             const int64_t sees = visible(open, nodes ? node_mask + r * nodes : NULL, nodes, at);
             attend(mapped + r * 3 * width, keys + start, values + start, heads, dim_head, capacity * dim_head, at, sees, weight, seen + r * width);
@@ -242,8 +242,8 @@ int spear_draft_logits(const struct linear *head, int64_t rows, const float *hid
 int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how, int64_t batch, int64_t steps,
                       const int64_t *limits, int64_t eos, const double *uniforms, const double *most_entropy,
                       const double *least_chance, float *hidden, const int64_t *lengths,
-                      const float *angles, float *keys, float *values, int64_t capacity, const float *const *cross, int64_t memory,
-                      const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
+                      const float *angles, float *keys, float *values, int64_t capacity, int64_t layer_step, const float *const *cross,
+                      int64_t memory, const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
 {
     const int64_t dim = draft->dim, size = head->out;
     const size_t wide = (size_t)batch * (size_t)(2 * size + dim);
@@ -260,7 +260,7 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
     }
     for (int64_t step = 0; running; step++) {
         if (step) {
-            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, cross, memory, cross_mask, 0, NULL, NULL, next);
+            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, layer_step, cross, memory, cross_mask, 0, NULL, NULL, next);
             if (status) break;
             memcpy(hidden, next, (size_t)(batch * dim) * sizeof *hidden);
             for (int64_t b = 0; b < batch; b++) at[b]++;

@@ -87,11 +87,11 @@ class _Sampling(Structure):
     _fields_ = [("temperature", c_float), ("top_p", c_double), ("top_k", c_int64)]
 
 
-_STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64,
+_STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64,
          POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p]
 _CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64, POINTER(c_double), POINTER(c_double),
           POINTER(c_double), c_void_p,
-          POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, POINTER(c_void_p), c_int64, c_void_p, POINTER(c_int64),
+          POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64, POINTER(c_void_p), c_int64, c_void_p, POINTER(c_int64),
           POINTER(c_int64), c_void_p]
 
 
@@ -174,7 +174,7 @@ class NativeDraft:
         hidden = torch.empty_like(features)
         status = self._step(
             self._address, batch, count, tokens.data_ptr(), features.data_ptr(), (c_int64 * batch)(*cache.lengths),
-            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity,
+            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity, cache.k.stride(0),
             (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
             0 if sees is None else sees.shape[2], None if sees is None else sees.data_ptr(), None if depth is None else depth.data_ptr(),
             hidden.data_ptr())
@@ -206,7 +206,7 @@ class NativeDraft:
             self._address, ctypes.addressof(self._head), _how(sampling), batch, steps, (c_int64 * batch)(*limits), eos,
             (c_double * (batch * steps))(*[u for row in uniforms for u in row]), None if entropy is None else (c_double * batch)(*entropy),
             None if least is None else (c_double * batch)(*least), hidden.data_ptr(), (c_int64 * batch)(*cache.lengths),
-            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity,
+            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity, cache.k.stride(0),
             (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
             tokens, counts, laws.data_ptr()), "the draft's chain")
         longest = max(counts)

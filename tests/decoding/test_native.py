@@ -136,7 +136,7 @@ def test_steps_equal_float64(size: tuple[int, int, int, int], depth: int, batch:
         for state in (ours, theirs):
             state.cache.crop(kept)
             if turn == 7 and batch > 1:
-                state.select([3, 1])
+                state.select([3, 1] if masked else [1, 3])  # in order: the store keeps a gap between layers
         assert ours.cache.lengths == theirs.cache.lengths
     assert counted.steps == len(lengths)
     assert ours.cache.capacity > 3

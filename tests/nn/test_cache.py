@@ -58,7 +58,9 @@ def act(kind: str, cache: KVCache, naive: Naive, rng: random.Random) -> None:
             for row, start, path in zip(layer, base, paths):
                 row[start:] = [row[start + node] for node in path]
     elif kind == "select":
-        chosen = sorted(rng.sample(range(cache.batch), rng.randint(1, cache.batch)))
+        chosen = rng.sample(range(cache.batch), rng.randint(1, cache.batch))
+        if rng.random() < 0.7:
+            chosen.sort()
         cache.select(chosen)
         naive.rows = [[layer[b] for b in chosen] for layer in naive.rows]
     else:
