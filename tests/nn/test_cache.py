@@ -89,6 +89,19 @@ def test_positions_follow_each_row() -> None:
     assert not cache.uniform
 
 
+@pytest.mark.parametrize("rows", [[1, 0, 2], [2, 2, 0], [1, 2], [2]], ids=str)
+def test_rows_in_any_order(rows: list[int]) -> None:
+    cache, naive = KVCache(LAYERS, 3, HEADS, 9, WIDTH), Naive(3)
+    write(cache, naive, 4)
+    lengths = [4, 1, 3]
+    cache.crop(lengths)
+    naive.rows = [[list(layer[row][: lengths[row]]) for row in rows] for layer in naive.rows]
+    cache.select(rows)
+    naive.check(cache)
+    write(cache, naive, 2)
+    naive.check(cache)
+
+
 def test_growing_keeps_what_was_written_and_never_shrinks() -> None:
     cache, naive = KVCache(LAYERS, 2, HEADS, 2, WIDTH), Naive(2)
     write(cache, naive, 2)
