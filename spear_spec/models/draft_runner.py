@@ -25,7 +25,7 @@ from spear_spec.nn.transformer import DecoderLayer
 from spear_spec.nn.tree import Tree
 
 _TINY = 1e-6  # not zero in half precision either
-_FEW = 16  # tokens in one step, over all rows: with many more, torch's products of whole blocks catch up with the kernel
+_FEW = 64  # tokens in one step, over all rows: with many more, torch's products of whole blocks catch up with the kernel
 
 
 class DraftRunner:
@@ -62,9 +62,11 @@ class DraftRunner:
             self.native = native.NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
         self._rotary = torch.empty(0)
 
-    def step(self, tokens: Tensor, features: Tensor | None, state: DraftState, tree: Tree | None = None) -> Tensor:
+    def step(self, tokens: Tensor, features: Tensor | None, state: DraftState, tree: Tree | None = None,
+             counts: list[int] | None = None) -> Tensor:
         """As `DraftDecoder.step`: tokens [B, n], features [B, n, D] (not looked at by an independent draft) -> hidden [B, n, D].
 
+        counts [B]: tokens of each row that are there, the rest is padding (and its result means nothing).
         tree: whose last n nodes these are, the others having been written by earlier steps (see `cached_positions`).
         """
         batch, length = tokens.shape
@@ -73,10 +75,10 @@ class DraftRunner:
         cache.reserve(positions)
         if features is None or not self.fed:
             features = self.table.new_zeros(batch, length, self.dim)
-        if self.native is not None and rows <= _FEW and not features.requires_grad:
+        if self.native is not None and (rows if counts is None else sum(counts)) <= _FEW and not features.requires_grad:
             if len(self._rotary) < positions:
                 self._rotary = self.draft.rotary(positions)
-            hidden = self.native.step(tokens, features, cache, state.cross, state.cross_mask, self._rotary, tree)
+            hidden = self.native.step(tokens, features, cache, state.cross, state.cross_mask, self._rotary, tree, counts)
             cache.advance(length)
             return hidden
         table, mask, causal = cached_positions(self.draft.rotary(positions), cache, length, tree)

@@ -152,27 +152,38 @@ int spear_native_version(void) { return VERSION; }
    cross_mask: NULL or [batch, memory].
    nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
    already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
-   hidden [batch, count, dim]: the result; must not overlap the features.
+   counts: NULL, or [batch]: only the first so many tokens of each row are there, what lies behind is padding.
+   hidden [batch, count, dim]: the result, zero for padding; may be the features.
    Returns 0, NO_MEMORY or NO_TOKEN. */
 int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens, const float *features,
                      const int64_t *lengths, const float *angles, float *keys, float *values, int64_t capacity, int64_t layer_step,
                      const float *const *cross, int64_t memory, const uint8_t *cross_mask, int64_t nodes,
-                     const uint8_t *node_mask, const int64_t *node_depth, float *hidden)
+                     const uint8_t *node_mask, const int64_t *node_depth, const int64_t *counts, float *hidden)
 {
     const int64_t dim = draft->dim, heads = draft->heads, dim_head = draft->dim_head, inner = draft->inner;
-    const int64_t rows = batch * count, width = heads * dim_head;
+    const int64_t width = heads * dim_head;
     const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner;
     const int64_t most = capacity > memory ? capacity : memory;
-    for (int64_t r = 0; r < rows; r++)
-        if (tokens[r] < 0 || tokens[r] >= draft->ids) return NO_TOKEN;
-    float *block = malloc((size_t)(rows * (dim + wide + width + inner) + most) * sizeof *block + (size_t)most * sizeof(int32_t));
-    if (!block) return NO_MEMORY;
-    float *normed = block, *mapped = normed + rows * dim, *seen = mapped + rows * wide, *gated = seen + rows * width;
-    float *weight = gated + rows * inner, *x = hidden;
+    int64_t rows = 0;
+    for (int64_t b = 0; b < batch; b++) rows += counts ? counts[b] : count;
+    const size_t floats = (size_t)(rows * (2 * dim + wide + width + inner) + most);
+    int64_t *from = malloc((size_t)rows * sizeof *from + floats * sizeof(float) + (size_t)most * sizeof(int32_t));
+    if (!from) return NO_MEMORY;
+    float *x = (float *)(from + rows), *normed = x + rows * dim, *mapped = normed + rows * dim, *seen = mapped + rows * wide;
+    float *gated = seen + rows * width, *weight = gated + rows * inner;
     int32_t *at = (int32_t *)(weight + most);
-
-    unit(features, rows, dim, 1e-6f, normed); /* the first feature of an utterance is zero */
-    for (int64_t r = 0; r < rows; r++) memcpy(x + r * dim, draft->table + tokens[r] * dim, (size_t)dim * sizeof *x);
+    int64_t found = 0;
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t i = 0; i < (counts ? counts[b] : count); i++) from[found++] = b * count + i;
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t token = tokens[from[r]];
+        if (token < 0 || token >= draft->ids) {
+            free(from);
+            return NO_TOKEN;
+        }
+        unit(features + from[r] * dim, 1, dim, 1e-6f, normed + r * dim); /* the first feature of an utterance is zero */
+        memcpy(x + r * dim, draft->table + token * dim, (size_t)dim * sizeof *x);
+    }
     multiply(draft->enter, rows, normed, x, dim, x);
     for (int64_t l = 0; l < draft->depth; l++) {
         const struct layer *w = draft->layers + l;
@@ -180,8 +191,8 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
         unit(x, rows, dim, 0, normed);
         multiply(&w->to_qkv, rows, normed, NULL, 0, mapped);
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t b = r / count, slot = lengths[b] + r % count;
-            const int64_t position = nodes ? lengths[b] + count - nodes + node_depth[r] : slot;
+            const int64_t b = from[r] / count, slot = lengths[b] + from[r] % count;
+            const int64_t position = nodes ? lengths[b] + count - nodes + node_depth[from[r]] : slot;
             const int64_t place = l * layer_step + (b * heads * capacity + slot) * dim_head, step = capacity * dim_head;
             float *q = mapped + r * 3 * width, *k = q + width, *v = k + width;
             rotate(q, angles + position * dim_head, heads, dim_head, dim_head, q);
@@ -189,9 +200,9 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
             for (int64_t h = 0; h < heads; h++) memcpy(values + place + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
         }
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t b = r / count, start = l * layer_step + b * heads * capacity * dim_head;
-            const int64_t open = nodes ? lengths[b] + count - nodes : lengths[b] + r % count + 1;
-            const int64_t sees = visible(open, nodes ? node_mask + r * nodes : NULL, nodes, at);
+            const int64_t b = from[r] / count, start = l * layer_step + b * heads * capacity * dim_head;
+            const int64_t open = nodes ? lengths[b] + count - nodes : lengths[b] + from[r] % count + 1;
+            const int64_t sees = visible(open, nodes ? node_mask + from[r] * nodes : NULL, nodes, at);
             attend(mapped + r * 3 * width, keys + start, values + start, heads, dim_head, capacity * dim_head, at, sees, weight, seen + r * width);
         }
         multiply(&w->self_out, rows, seen, x, dim, x);
@@ -199,7 +210,7 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
         unit(x, rows, dim, 0, normed);
         multiply(&w->to_q, rows, normed, NULL, 0, mapped);
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t b = r / count, start = b * heads * memory * dim_head;
+            const int64_t b = from[r] / count, start = b * heads * memory * dim_head;
             const int64_t sees = visible(cross_mask ? 0 : memory, cross_mask ? cross_mask + b * memory : NULL, cross_mask ? memory : 0, at);
             attend(mapped + r * width, cross[2 * l] + start, cross[2 * l + 1] + start, heads, dim_head, memory * dim_head, at, sees, weight, seen + r * width);
         }
@@ -216,7 +227,9 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
             for (int64_t i = 0; i < dim; i++) x[r * dim + i] += w->down_bias[i];
         multiply(&w->down, rows, gated, x, dim, x);
     }
-    free(block);
+    if (counts) memset(hidden, 0, (size_t)(batch * count * dim) * sizeof *hidden);
+    for (int64_t r = 0; r < rows; r++) memcpy(hidden + from[r] * dim, x + r * dim, (size_t)dim * sizeof *hidden);
+    free(from);
     return 0;
 }
 
@@ -245,12 +258,12 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
                       const float *angles, float *keys, float *values, int64_t capacity, int64_t layer_step, const float *const *cross,
                       int64_t memory, const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
 {
-    const int64_t dim = draft->dim, size = head->out;
-    const size_t wide = (size_t)batch * (size_t)(2 * size + dim);
+    const int64_t size = head->out;
+    const size_t wide = (size_t)batch * (size_t)(2 * size);
     double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) + wide * sizeof(float));
     if (!table) return NO_MEMORY;
     int64_t *at = (int64_t *)(table + size), *newest = at + batch, *alive = newest + batch;
-    float *logits = (float *)(alive + batch), *law = logits + batch * size, *next = law + batch * size;
+    float *logits = (float *)(alive + batch), *law = logits + batch * size;
     int64_t running = 0;
     int status = 0;
     for (int64_t b = 0; b < batch; b++) {
@@ -260,9 +273,8 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
     }
     for (int64_t step = 0; running; step++) {
         if (step) {
-            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, layer_step, cross, memory, cross_mask, 0, NULL, NULL, next);
+            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, layer_step, cross, memory, cross_mask, 0, NULL, NULL, NULL, hidden);
             if (status) break;
-            memcpy(hidden, next, (size_t)(batch * dim) * sizeof *hidden);
             for (int64_t b = 0; b < batch; b++) at[b]++;
         }
         if ((status = spear_draft_logits(head, batch, hidden, logits)) || (status = spear_laws(how, batch, size, logits, law))) break;

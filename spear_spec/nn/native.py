@@ -88,7 +88,7 @@ class _Sampling(Structure):
 
 
 _STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64,
-         POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p]
+         POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p]
 _CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64, POINTER(c_double), POINTER(c_double),
           POINTER(c_double), c_void_p,
           POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64, POINTER(c_void_p), c_int64, c_void_p, POINTER(c_int64),
@@ -159,11 +159,11 @@ class NativeDraft:
         return _Linear(self._at(panels), self._at(scale.float()), inputs, out)
 
     def step(self, tokens: Tensor, features: Tensor, cache: KVCache, cross: list[tuple[Tensor, Tensor]], cross_mask: Tensor | None,
-             angles: Tensor, tree: Tree | None) -> Tensor:
+             angles: Tensor, tree: Tree | None, counts: list[int] | None = None) -> Tensor:
         """tokens [B, n], features [B, n, D] -> hidden [B, n, D]; writes keys and values, does not advance the cache.
 
         The cache must have room. cross: k, v [B, H, S, D] of each layer; cross_mask [B, 1, 1, S]; angles: complex [positions,
-        D/2]; tree as in `cached_positions`.
+        D/2]; tree as in `cached_positions`. counts [B]: tokens of each row that are there; the rest is padding and gives 0.
         """
         batch, count = tokens.shape
         tokens, features = tokens.contiguous(), features.contiguous()
@@ -177,7 +177,7 @@ class NativeDraft:
             angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity, cache.k.stride(0),
             (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
             0 if sees is None else sees.shape[2], None if sees is None else sees.data_ptr(), None if depth is None else depth.data_ptr(),
-            hidden.data_ptr())
+            None if counts is None else (c_int64 * batch)(*counts), hidden.data_ptr())
         _check(status, "the draft's step")
         return hidden
 

@@ -164,6 +164,27 @@ def test_trees_equal_float64(batch: int) -> None:
 
 
 @torch.inference_mode()
+def test_padding_is_left_out() -> None:
+    """What is there has the bits that it has beside padding; padding gives 0, needs no token that exists, and leaves the cache alone."""
+    it = case(SIZES[2], 2)
+    memory = it.model.encode(texts(4))
+    padded, counted = it.draft.start(memory), it.draft.start(memory)
+    counts = [3, 1, 0, 2]
+    for turn in range(3):
+        tokens, features = torch.randint(0, 40, (4, 3)), torch.randn(4, 3, 256)
+        expected = it.runner.step(tokens, features, padded)
+        inside = torch.arange(3) < torch.tensor(counts)[:, None]
+        counted.cache.reserve(99)
+        before = counted.cache.k.clone()
+        found = it.runner.step(tokens.masked_fill(~inside, -7), features.masked_fill(~inside[..., None], torch.nan), counted, counts=counts)
+        assert torch.equal(found, expected.masked_fill(~inside[..., None], 0.0))
+        assert torch.equal(counted.cache.k[:, 2], before[:, 2])
+        kept = [turn * n + n for n in counts]
+        for state in (padded, counted):
+            state.cache.crop(kept)
+
+
+@torch.inference_mode()
 def test_a_row_has_the_same_bits_alone_and_in_a_batch() -> None:
     """Whatever its neighbours, their lengths, and the padding of its text."""
     it = case(SIZES[2])

@@ -174,7 +174,7 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
         """Chance that cannot tell what comes."""
 
         def __init__(self) -> None:
-            self.inner = GeneratorChance(range(20))
+            self.inner = GeneratorChance(range(80))
             self.bernoulli, self.categorical = self.inner.bernoulli, self.inner.categorical
 
     def speak(rows: int = 1, chance: Any = None, guidance: float = 1.0, **options: Any) -> None:
@@ -185,9 +185,9 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
 
     speak(guided=True, guidance=2.0)
     speak(chance=Other())
-    speak(rows=17)
+    speak(rows=65)
     with pytest.raises(AssertionError, match="in one call"):
-        speak(rows=16)
+        speak(rows=64)
     monkeypatch.setenv(native.SWITCH, "0")
     _RUNNERS.clear()
     speak()

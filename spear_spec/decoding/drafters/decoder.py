@@ -36,11 +36,12 @@ class DecoderState(ChainState):
     arms: int = 1
     hidden: Tensor | None = None
 
-    def step(self, tokens: Tensor, features: Tensor | None, tree: Tree | None = None) -> Tensor:
-        """tokens [B, n]; features and result [arms B, n, D]."""
+    def step(self, tokens: Tensor, features: Tensor | None, tree: Tree | None = None, counts: list[int] | None = None) -> Tensor:
+        """tokens [B, n]; features and result [arms B, n, D]; counts [B]: tokens of each row, the rest is padding."""
         if self.arms == 2:
-            return self.runner.step(tokens.repeat(2, 1), features, self.draft, None if tree is None else tree.repeat(2))
-        return self.runner.step(tokens, features, self.draft, tree)
+            return self.runner.step(tokens.repeat(2, 1), features, self.draft, None if tree is None else tree.repeat(2),
+                                    None if counts is None else counts * 2)
+        return self.runner.step(tokens, features, self.draft, tree, counts)
 
     def laws(self, hidden: Tensor, session: Session) -> Tensor:
         """hidden [arms B, n, D] -> laws [B, n, V] of what follows."""
@@ -75,9 +76,10 @@ class DecoderDrafter:
         """Read the settled tokens; returns the hidden state [arms B, 1, D] at each row's last one."""
         fresh, device, cache = session.fresh, session.model.device, state.draft.cache
         cache.crop(state.committed * state.arms)
-        longest = max(len(row) for row in fresh)
+        counts = [len(row) for row in fresh]
+        longest = max(counts)
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], device=device)
-        hidden = state.step(ids, self._features(session, state, longest))
+        hidden = state.step(ids, self._features(session, state, longest), counts=counts)
         state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
         if any(len(row) != longest for row in fresh):  # padding was written behind the shorter rows
             cache.crop(state.committed * state.arms)
