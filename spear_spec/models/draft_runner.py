@@ -25,7 +25,7 @@ from spear_spec.nn.transformer import DecoderLayer
 from spear_spec.nn.tree import Tree
 
 _TINY = 1e-6  # not zero in half precision either
-_FEW = 64  # tokens in one step, over all rows: with many more, torch's products of whole blocks catch up with the kernel
+_FEW = 64  # tokens in one step, over all rows, padding not counted: with many more, torch's products of whole blocks catch up with the kernel
 
 
 class DraftRunner:
