@@ -51,10 +51,10 @@ def main() -> None:
     held = read_utterances(args.held_out, encode_phonemes, len(SYMBOLS), set())[: args.limit]
     pairs = [tuple(Path(name) for name in pair.split(":")) for pair in args.pairs]
     scored = {run: losses(run, held) for run in dict.fromkeys(run for pair in pairs for run in pair)}
-    rows = [(f"{second.name} - {first.name}", scored[first], scored[second]) for first, second in pairs]
     found = []
     print("| pair | NLL, first | second | difference | gap, first | second |\n|---|---|---|---|---|---|")
-    for name, one, two in rows:
+    for first, second in pairs:
+        name, one, two = f"{second.name} - {first.name}", scored[first], scored[second]
         nll = [ratio_interval(side["nll"]).value for side in (one, two)]
         gap = [ratio_interval(side["wrong"]).value - value for side, value in zip((one, two), nll)]
         change = paired_difference(two["nll"], one["nll"])

@@ -76,9 +76,7 @@ class DraftRunner:
         if features is None or not self.fed:
             features = self.table.new_zeros(batch, length, self.dim)
         if self.native is not None and (rows if counts is None else sum(counts)) <= _FEW and not features.requires_grad:
-            if len(self._rotary) < positions:
-                self._rotary = self.draft.rotary(positions)
-            hidden = self.native.step(tokens, features, cache, state.cross, state.cross_mask, self._rotary, tree, counts)
+            hidden = self.native.step(tokens, features, cache, state.cross, state.cross_mask, self._angles(positions), tree, counts)
             cache.advance(length)
             return hidden
         table, mask, causal = cached_positions(self.draft.rotary(positions), cache, length, tree)
@@ -107,9 +105,13 @@ class DraftRunner:
         cache = state.cache
         positions = cache.longest + max(limits)
         cache.reserve(positions)
+        return self.native.chain(hidden, limits, uniforms, sampling, eos, cache, state.cross, state.cross_mask, self._angles(positions), entropy, least)
+
+    def _angles(self, positions: int) -> Tensor:
+        """Rotations of at least so many positions, for the kernel."""
         if len(self._rotary) < positions:
             self._rotary = self.draft.rotary(positions)
-        return self.native.chain(hidden, limits, uniforms, sampling, eos, cache, state.cross, state.cross_mask, self._rotary, entropy, least)
+        return self._rotary
 
     def chains(self, rows: int) -> bool:
         """Whether `chain` can draw for so many rows."""

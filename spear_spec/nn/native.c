@@ -148,8 +148,8 @@ int spear_native_version(void) { return VERSION; }
 
    tokens [batch, count]; features [batch, count, dim]; lengths [batch]: committed positions; angles [positions, dim_head]:
    cosine and sine of each pair in turn; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
-   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross [depth][2]: keys and values [batch, heads, memory, dim_head];
-   cross_mask: NULL or [batch, memory].
+   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross [depth][2]:
+   keys and values [batch, heads, memory, dim_head]; cross_mask: NULL or [batch, memory].
    nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
    already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
    counts: NULL, or [batch]: only the first so many tokens of each row are there, what lies behind is padding.
@@ -259,11 +259,10 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
                       int64_t memory, const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
 {
     const int64_t size = head->out;
-    const size_t wide = (size_t)batch * (size_t)(2 * size);
-    double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) + wide * sizeof(float));
+    double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) + (size_t)(batch * size) * sizeof(float));
     if (!table) return NO_MEMORY;
     int64_t *at = (int64_t *)(table + size), *newest = at + batch, *alive = newest + batch;
-    float *logits = (float *)(alive + batch), *law = logits + batch * size;
+    float *logits = (float *)(alive + batch);
     int64_t running = 0;
     int status = 0;
     for (int64_t b = 0; b < batch; b++) {
@@ -273,15 +272,16 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
     }
     for (int64_t step = 0; running; step++) {
         if (step) {
-            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, layer_step, cross, memory, cross_mask, 0, NULL, NULL, NULL, hidden);
+            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, layer_step, cross, memory,
+                                      cross_mask, 0, NULL, NULL, NULL, hidden);
             if (status) break;
             for (int64_t b = 0; b < batch; b++) at[b]++;
         }
-        if ((status = spear_draft_logits(head, batch, hidden, logits)) || (status = spear_laws(how, batch, size, logits, law))) break;
+        status = spear_draft_logits(head, batch, hidden, logits);
         running = 0;
-        for (int64_t b = 0; b < batch; b++) {
-            const float *own = law + b * size;
-            memcpy(laws + (b * steps + step) * size, own, (size_t)size * sizeof *laws);
+        for (int64_t b = 0; b < batch && !status; b++) {
+            float *own = laws + (b * steps + step) * size;
+            if ((status = spear_laws(how, 1, size, logits + b * size, own))) break;
             if (most_entropy && alive[b]) alive[b] = spear_entropy(own, size) <= most_entropy[b];
             if (!alive[b]) continue;
             newest[b] = tokens[b * steps + step] = spear_draw(own, size, uniforms[b * steps + step], table);
@@ -289,6 +289,7 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
             alive[b] = newest[b] != eos && counts[b] < limits[b] && !(least_chance && own[newest[b]] < least_chance[b]);
             running += alive[b];
         }
+        if (status) break;
     }
     free(table);
     return status;

@@ -87,12 +87,10 @@ class _Sampling(Structure):
     _fields_ = [("temperature", c_float), ("top_p", c_double), ("top_k", c_int64)]
 
 
-_STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64,
-         POINTER(c_void_p), c_int64, c_void_p, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p]
-_CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64, POINTER(c_double), POINTER(c_double),
-          POINTER(c_double), c_void_p,
-          POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64, POINTER(c_void_p), c_int64, c_void_p, POINTER(c_int64),
-          POINTER(c_int64), c_void_p]
+_PAST: list[Any] = [POINTER(c_int64), c_void_p, c_void_p, c_void_p, c_int64, c_int64, POINTER(c_void_p), c_int64, c_void_p]  # see `_past`
+_STEP: list[Any] = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, *_PAST, c_int64, c_void_p, c_void_p, POINTER(c_int64), c_void_p]
+_CHAIN: list[Any] = [c_void_p, c_void_p, POINTER(_Sampling), c_int64, c_int64, POINTER(c_int64), c_int64,
+                     POINTER(c_double), POINTER(c_double), POINTER(c_double), c_void_p, *_PAST, POINTER(c_int64), POINTER(c_int64), c_void_p]
 
 
 def _check(status: int, what: str) -> None:
@@ -123,7 +121,6 @@ def law_of(logits: Tensor, sampling: SamplingConfig) -> Tensor:
 
 def _how(sampling: SamplingConfig) -> _Sampling:
     return _Sampling(sampling.temperature, sampling.top_p, sampling.top_k)
-
 
 
 class NativeDraft:
@@ -167,15 +164,13 @@ class NativeDraft:
         """
         batch, count = tokens.shape
         tokens, features = tokens.contiguous(), features.contiguous()
-        pairs, mask = _crossing(cross, cross_mask)
+        past, _held = _past(cache, cross, cross_mask, angles)
         sees = depth = None
         if tree is not None:
             sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
         hidden = torch.empty_like(features)
         status = self._step(
-            self._address, batch, count, tokens.data_ptr(), features.data_ptr(), (c_int64 * batch)(*cache.lengths),
-            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity, cache.k.stride(0),
-            (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
+            self._address, batch, count, tokens.data_ptr(), features.data_ptr(), *past,
             0 if sees is None else sees.shape[2], None if sees is None else sees.data_ptr(), None if depth is None else depth.data_ptr(),
             None if counts is None else (c_int64 * batch)(*counts), hidden.data_ptr())
         _check(status, "the draft's step")
@@ -198,21 +193,23 @@ class NativeDraft:
         The cache must have room; it gets keys and values behind its lengths and is not advanced. The rest as in `step`.
         """
         batch, steps = len(limits), max(limits)
-        pairs, mask = _crossing(cross, cross_mask)
+        past, _held = _past(cache, cross, cross_mask, angles)
         hidden = hidden.clone()
         tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
         laws = torch.empty(batch, steps, self._head.out)
         _check(self._chain(
             self._address, ctypes.addressof(self._head), _how(sampling), batch, steps, (c_int64 * batch)(*limits), eos,
             (c_double * (batch * steps))(*[u for row in uniforms for u in row]), None if entropy is None else (c_double * batch)(*entropy),
-            None if least is None else (c_double * batch)(*least), hidden.data_ptr(), (c_int64 * batch)(*cache.lengths),
-            angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity, cache.k.stride(0),
-            (c_void_p * len(pairs))(*[x.data_ptr() for x in pairs]), pairs[0].shape[2], None if mask is None else mask.data_ptr(),
-            tokens, counts, laws.data_ptr()), "the draft's chain")
+            None if least is None else (c_double * batch)(*least), hidden.data_ptr(), *past, tokens, counts, laws.data_ptr()), "the draft's chain")
         longest = max(counts)
         return [tokens[row * steps:row * steps + count] for row, count in enumerate(counts)], laws[:, :longest] if longest else None
 
 
-def _crossing(cross: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
-    """Keys and values of the text, layer by layer, and their mask, as the kernel reads them."""
-    return [x if x.is_contiguous() else x.contiguous() for pair in cross for x in pair], None if mask is None else mask.contiguous()
+def _past(cache: KVCache, cross: list[tuple[Tensor, Tensor]], mask: Tensor | None, angles: Tensor) -> tuple[list[Any], list[Tensor]]:
+    """What the kernel is told of the rows' past and of their text; and tensors that must live until it has returned."""
+    held = [x if x.is_contiguous() else x.contiguous() for pair in cross for x in pair]
+    texts = (c_void_p * len(held))(*[x.data_ptr() for x in held])
+    if mask is not None:
+        held.append(mask := mask.contiguous())
+    return [(c_int64 * cache.batch)(*cache.lengths), angles.data_ptr(), cache.k.data_ptr(), cache.v.data_ptr(), cache.capacity,
+            cache.k.stride(0), texts, held[0].shape[2], None if mask is None else mask.data_ptr()], held

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,7 +16,7 @@ from spear_spec.errors import ConfigError
 
 @dataclass(frozen=True)
 class Bounds:
-    """A rule as two numbers a row, for chains that are drawn in one call; None: no such bound.
+    """A rule as two numbers a row, by place; None: no such bound.
 
     entropy: most nats of a law that is still drawn from (what `before` looks at). chance: least chance of a token that
     something follows (what `after` looks at).
@@ -62,20 +61,27 @@ def staying(verdict: Verdict) -> list[int]:
     return [place for place, ended in enumerate(verdict.ended) if ended is None]
 
 
-class Unlooking:
-    """Stops nowhere on the way."""
-
-    def before(self, laws: Tensor, places: list[int]) -> list[int]:
-        return places
-
-    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
-        return places
+class Bounded:
+    """Stops where its bounds say; without any, nowhere on the way."""
 
     def bounds(self) -> Bounds:
         return Bounds()
 
+    def before(self, laws: Tensor, places: list[int]) -> list[int]:
+        most = self.bounds().entropy
+        if most is None:
+            return places
+        entropy = torch.special.entr(laws).sum(-1).tolist()
+        return [place for place in places if entropy[place] <= most[place]]
 
-class Threshold(Unlooking):
+    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
+        least = self.bounds().chance
+        if least is None:
+            return places
+        return [place for place, chance in zip(places, laws[places, drawn].tolist()) if chance >= least[place]]
+
+
+class Threshold(Bounded):
     """A threshold for each row that follows the share of its draft tokens that was accepted.
 
     After a call, rate = .5 rate + .5 accepted / drafted, from 0; the threshold moves by a tenth of `step`, up while the
@@ -129,12 +135,8 @@ class AdaEDL(Threshold):
         super().__init__(rows, start, step)
         self.c = c
 
-    def before(self, laws: Tensor, places: list[int]) -> list[int]:
-        entropy = torch.special.entr(laws).sum(-1).tolist()
-        return [place for place in places if 1 - math.sqrt(self.c * max(entropy[place], 0.0)) >= self.thresholds[place]]
-
     def bounds(self) -> Bounds:
-        return Bounds(entropy=[(1 - line) ** 2 / self.c if line <= 1 else -1.0 for line in self.thresholds])
+        return Bounds(entropy=[(1 - line) ** 2 / self.c if line <= 1 else -1.0 for line in self.thresholds])  # solved for H
 
     def whole(self, accepted: int, drafted: int, limit: int) -> bool:
         return accepted == limit
@@ -150,10 +152,6 @@ class Confidence(Threshold):
     def __init__(self, rows: int, start: float = 0.3, step: float = 0.01) -> None:
         super().__init__(rows, start, step)
 
-    def after(self, laws: Tensor, places: list[int], drawn: list[int]) -> list[int]:
-        chances = laws[places, drawn].tolist()
-        return [place for place, chance in zip(places, chances) if chance >= self.thresholds[place]]
-
     def bounds(self) -> Bounds:
         return Bounds(chance=self.thresholds)
 
@@ -161,7 +159,7 @@ class Confidence(Threshold):
         return drafted == limit
 
 
-class Acceptance(Unlooking):
+class Acceptance(Bounded):
     """The length that promises most tokens for its cost, from what past drafts came to.
 
     With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k) tokens

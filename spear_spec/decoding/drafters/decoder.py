@@ -80,10 +80,10 @@ class DecoderDrafter:
         longest = max(counts)
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], device=device)
         hidden = state.step(ids, self._features(session, state, longest), counts=counts)
-        state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
-        if any(len(row) != longest for row in fresh):  # padding was written behind the shorter rows
+        state.committed = [before + count for before, count in zip(state.committed, counts)]
+        if min(counts) != longest:  # padding was written behind the shorter rows
             cache.crop(state.committed * state.arms)
-            index = torch.tensor([len(row) - 1 for row in fresh] * state.arms, device=device)
+            index = torch.tensor([count - 1 for count in counts] * state.arms, device=device)
             return hidden[torch.arange(len(index), device=device), index][:, None]
         return hidden[:, -1:]
 
