@@ -20,7 +20,7 @@ $(VENV)/.created: requirements/torch.txt
 	$(PIP) -r requirements/torch.txt
 	touch $@
 
-$(VENV)/.package: $(VENV)/.created pyproject.toml $(wildcard spear_spec/nn/*.[ch])
+$(VENV)/.package: $(VENV)/.created pyproject.toml $(wildcard spear_spec/kernels/*.[ch])
 	$(PIP) --editable .
 	touch $@
 
@@ -53,4 +53,4 @@ test-peer: $(PEER)/.created
 	$(PEER)/bin/python -m pytest -q tests/peer
 
 clean:
-	rm -rf $(VENV) $(PEER) build *.egg-info spear_spec/nn/*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEER) build *.egg-info spear_spec/kernels/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from spear_spec.errors import SpearSpecError
-from spear_spec.training import data
-from spear_spec.training.shards import read_shards, write_shards
+from spear_spec.training.data import corpus as data
+from spear_spec.training.data.shards import read_shards, write_shards
 
 SIDE_FILES = ("centroids.safetensors", "ctc.safetensors", "sampling.json")
 
@@ -26,7 +26,14 @@ def opus(path: str, kbit: int) -> bytes:
     from spear_spec.audio import load_audio
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, load_audio(path, 24000).samples, 24000, format="OGG", subtype="OPUS", compression_level=1 - (kbit - 6) / 250)
+    soundfile.write(
+        buffer,
+        load_audio(path, 24000).samples,
+        24000,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=1 - (kbit - 6) / 250,
+    )
     return buffer.getvalue()
 
 
@@ -39,6 +46,7 @@ def pack(recipe: Path, parcel: Path, kbit: int, limit: int, audio: bool, workers
     parcel.mkdir(parents=True, exist_ok=True)
     clips = data.read_utterances(recipe / "prepared")
     with tarfile.open(parcel / "data.tar", "w") as tar, ProcessPoolExecutor(workers) as pool:
+
         def add(name: str, content: bytes) -> None:
             about = tarfile.TarInfo(name)
             about.size = len(content)
@@ -53,11 +61,15 @@ def pack(recipe: Path, parcel: Path, kbit: int, limit: int, audio: bool, workers
         for marker in recipe.glob("done.*.json"):
             add(marker.name, marker.read_bytes())
         if audio:
-            for clip, content in zip(clips, pool.map(opus, [c.audio for c in clips], [kbit] * len(clips), chunksize=16), strict=True):
+            for clip, content in zip(
+                clips, pool.map(opus, [c.audio for c in clips], [kbit] * len(clips), chunksize=16), strict=True
+            ):
                 add(f"audio/{clip.id}.ogg", content)
     size = (parcel / "data.tar").stat().st_size
     if size > limit:
-        raise SpearSpecError(f"{parcel / 'data.tar'} has {size / 2**20:.1f} MiB, more than {limit / 2**20:.0f}: lower --kbit, or pack --no-audio for t2s alone")
+        raise SpearSpecError(
+            f"{parcel / 'data.tar'} has {size / 2**20:.1f} MiB, more than {limit / 2**20:.0f}: lower --kbit, or pack --no-audio for t2s alone"
+        )
     print(f"{parcel / 'data.tar'}: {size / 2**20:.1f} MiB, {len(clips)} clips")
 
 
@@ -67,7 +79,10 @@ def unpack(parcel: Path, recipe: Path) -> None:
         tar.extractall(recipe, filter="data")
     for folder in ("prepared", "dev"):
         clips = data.read_utterances(recipe / folder)
-        dropped = [tuple(line.split("\t", 1)) for line in (recipe / folder / "dropped.tsv").read_text(encoding="utf-8").splitlines()]
+        dropped = [
+            tuple(line.split("\t", 1))
+            for line in (recipe / folder / "dropped.tsv").read_text(encoding="utf-8").splitlines()
+        ]
         speakers = data.read_speakers(recipe / folder)
         moved = [replace(clip, audio=str((recipe / "audio" / f"{clip.id}.ogg").resolve())) for clip in clips]
         data.write_utterances(recipe / folder, moved, speakers, dropped)  # type: ignore[arg-type]

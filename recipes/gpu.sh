@@ -48,7 +48,7 @@ case $action in
     [[ -f $work/$stage/checkpoint.pt ]] || "$python" "$here/gpu.py" unshard "$parcel/state" "$work/$stage/checkpoint.pt" --name "$stage"
     rm -f "$work"/done.*."$stage".json
     # TERM is the trainers' sign to write a checkpoint; a trainer that does not listen has one from a few hundred steps ago
-    timeout --signal=TERM --kill-after=30 "$((minutes * 60))" "$python" -m spear_spec.training.run "$config" --stages "$stage" \
+    timeout --signal=TERM --kill-after=30 "$((minutes * 60))" "$python" -m spear_spec.training.recipe.run "$config" --stages "$stage" \
       --set "out=$work" "prepare.corpora=[]" "device=${DEVICE:-cuda}" "vocoder.workers=${WORKERS:-$(nproc)}" progress=false "$@" || echo "stopped with status $?"
     "$python" "$here/gpu.py" shard "$work/$stage/checkpoint.pt" "$OUT" --name "$stage"
     tail -n 200 "$work/$stage/train.log" >"$OUT/$stage.log"

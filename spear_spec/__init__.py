@@ -16,19 +16,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spear_spec.audio import Audio
-    from spear_spec.bench.verify import verify_drafter
     from spear_spec.config import SamplingConfig, SpecConfig
     from spear_spec.decoding import DRAFTERS, VERIFIERS, generate, speculate
     from spear_spec.errors import SpearSpecError
+    from spear_spec.exactness.verify import verify_drafter
     from spear_spec.interop import load_spear_tts
-    from spear_spec.models.text_to_semantic import TextToSemantic
+    from spear_spec.models.spear_tts import TextToSemantic
     from spear_spec.pipeline import TTS, AudioChunk
 
 _HOME = {
     "TTS": "pipeline",
     "AudioChunk": "pipeline",
     "Audio": "audio",
-    "TextToSemantic": "models.text_to_semantic",
+    "TextToSemantic": "models.spear_tts",
     "generate": "decoding",
     "speculate": "decoding",
     "DRAFTERS": "decoding",
@@ -37,7 +37,7 @@ _HOME = {
     "SpecConfig": "config",
     "SpearSpecError": "errors",
     "load_spear_tts": "interop",
-    "verify_drafter": "bench.verify",
+    "verify_drafter": "exactness.verify",
 }
 
 __all__ = [

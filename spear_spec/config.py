@@ -42,7 +42,10 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _positive_int(name: str, value: Any) -> None:
-    _require(isinstance(value, int) and not isinstance(value, bool) and value > 0, f"{name} must be a whole number above 0, not {value!r}")
+    _require(
+        isinstance(value, int) and not isinstance(value, bool) and value > 0,
+        f"{name} must be a whole number above 0, not {value!r}",
+    )
 
 
 def _number(name: str, value: Any) -> None:
@@ -66,14 +69,29 @@ class T2SConfig(Strict):
     early_exit_layer: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_text_token_ids", "num_semantic_token_ids", "dim", "source_depth", "target_depth", "heads", "dim_head", "ff_mult"):
+        for name in (
+            "num_text_token_ids",
+            "num_semantic_token_ids",
+            "dim",
+            "source_depth",
+            "target_depth",
+            "heads",
+            "dim_head",
+            "ff_mult",
+        ):
             _positive_int(name, getattr(self, name))
         if self.kv_heads is not None:
             _positive_int("kv_heads", self.kv_heads)
-            _require(self.heads % self.kv_heads == 0, f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+            _require(
+                self.heads % self.kv_heads == 0,
+                f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})",
+            )
         if self.early_exit_layer is not None:
             _positive_int("early_exit_layer", self.early_exit_layer)
-            _require(self.early_exit_layer <= self.target_depth, f"early_exit_layer must be at most target_depth ({self.target_depth})")
+            _require(
+                self.early_exit_layer <= self.target_depth,
+                f"early_exit_layer must be at most target_depth ({self.target_depth})",
+            )
         _require(self.dim_head % 2 == 0, "dim_head must be even (rotary pairs)")
 
     @property
@@ -88,7 +106,8 @@ class DraftConfig(Strict):
 
     target_layers: layers of the target (1 is the first) whose features it sees; none: an independent draft. feed:
     "previous" (the features of the position that predicted the token, as in EAGLE) or "same" (those of the token's own
-    position: the head of an early exit). window: it starts anew at each call and sees only what it drafted since (prophet).
+    position: the head of an early exit). window: it starts anew at each call and sees only what it drafted since
+    (prophet).
     """
 
     dim: int
@@ -107,7 +126,10 @@ class DraftConfig(Strict):
             _positive_int("target_layers", layer)
         _require(self.feed in ("previous", "same"), f"feed must be previous or same, not {self.feed!r}")
         _require(isinstance(self.window, bool), f"window must be true or false, not {self.window!r}")
-        _require(bool(self.target_layers) or (not self.window and self.feed == "previous"), "window and feed need target_layers")
+        _require(
+            bool(self.target_layers) or (not self.window and self.feed == "previous"),
+            "window and feed need target_layers",
+        )
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ class AudioError(SpearSpecError):
 class NumericsError(SpearSpecError):
     """A model produced NaN or infinity."""
 
-    def __init__(self, message: str = "the model produced NaN or infinity; the weights are damaged or the dtype is too narrow") -> None:
+    def __init__(
+        self, message: str = "the model produced NaN or infinity; the weights are damaged or the dtype is too narrow"
+    ) -> None:
         super().__init__(message)
 
 

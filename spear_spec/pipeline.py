@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from spear_spec.acoustic.vocoder import UnitVocoder, VocoderConfig
+from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.decoding import DecodeStats, Drafter, Parts, Session, Verdict, Verifier, check, complete
 from spear_spec.decoding.drafters import needs
-from spear_spec.drafts import Drafts
 from spear_spec.errors import BundleError, ConfigError, DeviceError, TextError
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer, split_sentences
-from spear_spec.voice import Bundle, choose_speaker, open_voice, uninitialised
+from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice, uninitialised
+from spear_spec.voice.drafts import Drafts
 
 log = logging.getLogger("spear_spec")
 
@@ -77,11 +77,19 @@ class Meter:
         """An entry of `items` in say/1; `file` is filled in by whoever writes one."""
         seconds, stats = self.samples / self.sample_rate, self.decoding
         return {
-            "text": text, "file": None, "tokens": stats.tokens, "target_calls": stats.target_calls,
-            "tokens_per_call": round(stats.tokens_per_call, 4), "drafted": stats.drafted, "accepted": stats.accepted,
+            "text": text,
+            "file": None,
+            "tokens": stats.tokens,
+            "target_calls": stats.target_calls,
+            "tokens_per_call": round(stats.tokens_per_call, 4),
+            "drafted": stats.drafted,
+            "accepted": stats.accepted,
             "acceptance_by_position": [round(share, 4) for share in stats.acceptance_by_position],
-            "ended": self.ended, "audio_s": round(seconds, 4), "t2s_s": round(self.t2s_s, 4),
-            "acoustic_s": round(self.acoustic_s, 4), "rtf": round(self.compute_s / seconds, 5) if seconds else None,
+            "ended": self.ended,
+            "audio_s": round(seconds, 4),
+            "t2s_s": round(self.t2s_s, 4),
+            "acoustic_s": round(self.acoustic_s, 4),
+            "rtf": round(self.compute_s / seconds, 5) if seconds else None,
             "ttfa_s": None if self.ttfa_s is None else round(self.ttfa_s, 4),
         }
 
@@ -104,23 +112,38 @@ class TTS:
     own_verifier: Verifier | None = None
 
     @classmethod
-    def load(cls, voice: str | os.PathLike[str] | Bundle | None = None, device: str | torch.device | None = None, drafter: str | Drafter | None = None, *,
-             dtype: str = "float32", threads: int | None = None, **spec: Any) -> TTS:
+    def load(
+        cls,
+        voice: str | os.PathLike[str] | Bundle | None = None,
+        device: str | torch.device | None = None,
+        drafter: str | Drafter | None = None,
+        *,
+        dtype: str = "float32",
+        threads: int | None = None,
+        **spec: Any,
+    ) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
 
         Args:
             device: "cpu", "cuda", "cuda:1"; None takes cuda where there is one.
-            drafter: "none" is plain autoregressive decoding; None is what the voice ships with; or an object of one's own,
+            drafter: "none" is plain autoregressive decoding; None is what the voice ships with; or an object of one's
+                own,
                 like a verifier in `spec` (protocols `Drafter` and `Verifier` of `spear_spec.decoding`).
             dtype: of the text-to-semantic transformer and its draft; the vocoder is always float32.
             threads: CPU threads of torch (process-wide); None leaves them as they are.
-            spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows from
+            spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows
+                from
                 what is given: a verifier brings the draft it is made for, a tree or several drafts a verifier for them.
 
         Raises:
-            BundleError: the voice is missing or damaged. ConfigError: an option cannot be used. DeviceError: no such device.
+            BundleError: the voice is missing or damaged. ConfigError: an option cannot be used. DeviceError: no such
+                device.
         """
-        own = {name: value for name, value in {**spec, "drafter": drafter}.items() if name in ("drafter", "verifier") and not isinstance(value, str | None)}
+        own = {
+            name: value
+            for name, value in {**spec, "drafter": drafter}.items()
+            if name in ("drafter", "verifier") and not isinstance(value, str | None)
+        }
         if own:
             rest = {name: value for name, value in {**spec, "drafter": drafter}.items() if name not in own}
             return cls.load(voice, device, dtype=dtype, threads=threads, **rest).using(**own)
@@ -139,7 +162,17 @@ class TTS:
         check(settings, drafts, embedding)
         t2s.to(device=where, dtype=DTYPES[dtype])
         vocoder.to(where)
-        return cls(bundle, tokenizer, t2s, vocoder, drafts, settings, bundle.sampling, time.perf_counter() - began, embedding=embedding)
+        return cls(
+            bundle,
+            tokenizer,
+            t2s,
+            vocoder,
+            drafts,
+            settings,
+            bundle.sampling,
+            time.perf_counter() - began,
+            embedding=embedding,
+        )
 
     @property
     def name(self) -> str:
@@ -155,7 +188,8 @@ class TTS:
         return self.vocoder.sample_rate
 
     def using(self, **spec: Any) -> TTS:
-        """The same weights with other fields of `SpecConfig`: `tts.using(drafter="none")`; open ones are filled in as in `load`.
+        """The same weights with other fields of `SpecConfig`: `tts.using(drafter="none")`; open ones are filled in as
+        in `load`.
 
         drafter and verifier may also be objects of one's own (see `Drafter` and `Verifier`).
         """
@@ -182,11 +216,21 @@ class TTS:
         pieces = [chunk.samples for chunk in self.stream(text, meter=meter, **options)]
         return Audio(np.concatenate(pieces), self.sample_rate, meter.item(text))
 
-    def stream(self, text: str, *, speaker: str | None = None, seed: int = 0, max_tokens: int | None = None, batch: int = 1,
-               meter: Meter | None = None, **sampling: Any) -> Iterator[AudioChunk]:
+    def stream(
+        self,
+        text: str,
+        *,
+        speaker: str | None = None,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        batch: int = 1,
+        meter: Meter | None = None,
+        **sampling: Any,
+    ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
 
-        The samples are those of `synthesize` with the same arguments. Same seed, settings, device and threads: same audio.
+        The samples are those of `synthesize` with the same arguments. Same seed, settings, device and threads: same
+        audio.
 
         Args:
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
@@ -202,8 +246,9 @@ class TTS:
             raise ConfigError(f"batch must be at least 1, not {batch}")
         return self._stream(text, speaker, law, seed, max_tokens, batch, meter or Meter(self.sample_rate))
 
-    def _stream(self, text: str, speaker: str, law: SamplingConfig, seed: int, max_tokens: int | None, batch: int,
-                meter: Meter) -> Iterator[AudioChunk]:
+    def _stream(
+        self, text: str, speaker: str, law: SamplingConfig, seed: int, max_tokens: int | None, batch: int, meter: Meter
+    ) -> Iterator[AudioChunk]:
         chance, noise = (torch.Generator().manual_seed(seed) for _ in range(2))
         spoken = 0
         sentences = (self.front_end or self.sentences)(text, speaker)
@@ -223,7 +268,9 @@ class TTS:
             raise TextError("there is nothing to say: the text holds no word")
 
     def sentences(self, text: str, speaker: str) -> Iterator[tuple[str, list[int]]]:
-        """Each sentence with its text token ids, speaker first; lazily, so that a long text costs no more memory than a short one."""
+        """Each sentence with its text token ids, speaker first; lazily, so that a long text costs no more memory
+        than a short one.
+        """
         for sentence in split_sentences(text):
             yield sentence, self.tokenizer.encode(sentence, speaker)
 
@@ -231,8 +278,9 @@ class TTS:
         """The phoneme letters that a text is spoken from."""
         return " ".join(self.tokenizer.phonemes(sentence)[0] for sentence in split_sentences(text))
 
-    def decode(self, ids: list[list[int]], sampling: SamplingConfig, generator: torch.Generator,
-               max_tokens: int | None = None) -> tuple[Session, Iterator[Verdict]]:
+    def decode(
+        self, ids: list[list[int]], sampling: SamplingConfig, generator: torch.Generator, max_tokens: int | None = None
+    ) -> tuple[Session, Iterator[Verdict]]:
         """Start decoding texts (text token ids with the speaker first, without end token) as one batch.
 
         Each step of the iterator is one target call; the session holds the tokens. Everything that speaks goes
@@ -246,8 +294,17 @@ class TTS:
         session = Session(self.t2s, memory, sampling, generator=generator, max_tokens=max_tokens)
         return session, self.parts().decode(session)
 
-    def _render(self, session: Session, verdicts: Iterator[Verdict], row: int, speaker: str, noise: torch.Generator, meter: Meter,
-                *, pause: bool) -> Iterator[tuple[FloatArray, str | None]]:
+    def _render(
+        self,
+        session: Session,
+        verdicts: Iterator[Verdict],
+        row: int,
+        speaker: str,
+        noise: torch.Generator,
+        meter: Meter,
+        *,
+        pause: bool,
+    ) -> Iterator[tuple[FloatArray, str | None]]:
         """Decode until the row has ended and hand its tokens to the vocoder as they come."""
         if pause:
             yield np.zeros(int(PAUSE_S * self.sample_rate), dtype=np.float32), None
@@ -266,24 +323,42 @@ class TTS:
                 if len(samples):
                     yield samples, None
         with timed(meter, "acoustic_s"):
-            rest = torch.cat([stream.push(torch.tensor(session.speech(row)[fed:], dtype=torch.long)), stream.finish()]).numpy()
+            rest = torch.cat(
+                [stream.push(torch.tensor(session.speech(row)[fed:], dtype=torch.long)), stream.finish()]
+            ).numpy()
         ended = str(session.ended[row])
         meter.decoding += session.stats[row]
         meter.ended = max(meter.ended, ended, key=_WORST.index)
         if ended != "eos":
-            log.warning("a sentence was cut off after %d tokens (%s): try another seed or a higher max_tokens", len(session.tokens[row]), ended)
+            log.warning(
+                "a sentence was cut off after %d tokens (%s): try another seed or a higher max_tokens",
+                len(session.tokens[row]),
+                ended,
+            )
         yield rest, ended
 
     def describe(self, *, batch: int = 1, seed: int = 0, **sampling: Any) -> dict[str, Any]:
-        """The settings that every JSON result carries (CFG in the documentation). Drafter "none" has no verifier and gamma 0."""
+        """The settings that every JSON result carries (CFG in the documentation).
+
+        Drafter "none" has no verifier and gamma 0.
+        """
         spec, parts = self.spec, self.parts()
         plain = parts.plain
         drafter, verifier = parts.make()
         return {
-            "drafter": drafter.name, "verifier": None if plain else verifier.name, "lossless": plain or verifier.lossless,
-            "gamma": 0 if plain else spec.gamma, "num_drafts": spec.num_drafts, "tree": spec.tree, "options": dict(spec.options),
-            "batch": batch, "seed": seed, "device": str(self.t2s.device), "threads": torch.get_num_threads(),
-            "dtype": str(self.t2s.dtype).removeprefix("torch."), "sampling": replace(self.sampling, **sampling).to_dict(),
+            "drafter": drafter.name,
+            "verifier": None if plain else verifier.name,
+            "lossless": plain or verifier.lossless,
+            "gamma": 0 if plain else spec.gamma,
+            "num_drafts": spec.num_drafts,
+            "tree": spec.tree,
+            "options": dict(spec.options),
+            "batch": batch,
+            "seed": seed,
+            "device": str(self.t2s.device),
+            "threads": torch.get_num_threads(),
+            "dtype": str(self.t2s.dtype).removeprefix("torch."),
+            "sampling": replace(self.sampling, **sampling).to_dict(),
         }
 
 
@@ -313,7 +388,9 @@ def find_device(device: str | torch.device | None) -> torch.device:
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (found.index or 0) >= count:
-            raise DeviceError(f"there is no device {device!r}: torch {torch.__version__} sees {count} CUDA devices; use --device cpu")
+            raise DeviceError(
+                f"there is no device {device!r}: torch {torch.__version__} sees {count} CUDA devices; use --device cpu"
+            )
     return found
 
 
@@ -325,10 +402,20 @@ def set_threads(threads: int) -> None:
 
 
 def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> SpecConfig:
-    """The voice's speculation settings with those that were asked for; without a draft decoder a default falls back to none."""
+    """The voice's speculation settings with those that were asked for; without a draft decoder a default falls back
+    to none.
+    """
     default = bundle.spec
-    if drafter is None and (part := needs(default.drafter, default.options)) is not None and part not in bundle.config.drafts:
-        log.warning("voice %r has nothing to draft with as %s does: decoding autoregressively", bundle.config.name, default.drafter)
+    if (
+        drafter is None
+        and (part := needs(default.drafter, default.options)) is not None
+        and part not in bundle.config.drafts
+    ):
+        log.warning(
+            "voice %r has nothing to draft with as %s does: decoding autoregressively",
+            bundle.config.name,
+            default.drafter,
+        )
         drafter = "none"
     return complete(default, given if drafter is None else {**given, "drafter": drafter})
 
@@ -354,13 +441,18 @@ def load_parts(bundle: Bundle) -> tuple[TextToSemantic, UnitVocoder, PhonemeToke
     except (ConfigError, TextError) as error:
         raise BundleError(f"{bundle.path / 'config.json'}: {error}") from None
     if vocoder_config.sample_rate != config.sample_rate:
-        raise BundleError(f"{bundle.path}: the vocoder's sample rate {vocoder_config.sample_rate} is not the voice's {config.sample_rate}")
+        raise BundleError(
+            f"{bundle.path}: the vocoder's sample rate {vocoder_config.sample_rate} is not the voice's {config.sample_rate}"
+        )
     if vocoder_config.num_semantic_token_ids != t2s_config.num_semantic_token_ids:
-        raise BundleError(f"{bundle.path}: the vocoder knows {vocoder_config.num_semantic_token_ids} semantic tokens, "
-                          f"the transformer {t2s_config.num_semantic_token_ids}")
+        raise BundleError(
+            f"{bundle.path}: the vocoder knows {vocoder_config.num_semantic_token_ids} semantic tokens, "
+            f"the transformer {t2s_config.num_semantic_token_ids}"
+        )
     if vocoder_config.num_speakers < len(config.speakers):
-        raise BundleError(f"{bundle.path}: {len(config.speakers)} speakers, but the vocoder has {vocoder_config.num_speakers}")
+        raise BundleError(
+            f"{bundle.path}: {len(config.speakers)} speakers, but the vocoder has {vocoder_config.num_speakers}"
+        )
     bundle.load_into(t2s, "t2s")
     bundle.load_into(vocoder, "vocoder")
     return t2s, vocoder, tokenizer
-

@@ -1,4 +1,6 @@
-"""Bad input of every kind through the command line: one clear line on standard error, exit status 2, nothing half-written."""
+"""Bad input of every kind through the command line: one clear line on standard error, exit status 2, nothing half-
+written.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("options", MISFITS, ids=" ".join)
-def test_speculation_settings_that_do_not_fit(voice: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_speculation_settings_that_do_not_fit(
+    voice: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert MISFITS[options] in refused(capsys, "say", "Yes.", "--voice", voice, *options)
 
 
@@ -162,13 +166,20 @@ def test_full_disk(voice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_full_disk_in_a_process_of_its_own() -> None:
     root = Path(__file__).parent.parent
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([sys.executable, "-m", "spear_spec", "voices", "--json"], stdout=full, stderr=subprocess.PIPE,
-                              env={**os.environ, "PYTHONPATH": str(root)}, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "spear_spec", "voices", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            timeout=120,
+        )
     assert done.returncode == 2
     assert done.stderr.decode().strip().splitlines()[-1] == "spear-spec: No space left on device"
 
 
-def test_disk_fills_up_while_writing(voice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_disk_fills_up_while_writing(
+    voice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The old file stays, no temporary file is left."""
     Path("x.wav").write_bytes(b"precious")
 
@@ -221,7 +232,7 @@ TEXTS = {
     "nonsense": "xkqzvb wqrtpz",
     "one letter": "a",
     "numbers": "1234567890123456789012345678901234567890",
-    "punctuation inside": "Well...?!?! -- (yes); \"no\": maybe/never & co. #1 @home",
+    "punctuation inside": 'Well...?!?! -- (yes); "no": maybe/never & co. #1 @home',
     "markup": "<speak>Hello <break time='1s'/></speak> & <af_heart>",
     "newlines": "One.\n\n\nTwo.\r\nThree.\tFour.",
     "one long word": "antidisestablishmentarianism" * 10,

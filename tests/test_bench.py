@@ -1,4 +1,7 @@
-"""`bench`: who races, what the clocks come to, going on after a stop, table and pictures. No test looks at how long anything took."""
+"""`bench`: who races, what the clocks come to, going on after a stop, table and pictures.
+
+No test looks at how long anything took.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def test_the_table_has_every_drafter() -> None:
 
 
 def test_all_are_the_settings_of_the_table(tts: TTS) -> None:
-    """Every setting of a drafter whose part the voice has takes part, as the table says; options of `tts` do not leak in."""
+    """Every setting of a drafter whose part the voice has takes part, as the table says; options of `tts` do not
+    leak in.
+    """
     arms, left_out = contestants(tts.using(drafter="small", options={"stop": "acceptance"}), ["all"])
     missing = {name for name in DRAFTERS if needs(name) is not None and needs(name) not in tts.drafts}
     assert {entry["drafter"] for entry in left_out} == missing
@@ -80,14 +85,19 @@ def test_default_is_the_voice_as_it_is_set(tts: TTS) -> None:
 
 
 def test_the_loop_takes_no_options(tts: TTS) -> None:
-    """Options and a rule that only the draft can use are no reason to refuse the row that everything is measured against."""
+    """Options and a rule that only the draft can use are no reason to refuse the row that everything is measured
+    against.
+    """
     rows = run_bench(tts.using(tree="2-1", options={"siblings": "top"}, verifier="recursive"), TEXTS, **SHORT)["rows"]
     assert [(row["drafter"], row["options"]) for row in rows] == [("none", {}), ("small", {"siblings": "top"})]
 
 
 def test_named_drafters_have_the_settings_of_the_voice(tts: TTS) -> None:
     arms, _ = contestants(tts, ["kpath", "none", "small", "small"])
-    assert [(arm.spec.drafter, arm.spec.verifier, arm.spec.gamma) for arm in arms] == [("kpath", "kseq", 3), ("small", "rejection", 3)]
+    assert [(arm.spec.drafter, arm.spec.verifier, arm.spec.gamma) for arm in arms] == [
+        ("kpath", "kseq", 3),
+        ("small", "rejection", 3),
+    ]
 
 
 def test_gammas_sweep_the_named_drafters(tts: TTS) -> None:
@@ -118,13 +128,15 @@ def test_label() -> None:
 # ---- what is measured ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{"drafter": "none"}, {"gamma": 3}, {"drafter": "kpath", "num_drafts": 2}, {"tree": "2-2-1"}])
+@pytest.mark.parametrize(
+    "settings", [{"drafter": "none"}, {"gamma": 3}, {"drafter": "kpath", "num_drafts": 2}, {"tree": "2-2-1"}]
+)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_accepted_lengths_are_those_of_the_verdicts(tts: TTS, settings: dict[str, Any], batch: int) -> None:
     chosen = tts.using(**settings)
     arm = Arm(chosen, batch, 0)
     ids = [tts.tokenizer.encode(text, tts.speakers[0]) for text in TEXTS]
-    groups = [ids[i:i + batch] for i in range(0, 2, batch)]
+    groups = [ids[i : i + batch] for i in range(0, 2, batch)]
     arm.decode(groups, 5, 30, keep=True)
     chance, counts, kept = torch.Generator().manual_seed(5), Counter[int](), []
     for group in groups:
@@ -142,7 +154,14 @@ def test_batches_are_full(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
     machine = Machine(monkeypatch)
     decode = Arm.decode
-    monkeypatch.setattr(Arm, "decode", lambda arm, texts, *rest, **more: (seen.append([len(group) for group in texts]), decode(arm, texts, *rest, **more)))
+    monkeypatch.setattr(
+        Arm,
+        "decode",
+        lambda arm, texts, *rest, **more: (
+            seen.append([len(group) for group in texts]),
+            decode(arm, texts, *rest, **more),
+        ),
+    )
     run_bench(tts, ["One.", "Two.", "Three."], runs=1, batches=(2, 8))
     assert seen == [[2, 2]] * 4 + [[8]] * 4
     assert len(machine.ran) == 8
@@ -162,7 +181,9 @@ def filled(tts: TTS, target: dict[int, list[float]], draft: dict[int, list[float
 
 
 def test_predicted_speedup(tts: TTS) -> None:
-    """Chains of one length: tokens a call x t1 / (t(gamma + 1) + gamma x draft step). Others: the mean call, size by size."""
+    """Chains of one length: tokens a call x t1 / (t(gamma + 1) + gamma x draft step). Others: the mean call, size by
+    size.
+    """
     base = filled(tts.using(drafter="none"), {1: [4.0, 4.0, 40.0]}, {}, 3, 3)
     chain = filled(tts.using(gamma=3), {4: [6.0, 8.0, 60.0], 2: [1.0, 1.0]}, {3: [1.5, 1.5, 1.5], 1: [0.7]}, 4, 12)
     row = chain.row(base)
@@ -172,10 +193,16 @@ def test_predicted_speedup(tts: TTS) -> None:
     assert row["predicted_speedup"] == pytest.approx(3.0 * 4.0 / (8.0 + 3 * 0.5), abs=1e-4)
     stopping = tts.using(drafter="small", gamma=3, options={"stop": "acceptance"})
     adaptive = filled(stopping, {4: [6.0, 6.0, 60.0], 1: [4.0]}, {3: [1.5, 1.5, 15.0], 0: [0.1]}, 4, 8)
-    assert adaptive.row(base)["predicted_speedup"] == pytest.approx(2.0 * 4.0 / ((3 * 6 + 4) / 4 + (3 * 1.5 + 0.1) / 4), abs=1e-4)
-    silent = filled(tts.using(drafter="small", gamma=3), {4: [6.0], 1: [4.0, 4.0]}, {3: [1.5], 0: [0.1, 0.1]}, 3, 6)  # drafts now and then
+    assert adaptive.row(base)["predicted_speedup"] == pytest.approx(
+        2.0 * 4.0 / ((3 * 6 + 4) / 4 + (3 * 1.5 + 0.1) / 4), abs=1e-4
+    )
+    silent = filled(
+        tts.using(drafter="small", gamma=3), {4: [6.0], 1: [4.0, 4.0]}, {3: [1.5], 0: [0.1, 0.1]}, 3, 6
+    )  # drafts now and then
     assert silent.row(base)["target_step_ms"]["gamma+1"] == 6.0
-    assert silent.row(base)["predicted_speedup"] == pytest.approx(2.0 * 4.0 / ((6 + 2 * 4) / 3 + (1.5 + 2 * 0.1) / 3), abs=1e-4)
+    assert silent.row(base)["predicted_speedup"] == pytest.approx(
+        2.0 * 4.0 / ((6 + 2 * 4) / 3 + (1.5 + 2 * 0.1) / 3), abs=1e-4
+    )
     assert base.row(base)["predicted_speedup"] == 1.0
     assert base.row(base)["draft_step_share"] is None
 
@@ -189,7 +216,9 @@ def test_groups_are_even() -> None:
 
 
 class Machine:
-    """In place of decoding: rates that follow the machine's speed, which is another for each group, and who ran when."""
+    """In place of decoding: rates that follow the machine's speed, which is another for each group, and who ran
+    when.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> None:
         self.ran: list[tuple[str, int]] = []
@@ -222,7 +251,7 @@ def test_each_group_has_autoregressive_runs_of_its_own(tts: TTS, monkeypatch: py
     assert [row["baseline_tokens_per_s"]["median"] for row in rows] == [50.0, 50.0, 50.0, 25.0, 25.0]
     assert [row["tokens_per_s"]["median"] for row in rows] == [50.0, 100.0, 150.0, 100.0, 125.0]
     first, second = [("none", 0), ("small", 2), ("small", 3)], [("none", 0), ("small", 4), ("small", 5)]
-    turns = [machine.ran[i:i + 3] for i in range(0, len(machine.ran), 3)]
+    turns = [machine.ran[i : i + 3] for i in range(0, len(machine.ran), 3)]
     assert [sorted(turn) for turn in turns] == [first] * 3 + [second] * 3  # a warm-up and two runs each
     assert turns[1] != turns[2]  # in turning order
 
@@ -231,7 +260,13 @@ def test_each_group_has_autoregressive_runs_of_its_own(tts: TTS, monkeypatch: py
 
 
 def contest(tts: TTS, file: Path, heard: list[str], **changed: Any) -> list[dict[str, Any]]:
-    given: dict[str, Any] = {"drafters": ["small"], "gammas": (2, 3, 4, 5), "runs": 1, "file": file, "tell": heard.append}
+    given: dict[str, Any] = {
+        "drafters": ["small"],
+        "gammas": (2, 3, 4, 5),
+        "runs": 1,
+        "file": file,
+        "tell": heard.append,
+    }
     rows: list[dict[str, Any]] = run_bench(tts, TEXTS, **{**given, **changed})["rows"]
     return rows
 
@@ -256,7 +291,13 @@ def test_an_interrupted_bench_goes_on(tts: TTS, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"), [({}, "other code"), ({"seed": 1}, "other settings"), ({"runs": 2}, "other settings"), ({"temperature": 0.5}, "other settings")]
+    ("changed", "said"),
+    [
+        ({}, "other code"),
+        ({"seed": 1}, "other settings"),
+        ({"runs": 2}, "other settings"),
+        ({"temperature": 0.5}, "other settings"),
+    ],
 )
 def test_other_code_or_settings_start_over(
     tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str
@@ -336,7 +377,9 @@ def test_the_peer_is_made_to_write_our_tokens(tts: TTS) -> None:
     class Model:
         device = torch.device("cpu")
 
-        def generate(self, text: torch.Tensor, *, filter_logits_fn: Any, max_length: int, **options: Any) -> torch.Tensor:
+        def generate(
+            self, text: torch.Tensor, *, filter_logits_fn: Any, max_length: int, **options: Any
+        ) -> torch.Tensor:
             return torch.stack([filter_logits_fn(torch.randn(1, 17)).argmax(-1) for _ in range(max_length)], 1)
 
     peer = Peer.__new__(Peer)
@@ -369,12 +412,16 @@ def test_change_against_the_autoregressive_loop(tts: TTS) -> None:
     plain, fast, *others = result["rows"]
 
     def heard(arm: TTS) -> list[Measurement]:
-        spoken = [arm.synthesize(text, seed=number, max_tokens=SHORT["max_tokens"]) for number, text in enumerate(texts)]
+        spoken = [
+            arm.synthesize(text, seed=number, max_tokens=SHORT["max_tokens"]) for number, text in enumerate(texts)
+        ]
         return [Loudness().score(audio.samples, None) for audio in spoken]
 
     change = paired_difference(heard(tts), heard(tts.using(drafter="none")))
     assert fast["quality"]["sentences"] == 3
-    assert fast["quality"]["wer_change"] == {name: pytest.approx(value, abs=1e-5) for name, value in change.to_dict().items()}
+    assert fast["quality"]["wer_change"] == {
+        name: pytest.approx(value, abs=1e-5) for name, value in change.to_dict().items()
+    }
     assert change.value != 0
     assert plain["quality"]["wer_change"] is None
     assert plain["quality"]["wer"]["value"] > 0
@@ -440,7 +487,15 @@ def result_of(*rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_table() -> None:
-    lossy = row(drafter="kpath", verifier="typical", lossless=False, num_drafts=4, options={"of": "small"}, batch=8, predicted_speedup=None)
+    lossy = row(
+        drafter="kpath",
+        verifier="typical",
+        lossless=False,
+        num_drafts=4,
+        options={"of": "small"},
+        batch=8,
+        predicted_speedup=None,
+    )
     assert table(result_of(PLAIN, row(), lossy)).splitlines() == [
         "| drafter | settings | verifier | law | batch | tokens / call | accepted at 1 / 4 / 8 | draft step / target step | predicted | tokens / s | "
         "speed-up | RTF | TTFA, s |",
@@ -452,9 +507,17 @@ def test_table() -> None:
 
 
 def test_table_with_peer_and_judges() -> None:
-    judged = {"sentences": 5, "wer": {"value": 0.05, "lo": 0.0, "hi": 0.1}, "wer_change": None, "mos": None, "mos_change": None}
+    judged = {
+        "sentences": 5,
+        "wer": {"value": 0.05, "lo": 0.0, "hi": 0.1},
+        "wer_change": None,
+        "mos": None,
+        "mos_change": None,
+    }
     changed = {**judged, "wer_change": {"value": 0.01, "lo": -0.02, "hi": 0.03}}
-    lines = table(result_of({**PLAIN, "quality": judged, "vs_peer": 2.4}, row(quality=changed, vs_peer=6.04))).splitlines()
+    lines = table(
+        result_of({**PLAIN, "quality": judged, "vs_peer": 2.4}, row(quality=changed, vs_peer=6.04))
+    ).splitlines()
     assert "speed-up | over the peer | WER change | MOS change | RTF" in lines[0]
     assert "1.00 [0.75, 1.50] | 2.4 | (5.00 %) | not judged |" in lines[2]
     assert "2.00 [1.75, 2.50] | 6.0 | +1.00 % [-2.00, +3.00] | not judged |" in lines[3]
@@ -462,7 +525,12 @@ def test_table_with_peer_and_judges() -> None:
 
 
 def test_best_setting_of_each() -> None:
-    rows = [row(gamma=2, speedup=1.5), row(gamma=4, speedup=2.5), row(gamma=8, speedup=2.0), row(drafter="small", gamma=2)]
+    rows = [
+        row(gamma=2, speedup=1.5),
+        row(gamma=4, speedup=2.5),
+        row(gamma=8, speedup=2.0),
+        row(drafter="small", gamma=2),
+    ]
     assert {name: found["gamma"] for name, found in best(rows).items()} == {"eagle": 4, "small": 2}
 
 
@@ -471,7 +539,16 @@ def test_plot(tmp_path: Path, name: str) -> None:
     from matplotlib import pyplot
 
     silent = row(drafter="ngram", gamma=3, acceptance_by_position=[], accepted_lengths=[9])
-    rows = [PLAIN, row(), row(gamma=4), row(options={"stop": "adaedl"}), row(drafter="mine"), silent, {**PLAIN, "batch": 8}, row(batch=8)]
+    rows = [
+        PLAIN,
+        row(),
+        row(gamma=4),
+        row(options={"stop": "adaedl"}),
+        row(drafter="mine"),
+        silent,
+        {**PLAIN, "batch": 8},
+        row(batch=8),
+    ]
     plot(result_of(*rows), str(tmp_path / name))
     assert (tmp_path / name).stat().st_size > 5000
     plot(result_of(PLAIN), str(tmp_path / name))
@@ -493,11 +570,26 @@ def said(tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]
     """Arguments of a short bench in an empty folder."""
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text("\n".join(TEXTS))
-    return ["bench", "--voice", str(tts.bundle.path), "--device", "cpu", "--text", "t.txt", "--runs", "1", "--max-tokens", "6"]
+    return [
+        "bench",
+        "--voice",
+        str(tts.bundle.path),
+        "--device",
+        "cpu",
+        "--text",
+        "t.txt",
+        "--runs",
+        "1",
+        "--max-tokens",
+        "6",
+    ]
 
 
 def test_table_and_plot_to_files(said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*said, "--drafters", "small", "--gammas", "1,2", "--table", "t.md", "--plot", "p.png", "--json=r.json"]) == 0
+    assert (
+        main([*said, "--drafters", "small", "--gammas", "1,2", "--table", "t.md", "--plot", "p.png", "--json=r.json"])
+        == 0
+    )
     result = json.loads(Path("r.json").read_text())
     assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows", "peer", "left_out"]
     assert names(result["rows"]) == [("none", 0), ("small", 1), ("small", 2)]
@@ -513,7 +605,9 @@ def test_table_to_standard_error(said: list[str], capsys: pytest.CaptureFixture[
     assert table(json.loads(captured.out)) in captured.err
 
 
-def test_interrupted_on_the_command_line(said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_on_the_command_line(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     machine = Machine(monkeypatch, stop_at=5)
     args = [*said, "--drafters", "small", "--gammas", "2,3,4", "--json=r.json"]
     assert main(args) == 130
@@ -533,6 +627,8 @@ def test_interrupted_on_the_command_line(said: list[str], monkeypatch: pytest.Mo
         (["--drafters", "all", "--gammas", "2"], "drafters by name"),
     ],
 )  # fmt: skip
-def test_impossible_arguments(said: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_arguments(
+    said: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*said, *more]) == 2
     assert message in capsys.readouterr().err

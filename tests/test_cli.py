@@ -18,13 +18,60 @@ from spear_spec.cli import main
 from tests.stubs.voice import make_voice
 
 TEXT = "The quick brown fox jumps over the lazy dog."
-CFG = ["drafter", "verifier", "lossless", "gamma", "num_drafts", "tree", "options", "batch", "seed", "device", "threads", "dtype", "sampling"]
-FLAGS = ["--voice", "--speaker", "--drafter", "--verifier", "--gamma", "--num-drafts", "--tree", "--set", "--temperature",
-         "--top-k", "--top-p", "--guidance", "--speed", "--seed", "--device", "--dtype", "--threads", "--batch",
-         "--max-tokens", "--json"]
+CFG = [
+    "drafter",
+    "verifier",
+    "lossless",
+    "gamma",
+    "num_drafts",
+    "tree",
+    "options",
+    "batch",
+    "seed",
+    "device",
+    "threads",
+    "dtype",
+    "sampling",
+]
+FLAGS = [
+    "--voice",
+    "--speaker",
+    "--drafter",
+    "--verifier",
+    "--gamma",
+    "--num-drafts",
+    "--tree",
+    "--set",
+    "--temperature",
+    "--top-k",
+    "--top-p",
+    "--guidance",
+    "--speed",
+    "--seed",
+    "--device",
+    "--dtype",
+    "--threads",
+    "--batch",
+    "--max-tokens",
+    "--json",
+]
 SAMPLING = ["temperature", "top_k", "top_p", "guidance"]
-ITEM = ["text", "file", "tokens", "target_calls", "tokens_per_call", "drafted", "accepted", "acceptance_by_position", "ended",
-        "audio_s", "t2s_s", "acoustic_s", "rtf", "ttfa_s"]
+ITEM = [
+    "text",
+    "file",
+    "tokens",
+    "target_calls",
+    "tokens_per_call",
+    "drafted",
+    "accepted",
+    "acceptance_by_position",
+    "ended",
+    "audio_s",
+    "t2s_s",
+    "acoustic_s",
+    "rtf",
+    "ttfa_s",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +92,32 @@ def run(*args: str, stdin: bytes | None = None, **kwargs: object) -> subprocess.
     """The installed program in a process of its own: a cold start."""
     root = Path(__file__).parent.parent
     env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "spear_spec", *args], input=stdin, capture_output=True, env=env, timeout=120, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-m", "spear_spec", *args], input=stdin, capture_output=True, env=env, timeout=120, **kwargs
+    )
 
 
 def test_say(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["say", TEXT, "-o", "fox.wav", "--voice", voice, "--device", "cpu", "--seed", "4", "--temperature", "0.9", "--json"]) == 0
+    assert (
+        main(
+            [
+                "say",
+                TEXT,
+                "-o",
+                "fox.wav",
+                "--voice",
+                voice,
+                "--device",
+                "cpu",
+                "--seed",
+                "4",
+                "--temperature",
+                "0.9",
+                "--json",
+            ]
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     result = last_json(captured.out)
     assert list(result) == ["schema", "voice", *CFG, "tuned", "load_s", "items"]
@@ -58,7 +126,13 @@ def test_say(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(result["sampling"]) == SAMPLING
     assert result["sampling"]["temperature"] == 0.9
     assert result["threads"] == 1
-    assert (result["seed"], result["batch"], result["drafter"], result["verifier"], result["gamma"]) == (4, 1, "small", "rejection", 3)
+    assert (result["seed"], result["batch"], result["drafter"], result["verifier"], result["gamma"]) == (
+        4,
+        1,
+        "small",
+        "rejection",
+        3,
+    )
     [item] = result["items"]
     assert list(item) == ITEM
     assert item["file"] == "fox.wav"
@@ -83,7 +157,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=" ".join)
-def test_say_with_other_drafts_and_rules(voice: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_say_with_other_drafts_and_rules(
+    voice: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is left open is filled in, and the result says what was used and whether it is lossless."""
     assert main(["say", TEXT, "-o", "fox.wav", "--voice", voice, "--device", "cpu", *options, "--json"]) == 0
     result = last_json(capsys.readouterr().out)
@@ -105,7 +181,9 @@ def test_same_seed_same_file(voice: str) -> None:
 
 def test_cold_start_wav_to_stdout_json_to_stderr(voice: str) -> None:
     """Text from standard input, audio to standard output; and the same samples as in a warm process."""
-    done = run("say", "-", "-o", "-", "--voice", voice, "--device", "cpu", "--threads", "1", "--json", stdin=TEXT.encode())
+    done = run(
+        "say", "-", "-o", "-", "--voice", voice, "--device", "cpu", "--threads", "1", "--json", stdin=TEXT.encode()
+    )
     assert done.returncode == 0, done.stderr
     cold, rate = soundfile.read(io.BytesIO(done.stdout), dtype="int16")
     result = next(json.loads(line) for line in done.stderr.decode().splitlines() if line.startswith("{"))
@@ -144,7 +222,11 @@ def test_file_keeps_what_is_done(voice: str, cold: bool, capsys: pytest.CaptureF
     assert "line 4:" in err
     assert sorted(path.name for path in Path("d/e").iterdir()) == ["000.wav", "002.wav", "004.wav"]
     items = json.loads(Path("r.json").read_text())["items"]
-    assert [(item["text"], item["file"]) for item in items] == [("One.", "d/e/000.wav"), ("Two words.", "d/e/002.wav"), ("Three.", "d/e/004.wav")]
+    assert [(item["text"], item["file"]) for item in items] == [
+        ("One.", "d/e/000.wav"),
+        ("Two words.", "d/e/002.wav"),
+        ("Three.", "d/e/004.wav"),
+    ]
 
 
 def test_flac_and_an_old_file_is_replaced_whole(voice: str) -> None:
@@ -156,21 +238,58 @@ def test_flac_and_an_old_file_is_replaced_whole(voice: str) -> None:
 
 def test_bench(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("t.txt").write_text("One.\nTwo words.\n")
-    args = ["bench", "--voice", voice, "--device", "cpu", "--text", "t.txt", "--runs", "2", "--batch", "1,2", "--drafters", "small,kpath", "--json",
-            "--max-tokens", "24", "--plot", "p.png"]
+    args = [
+        "bench",
+        "--voice",
+        voice,
+        "--device",
+        "cpu",
+        "--text",
+        "t.txt",
+        "--runs",
+        "2",
+        "--batch",
+        "1,2",
+        "--drafters",
+        "small,kpath",
+        "--json",
+        "--max-tokens",
+        "24",
+        "--plot",
+        "p.png",
+    ]
     assert main(args) == 0
     result = last_json(capsys.readouterr().out)
     assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows", "peer", "left_out"]
     assert result["schema"] == "bench/1"
     for row in result["rows"]:
-        assert list(row) == [*CFG, "runs", "tokens", "target_calls", "tokens_per_call", "acceptance_by_position", "tokens_per_s", "speedup",
-                             "target_step_ms", "draft_step_ms", "predicted_speedup", "rtf", "ttfa_s", "accepted_lengths", "draft_step_share",
-                             "baseline_tokens_per_s", "vs_peer", "quality"]
+        assert list(row) == [
+            *CFG,
+            "runs",
+            "tokens",
+            "target_calls",
+            "tokens_per_call",
+            "acceptance_by_position",
+            "tokens_per_s",
+            "speedup",
+            "target_step_ms",
+            "draft_step_ms",
+            "predicted_speedup",
+            "rtf",
+            "ttfa_s",
+            "accepted_lengths",
+            "draft_step_share",
+            "baseline_tokens_per_s",
+            "vs_peer",
+            "quality",
+        ]
         assert list(row["tokens_per_s"]) == list(row["speedup"]) == ["median", "lo", "hi"]
         assert list(row["target_step_ms"]) == ["1", "gamma+1"]
         assert row["tokens_per_s"]["lo"] <= row["tokens_per_s"]["median"] <= row["tokens_per_s"]["hi"]
         assert row["runs"] == 2
-    assert [(row["drafter"], row["batch"]) for row in result["rows"]] == [(name, batch) for batch in (1, 2) for name in ("none", "small", "kpath")]
+    assert [(row["drafter"], row["batch"]) for row in result["rows"]] == [
+        (name, batch) for batch in (1, 2) for name in ("none", "small", "kpath")
+    ]
     assert [row["verifier"] for row in result["rows"][:3]] == [None, "rejection", "kseq"]
     plain, fast = result["rows"][:2]
     assert plain["tokens_per_call"] == 1
@@ -205,7 +324,25 @@ def test_eval(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     """Without judges, which have tests of their own: both arms, every line, audio kept on request."""
     monkeypatch.setattr("spear_spec.evaluation.evaluate.make_judges", lambda names: [])
     Path("t.txt").write_text("One.\n\nTwo words.\nThree.\n")
-    assert main(["eval", "--voice", voice, "--device", "cpu", "--text", "t.txt", "--limit", "2", "--out-dir", "wavs", "--json"]) == 0
+    assert (
+        main(
+            [
+                "eval",
+                "--voice",
+                voice,
+                "--device",
+                "cpu",
+                "--text",
+                "t.txt",
+                "--limit",
+                "2",
+                "--out-dir",
+                "wavs",
+                "--json",
+            ]
+        )
+        == 0
+    )
     result = last_json(capsys.readouterr().out)
     assert list(result) == ["schema", "voice", "judges", "arms", "items"]
     assert result["schema"] == "eval/1"
@@ -214,7 +351,9 @@ def test_eval(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         assert list(arm) == [*CFG, "metrics"]
         assert list(arm["metrics"]) == ["wer", "per", "mos", "speaker_similarity", "rtf", "ttfa_s"]
         assert list(arm["metrics"]["rtf"]) == ["value", "lo", "hi"]
-    assert [list(item) for item in result["items"]] == [["id", "arm", "text", "hypothesis", "wer", "seconds", "ended"]] * 4
+    assert [list(item) for item in result["items"]] == [
+        ["id", "arm", "text", "hypothesis", "wer", "seconds", "ended"]
+    ] * 4
     assert len(list(Path("wavs").glob("*.wav"))) == 4
 
 
@@ -244,18 +383,22 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_import_is_light() -> None:
     """Options are refused, and voices found, before torch or spaCy is imported."""
-    code = ("import sys, spear_spec, spear_spec.cli, spear_spec.voice\n"
-            "assert spear_spec.cli.main(['say', 'x', '--gamma', '0']) == 2\n"
-            "assert spear_spec.cli.main(['say', 'x', '--voice', 'no-such-voice']) == 2\n"
-            "print([m for m in ('torch', 'spacy', 'transformers', 'numpy.random') if m in sys.modules])")
+    code = (
+        "import sys, spear_spec, spear_spec.cli, spear_spec.voice.bundle\n"
+        "assert spear_spec.cli.main(['say', 'x', '--gamma', '0']) == 2\n"
+        "assert spear_spec.cli.main(['say', 'x', '--voice', 'no-such-voice']) == 2\n"
+        "print([m for m in ('torch', 'spacy', 'transformers', 'numpy.random') if m in sys.modules])"
+    )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)
     assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr
 
 
-def test_interrupt_leaves_nothing_behind(voice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_leaves_nothing_behind(
+    voice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Ctrl-C while the second line of a file is spoken: the first line's file stays, nothing is half-written."""
-    from spear_spec.acoustic.streaming import VocoderStream
+    from spear_spec.acoustic.unit.streaming import VocoderStream
 
     finish, calls = VocoderStream.finish, []
 
@@ -278,8 +421,13 @@ def test_reader_gone() -> None:
     os.close(source)
     root = Path(__file__).parent.parent
     with os.fdopen(sink, "wb") as out:
-        done = subprocess.run([sys.executable, "-m", "spear_spec", "voices", "--json"], stdout=out, stderr=subprocess.PIPE,
-                              env={**os.environ, "PYTHONPATH": str(root)}, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "spear_spec", "voices", "--json"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            timeout=120,
+        )
     assert done.returncode == 141, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr

@@ -11,10 +11,22 @@ import pytest
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, Strict, T2SConfig
 from spear_spec.errors import ConfigError, SpearSpecError
 
-SHAPE: dict[str, Any] = {"num_text_token_ids": 9, "num_semantic_token_ids": 5, "dim": 16, "source_depth": 1, "target_depth": 3, "heads": 4}
+SHAPE: dict[str, Any] = {
+    "num_text_token_ids": 9,
+    "num_semantic_token_ids": 5,
+    "dim": 16,
+    "source_depth": 1,
+    "target_depth": 3,
+    "heads": 4,
+}
 GOOD: list[Strict] = [
-    T2SConfig(**SHAPE), T2SConfig(**SHAPE, kv_heads=2, early_exit_layer=3), DraftConfig(dim=8, target_layers=(1, 3)), SamplingConfig(),
-    SamplingConfig(temperature=0, top_k=50, top_p=0.9, guidance=3), SpecConfig(), SpecConfig(gamma=1, options={"a": 1}),
+    T2SConfig(**SHAPE),
+    T2SConfig(**SHAPE, kv_heads=2, early_exit_layer=3),
+    DraftConfig(dim=8, target_layers=(1, 3)),
+    SamplingConfig(),
+    SamplingConfig(temperature=0, top_k=50, top_p=0.9, guidance=3),
+    SpecConfig(),
+    SpecConfig(gamma=1, options={"a": 1}),
 ]
 
 
@@ -49,7 +61,10 @@ BAD: list[tuple[type[Strict], dict[str, Any], str]] = [
     (T2SConfig, {**SHAPE, "early_exit_layer": 0}, "early_exit_layer"),
     (DraftConfig, {"dim": 0}, "dim"),
     (DraftConfig, {"dim": 8, "target_layers": [0]}, "target_layers"),
-    *((SamplingConfig, {"temperature": v}, "temperature") for v in (-0.1, 11, float("nan"), float("inf"), "1", True, None)),
+    *(
+        (SamplingConfig, {"temperature": v}, "temperature")
+        for v in (-0.1, 11, float("nan"), float("inf"), "1", True, None)
+    ),
     *((SamplingConfig, {"top_p": v}, "top_p") for v in (0, -1, 1.01, float("nan"), "x")),
     *((SamplingConfig, {"top_k": v}, "top_k") for v in (-1, 1.5, "5", True)),
     *((SamplingConfig, {"guidance": v}, "guidance") for v in (0.5, 21, float("nan"), None)),

@@ -19,8 +19,22 @@ from tests.stubs.voice import make_voice
 TEXT = "The quick brown fox jumps over the lazy dog."
 TWO = "It rained for the whole day. Nobody in the town minded it."
 TWO_SENTENCES = ["It rained for the whole day.", "Nobody in the town minded it."]
-ITEM = ["text", "file", "tokens", "target_calls", "tokens_per_call", "drafted", "accepted", "acceptance_by_position", "ended",
-        "audio_s", "t2s_s", "acoustic_s", "rtf", "ttfa_s"]
+ITEM = [
+    "text",
+    "file",
+    "tokens",
+    "target_calls",
+    "tokens_per_call",
+    "drafted",
+    "accepted",
+    "acceptance_by_position",
+    "ended",
+    "audio_s",
+    "t2s_s",
+    "acoustic_s",
+    "rtf",
+    "ttfa_s",
+]
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +144,28 @@ def test_cap_is_reported(tts: TTS, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_describe(tts: TTS) -> None:
     described = tts.describe(batch=2, seed=9, temperature=0.7)
-    assert list(described) == ["drafter", "verifier", "lossless", "gamma", "num_drafts", "tree", "options", "batch", "seed", "device",
-                               "threads", "dtype", "sampling"]
+    assert list(described) == [
+        "drafter",
+        "verifier",
+        "lossless",
+        "gamma",
+        "num_drafts",
+        "tree",
+        "options",
+        "batch",
+        "seed",
+        "device",
+        "threads",
+        "dtype",
+        "sampling",
+    ]
     assert described["sampling"] == {"temperature": 0.7, "top_k": 0, "top_p": 0.95, "guidance": 1.0}
-    assert (described["drafter"], described["gamma"], described["lossless"], described["dtype"]) == ("small", 3, True, "float32")
+    assert (described["drafter"], described["gamma"], described["lossless"], described["dtype"]) == (
+        "small",
+        3,
+        True,
+        "float32",
+    )
     plain = tts.using(drafter="none").describe()
     assert (plain["verifier"], plain["gamma"], plain["lossless"]) == (None, 0, True)
 
@@ -165,19 +197,41 @@ def test_dtypes(tts: TTS, dtype: str) -> None:
     assert other.describe()["dtype"] == dtype
 
 
-@pytest.mark.parametrize("options", [
-    {"speaker": "nobody"}, {"temperature": -1}, {"top_p": 2}, {"top_p": 0}, {"top_k": -1}, {"guidance": 0}, {"batch": 0},
-    {"max_tokens": 0}, {"temperature": float("nan")},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"speaker": "nobody"},
+        {"temperature": -1},
+        {"top_p": 2},
+        {"top_p": 0},
+        {"top_k": -1},
+        {"guidance": 0},
+        {"batch": 0},
+        {"max_tokens": 0},
+        {"temperature": float("nan")},
+    ],
+)
 def test_impossible_options(tts: TTS, options: dict) -> None:
     with pytest.raises(ConfigError):
         tts.synthesize(TEXT, **options)
 
 
-@pytest.mark.parametrize("options", [
-    {"drafter": "unknown"}, {"verifier": "unknown"}, {"gamma": 0}, {"gamma": 65}, {"num_drafts": 0}, {"threads": 0}, {"dtype": "int8"},
-    {"drafter": "medusa", "tree": "dynamic"}, {"drafter": "kpath", "verifier": "block"}, {"options": {"a": 1}}, {"colour": "red"},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"drafter": "unknown"},
+        {"verifier": "unknown"},
+        {"gamma": 0},
+        {"gamma": 65},
+        {"num_drafts": 0},
+        {"threads": 0},
+        {"dtype": "int8"},
+        {"drafter": "medusa", "tree": "dynamic"},
+        {"drafter": "kpath", "verifier": "block"},
+        {"options": {"a": 1}},
+        {"colour": "red"},
+    ],
+)
 def test_impossible_settings(tts: TTS, options: dict) -> None:
     with pytest.raises(SpearSpecError):
         TTS.load(tts.bundle.path, **{"device": "cpu", **options})

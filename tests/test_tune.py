@@ -18,19 +18,33 @@ from typing import Any
 import pytest
 
 from spear_spec import TTS, SpecConfig
-from spear_spec.bench import candidates as field
-from spear_spec.bench import tune as race
-from spear_spec.bench.candidates import candidates, neighbours
-from spear_spec.bench.tune import Sample, faster, spec_of, tune
 from spear_spec.cli import main
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import build_parser
 from spear_spec.decoding import is_lossless
 from spear_spec.errors import ConfigError, NumericsError
-from spear_spec.user import tune_file
+from spear_spec.tuning import candidates as field
+from spear_spec.tuning import tune as race
+from spear_spec.tuning.candidates import candidates, neighbours
+from spear_spec.tuning.store import tune_file
+from spear_spec.tuning.tune import Sample, faster, spec_of, tune
 from tests.stubs.voice import make_voice
 
-CFG = ["drafter", "verifier", "lossless", "gamma", "num_drafts", "tree", "options", "batch", "seed", "device", "threads", "dtype", "sampling"]
+CFG = [
+    "drafter",
+    "verifier",
+    "lossless",
+    "gamma",
+    "num_drafts",
+    "tree",
+    "options",
+    "batch",
+    "seed",
+    "device",
+    "threads",
+    "dtype",
+    "sampling",
+]
 OWN = SpecConfig("eagle", "block", 3)  # what the voice of these tests ships with
 NONE = SpecConfig(drafter="none")
 Speed = Callable[[SpecConfig], float]
@@ -60,7 +74,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Machine:
-    """Tokens a second by setting; each sample is 50 tokens and moves the clock on by what it takes, and by nothing else does time pass."""
+    """Tokens a second by setting; each sample is 50 tokens and moves the clock on by what it takes, and by nothing
+    else does time pass.
+    """
 
     def __init__(self, speed: Speed, noise: float = 0.0, seed: int = 0) -> None:
         self.speed, self.noise, self.random = speed, noise, random.Random(seed)
@@ -81,10 +97,12 @@ class Machine:
 
 def eagle_best_at(gamma: int) -> Speed:
     """The autoregressive loop 200, chains of the eagle up to 400, everything else 250."""
+
     def speed(spec: SpecConfig) -> float:
         if spec.drafter == "none":
             return 200.0
         return 400.0 - 10 * abs(spec.gamma - gamma) if replace(spec, gamma=OWN.gamma) == OWN else 250.0
+
     return speed
 
 
@@ -99,7 +117,12 @@ def test_candidates(tts: TTS) -> None:
     assert all(is_lossless(spec) for spec in specs)
     assert sum(spec.drafter == "none" for spec in specs) == 1
     assert {spec.verifier for spec in specs} >= {"block", "kseq", "recursive", "recursive_wor"}
-    assert {spec.gamma for spec in specs if spec.drafter == "eagle" and spec.tree is None and not spec.options} >= {3, 5, 8, 12}
+    assert {spec.gamma for spec in specs if spec.drafter == "eagle" and spec.tree is None and not spec.options} >= {
+        3,
+        5,
+        8,
+        12,
+    }
     for arm in candidates(tts):
         arm.parts().make()
     assert [arm.spec.drafter for arm in candidates(tts.using(drafter="none"))].count("none") == 1
@@ -107,7 +130,11 @@ def test_candidates(tts: TTS) -> None:
 
 def test_a_setting_that_the_voice_cannot_run_is_left_out(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     good = SpecConfig("eagle", "block", 9)
-    monkeypatch.setattr(field, "settings", lambda: iter([SpecConfig("nobody", "block"), SpecConfig("eagle", "block", options={"depth": 1}), good]))
+    monkeypatch.setattr(
+        field,
+        "settings",
+        lambda: iter([SpecConfig("nobody", "block"), SpecConfig("eagle", "block", options={"depth": 1}), good]),
+    )
     assert [arm.spec for arm in candidates(tts)] == [NONE, OWN, good]
 
 
@@ -131,8 +158,22 @@ def test_the_fastest_is_found(tts: TTS, gamma: int) -> None:
     """Also where its gamma is not among those that are tried first."""
     machine = Machine(eagle_best_at(gamma))
     result = machine.tune(tts)
-    assert list(result) == ["schema", "commit", "hardware", "torch", "voice", *CFG, "tokens_per_s", "speedup", "gain", "changed", "rounds",
-                            "candidates", "seconds", "file"]
+    assert list(result) == [
+        "schema",
+        "commit",
+        "hardware",
+        "torch",
+        "voice",
+        *CFG,
+        "tokens_per_s",
+        "speedup",
+        "gain",
+        "changed",
+        "rounds",
+        "candidates",
+        "seconds",
+        "file",
+    ]
     assert result["schema"] == "tune/1"
     assert spec_of(result) == replace(OWN, gamma=gamma)
     assert result["changed"] is True
@@ -142,7 +183,9 @@ def test_the_fastest_is_found(tts: TTS, gamma: int) -> None:
     best = result["candidates"][0]
     assert list(best) == [*CFG, "rounds", "tokens_per_s", "speedup", "tokens_per_call", "error"]
     assert (best["drafter"], best["gamma"], best["tokens_per_call"]) == ("eagle", gamma, 5)
-    assert [c["speedup"]["median"] for c in result["candidates"]] == sorted((c["speedup"]["median"] for c in result["candidates"]), reverse=True)
+    assert [c["speedup"]["median"] for c in result["candidates"]] == sorted(
+        (c["speedup"]["median"] for c in result["candidates"]), reverse=True
+    )
 
 
 def test_a_tree_can_win(tts: TTS) -> None:
@@ -160,12 +203,19 @@ def test_none_where_nothing_helps(tts: TTS) -> None:
 
 
 def test_noise_changes_nothing(tts: TTS) -> None:
-    """All drafts are equally fast, but no two samples are. The best of so many always looks better than the voice's own."""
+    """All drafts are equally fast, but no two samples are.
+
+    The best of so many always looks better than the voice's own.
+    """
     looked_better = changed = 0
     for seed in range(8):
         result = Machine(lambda spec: 200.0 if spec.drafter == "none" else 400.0, noise=0.2, seed=seed).tune(tts)
         first = result["candidates"][0]
-        looked_better += {name: first[name] for name in ("drafter", "verifier", "gamma")} != {"drafter": "eagle", "verifier": "block", "gamma": 3}
+        looked_better += {name: first[name] for name in ("drafter", "verifier", "gamma")} != {
+            "drafter": "eagle",
+            "verifier": "block",
+            "gamma": 3,
+        }
         changed += result["changed"]
         if not result["changed"]:
             assert spec_of(result) == OWN
@@ -192,7 +242,9 @@ def test_the_decision_is_made_on_rounds_that_chose_nobody(tts: TTS) -> None:
     lucky = SpecConfig("eagle", "block", 8)
     machine = Machine(lambda spec: 400.0)
     started = machine.now
-    machine.speed = lambda spec: 900.0 if spec == lucky and machine.now - started < 70 else 200.0 if spec.drafter == "none" else 400.0
+    machine.speed = lambda spec: (
+        900.0 if spec == lucky and machine.now - started < 70 else 200.0 if spec.drafter == "none" else 400.0
+    )
     result = machine.tune(tts)
     assert result["candidates"][0]["gamma"] == 8
     assert (spec_of(result), result["changed"]) == (OWN, False)
@@ -216,7 +268,9 @@ def test_lossy_is_never_chosen(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_turns_are_fair(tts: TTS) -> None:
-    """Every setting speaks the same rounds as its rivals, after a warm-up that does not count, and none is always first."""
+    """Every setting speaks the same rounds as its rivals, after a warm-up that does not count, and none is always
+    first.
+    """
     machine = Machine(eagle_best_at(7))
     result = machine.tune(tts)
     by_round: dict[int, list[SpecConfig]] = {}
@@ -230,7 +284,10 @@ def test_turns_are_fair(tts: TTS) -> None:
     rivals = [OWN, replace(OWN, gamma=7)]
     assert all(spec in specs for specs in final[:-1] for spec in rivals)
     assert all(spec in [specs[0] for specs in final] for spec in rivals)
-    assert all(c["rounds"] == sum(spec_of(c) == spec and number >= 0 for spec, number in machine.log) for c in result["candidates"])
+    assert all(
+        c["rounds"] == sum(spec_of(c) == spec and number >= 0 for spec, number in machine.log)
+        for c in result["candidates"]
+    )
 
 
 # when it stops
@@ -238,7 +295,9 @@ def test_turns_are_fair(tts: TTS) -> None:
 
 @pytest.mark.parametrize("speed", [0.25, 1.0, 30.0, 1e5])
 def test_budget(tts: TTS, speed: float) -> None:
-    """However slow the machine, at most one sample goes past the time (a real one stops inside); a fast one does not use it up."""
+    """However slow the machine, at most one sample goes past the time (a real one stops inside); a fast one does not
+    use it up.
+    """
     machine = Machine(lambda spec: speed / 200 * eagle_best_at(8)(spec))
     began, longest = machine.now, 50 / speed
     if speed > 1:
@@ -277,11 +336,19 @@ def test_what_was_not_reached_has_no_figures(tts: TTS) -> None:
     missed = [c for c in result["candidates"] if not c["rounds"]]
     assert missed
     assert all(c["tokens_per_s"] is c["speedup"] is c["tokens_per_call"] is None for c in missed)
-    assert result["candidates"][-len(missed):] == missed
+    assert result["candidates"][-len(missed) :] == missed
 
 
 def speaking(tts: TTS, **options: Any) -> race.Speaking:
-    usual: dict[str, Any] = {"batch": 1, "speaker": None, "seed": 0, "max_tokens": None, "sampling": {}, "deadline": math.inf, "clock": lambda: 0.0}
+    usual: dict[str, Any] = {
+        "batch": 1,
+        "speaker": None,
+        "seed": 0,
+        "max_tokens": None,
+        "sampling": {},
+        "deadline": math.inf,
+        "clock": lambda: 0.0,
+    }
     return race.Speaking(tts, **{**usual, **options})
 
 
@@ -349,6 +416,7 @@ def test_a_drafter_that_fails_is_left_out_and_says_why(tts: TTS) -> None:
     assert {c["drafter"] for c in broken} == {"kpath"}
     assert all(c["error"] == "kpath is broken" and c["rounds"] == 0 for c in broken)
     for needed in ("none", "eagle"):
+
         def stops(spec: SpecConfig, needed: str = needed) -> float:
             if spec.drafter == needed:
                 raise NumericsError("NaN")
@@ -361,7 +429,11 @@ def test_a_drafter_that_fails_is_left_out_and_says_why(tts: TTS) -> None:
 def test_with_real_decoding(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "ROUNDS", 2)
     monkeypatch.setattr(race, "FINAL_ROUNDS", 6)
-    monkeypatch.setattr(field, "settings", lambda: iter([SpecConfig("eagle", "block", 5), SpecConfig("eagle", "recursive", 3, tree="dynamic")]))
+    monkeypatch.setattr(
+        field,
+        "settings",
+        lambda: iter([SpecConfig("eagle", "block", 5), SpecConfig("eagle", "recursive", 3, tree="dynamic")]),
+    )
     said: list[str] = []
     result = tune(tts, seconds=3000, max_tokens=24, progress=said.append, temperature=0.9)
     assert result["rounds"] == 6
@@ -435,11 +507,19 @@ def test_tuned_and_used_by_say(voice: Path, machine: Machine, capsys: pytest.Cap
     assert table[0].split() == ["setting", "rounds", "tokens/s", "speed-up", "tokens/call"]
     assert table[1].startswith("eagle / block, gamma 7 ")
     assert len({len(line) for line in table if " / " in line}) == 1
-    assert last.startswith("tiny: eagle / block, gamma 7, 400 tokens/s, 2.00 x the autoregressive loop, 1.11 x the voice's own setting; kept in ")
+    assert last.startswith(
+        "tiny: eagle / block, gamma 7, 400 tokens/s, 2.00 x the autoregressive loop, 1.11 x the voice's own setting; kept in "
+    )
     assert str(tune_file()) in last
     [entry] = stored()
     assert entry["spec"] == replace(OWN, gamma=7).to_dict()
-    assert (entry["voice"], entry["device"], entry["threads"], entry["dtype"], entry["batch"]) == ("tiny", "cpu", 1, "float32", 1)
+    assert (entry["voice"], entry["device"], entry["threads"], entry["dtype"], entry["batch"]) == (
+        "tiny",
+        "cpu",
+        1,
+        "float32",
+        1,
+    )
     assert (entry["tokens_per_s"], entry["speedup"], entry["measured"]) == (400, 2, date.today().isoformat())
     assert len(entry["fingerprint"]) == 64
     after, err = say(voice, capsys)
@@ -447,7 +527,9 @@ def test_tuned_and_used_by_say(voice: Path, machine: Machine, capsys: pytest.Cap
     assert f"tuned on {entry['measured']}" in err
     assert len(err.splitlines()) == 1
     Path("lines.txt").write_text("One.\nTwo.\n")
-    assert main(["say", "--file", "lines.txt", "--out-dir", "d", "--voice", str(voice), "--device", "cpu", "--json"]) == 0
+    assert (
+        main(["say", "--file", "lines.txt", "--out-dir", "d", "--voice", str(voice), "--device", "cpu", "--json"]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["tuned"] == entry["measured"]
 
 
@@ -459,7 +541,9 @@ def test_the_loop_can_be_what_is_stored(voice: Path, machine: Machine, capsys: p
     assert (after["tuned"], after["drafter"]) == (date.today().isoformat(), "none")
 
 
-def test_the_voices_own_setting_is_stored_too(voice: Path, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_voices_own_setting_is_stored_too(
+    voice: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     machine.speed = eagle_best_at(3)
     assert main(command("tune", voice)) == 0
     assert "nothing is faster for certain than this, the voice's own setting; kept in" in capsys.readouterr().err
@@ -467,12 +551,22 @@ def test_the_voices_own_setting_is_stored_too(voice: Path, machine: Machine, cap
     assert say(voice, capsys)[0]["tuned"] == date.today().isoformat()
 
 
-EXPLICIT = [("--untuned",), ("--drafter", "none"), ("--drafter", "eagle"), ("--verifier", "rejection"), ("--gamma", "2"),
-            ("--num-drafts", "2", "--set", "of=eagle"), ("--tree", "2-1"), ("--set", "stop=adaedl")]
+EXPLICIT = [
+    ("--untuned",),
+    ("--drafter", "none"),
+    ("--drafter", "eagle"),
+    ("--verifier", "rejection"),
+    ("--gamma", "2"),
+    ("--num-drafts", "2", "--set", "of=eagle"),
+    ("--tree", "2-1"),
+    ("--set", "stop=adaedl"),
+]
 
 
 @pytest.mark.parametrize("options", EXPLICIT, ids=" ".join)
-def test_what_was_asked_for_wins(voice: Path, machine: Machine, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_asked_for_wins(
+    voice: Path, machine: Machine, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     """With any option of speculation all is as if nothing had been tuned."""
     plain, _ = say(voice, capsys, *options)
     assert main(command("tune", voice)) == 0
@@ -482,8 +576,9 @@ def test_what_was_asked_for_wins(voice: Path, machine: Machine, options: tuple[s
     assert say(voice, capsys, "--temperature", "0.5", "--seed", "3")[0]["tuned"] is not None
 
 
-def test_only_for_what_was_measured(voice: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_for_what_was_measured(
+    voice: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command("tune", voice)) == 0
     for options in (("--threads", "2"), ("--dtype", "float64"), ("--batch", "2")):
         assert say(voice, capsys, *options)[0]["tuned"] is None, options
@@ -588,7 +683,9 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("spec", UNUSABLE.values(), ids=UNUSABLE)
-def test_an_entry_that_cannot_be_used(voice: Path, machine: Machine, spec: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_entry_that_cannot_be_used(
+    voice: Path, machine: Machine, spec: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command("tune", voice)) == 0
     [entry] = stored()
     spec = {**entry["spec"], **spec}
@@ -610,7 +707,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return last
 
 
-def test_a_folder_that_cannot_be_written(voice: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written(
+    voice: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Refused before anything is measured; `say` does not mind."""
     Path("file").write_text("")
     for folder in (Path("file"), Path("file/deeper"), Path("taken")):
@@ -632,7 +731,9 @@ def test_a_folder_that_cannot_be_written(voice: Path, machine: Machine, monkeypa
 
 
 @pytest.mark.parametrize("function", ["replace", "mkdir"])
-def test_a_full_disk(voice: Path, machine: Machine, function: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk(
+    voice: Path, machine: Machine, function: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("SPEAR_SPEC_CONFIG", "config/new")
 
     def full(*args: Any, **options: Any) -> None:
@@ -641,12 +742,15 @@ def test_a_full_disk(voice: Path, machine: Machine, function: str, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(*((os, "replace", full) if function == "replace" else (Path, "mkdir", full)))
         line = refused(capsys, *command("tune", voice))
-    assert "cannot write config/new/tune.json: No space left on device; name another folder in $SPEAR_SPEC_CONFIG" in line
+    assert (
+        "cannot write config/new/tune.json: No space left on device; name another folder in $SPEAR_SPEC_CONFIG" in line
+    )
     assert [path for path in Path().rglob("*") if path.is_file()] == []
 
 
-def test_what_is_there_stays_when_the_disk_is_full(voice: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_there_stays_when_the_disk_is_full(
+    voice: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command("tune", voice)) == 0
     before = tune_file().read_bytes()
 
@@ -676,8 +780,13 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_bad_arguments(voice: Path, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    for options, what in ((("--seconds", "1"), "5 to 3600"), (("--dry-run", "--forget"), "not allowed with"), (("--drafter", "eagle"), "unrecognized"),
-                          (("--json=missing/x.json",), "folder is missing"), (("--speed", "2"), "later")):
+    for options, what in (
+        (("--seconds", "1"), "5 to 3600"),
+        (("--dry-run", "--forget"), "not allowed with"),
+        (("--drafter", "eagle"), "unrecognized"),
+        (("--json=missing/x.json",), "folder is missing"),
+        (("--speed", "2"), "later"),
+    ):
         assert what in refused(capsys, *command("tune", voice, *options))
     assert "no voice 'nobody'" in refused(capsys, "tune", "--voice", "nobody")
     assert machine.log == []

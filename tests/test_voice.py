@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spear_spec.drafts import Drafts
 from spear_spec.errors import BundleError
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.pipeline import load_parts
-from spear_spec.voice import PARTS, SHARD_BYTES, find_voice, list_voices, open_voice, save_voice
+from spear_spec.voice.bundle import PARTS, SHARD_BYTES, find_voice, list_voices, open_voice, save_voice
+from spear_spec.voice.drafts import Drafts
 from tests.stubs.voice import make_voice
 
 
@@ -95,7 +95,7 @@ def test_shards_stay_small(original: Path) -> None:
 
 
 def test_search(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spear_spec.voice.INSTALLED", tmp_path / "none")
+    monkeypatch.setattr("spear_spec.voice.bundle.INSTALLED", tmp_path / "none")
     with pytest.raises(BundleError, match="no voice 'tiny'"):
         find_voice("tiny")
     with pytest.raises(BundleError, match="kokoro-duo"):
@@ -145,16 +145,25 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pickle for a shard": (_pickle, "not a safetensors file"),
     "lfs pointer": (_lfs, "Git LFS pointer"),
     "no config": (lambda v: (v / "config.json").unlink(), "not a voice|no voice"),
-    "config cut short": (lambda v: (v / "config.json").write_text((v / "config.json").read_text()[:99]), "config.json is damaged"),
+    "config cut short": (
+        lambda v: (v / "config.json").write_text((v / "config.json").read_text()[:99]),
+        "config.json is damaged",
+    ),
     "config is binary": (lambda v: (v / "config.json").write_bytes(b"\xff\xfe\x00"), "config.json is damaged"),
-    "another project's folder": (lambda v: (v / "config.json").write_text('{"model_type": "whisper"}'), "not a voice of spear_spec"),
+    "another project's folder": (
+        lambda v: (v / "config.json").write_text('{"model_type": "whisper"}'),
+        "not a voice of spear_spec",
+    ),
     "a newer version": (lambda v: edit(v, lambda c: c.update(schema="spear-voice/2")), "another version"),
     "unknown key": (lambda v: edit(v, lambda c: c.update(colour="red")), "unknown key colour"),
     "missing key": (lambda v: edit(v, lambda c: c.pop("licence")), "licence"),
     "unknown model key": (lambda v: edit(v, lambda c: c["t2s"].update(depth=3)), "unknown key depth"),
     "unknown part": (lambda v: edit(v, lambda c: c["files"].update(malware=[])), "unknown part 'malware'"),
     "part without files": (lambda v: edit(v, lambda c: c["files"].pop("vocoder")), "no files for vocoder"),
-    "path outside": (lambda v: edit(v, lambda c: c["files"]["t2s"][0].update(file="../t2s-1.safetensors")), "not the name of"),
+    "path outside": (
+        lambda v: edit(v, lambda c: c["files"]["t2s"][0].update(file="../t2s-1.safetensors")),
+        "not the name of",
+    ),
     "file entry": (lambda v: edit(v, lambda c: c["files"]["t2s"][0].pop("sha256")), "file entry"),
     "impossible sampling": (lambda v: edit(v, lambda c: c["sampling"].update(top_p=2)), "top_p"),
     "impossible spec": (lambda v: edit(v, lambda c: c["spec"].update(gamma=0)), "gamma"),
@@ -165,9 +174,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another width": (lambda v: edit(v, lambda c: c["t2s"].update(ff_mult=3)), "has shape"),
     "another depth": (lambda v: edit(v, lambda c: c["t2s"].update(target_depth=3)), r"tensor\(s\) missing"),
     "missing tensor": (lambda v: rewrite(v, "t2s", lambda t: t.pop("start")), "missing, the first 'start'"),
-    "unknown tensor": (lambda v: rewrite(v, "draft", lambda t: t.update(extra=torch.zeros(1))), "does not have, the first 'extra'"),
+    "unknown tensor": (
+        lambda v: rewrite(v, "draft", lambda t: t.update(extra=torch.zeros(1))),
+        "does not have, the first 'extra'",
+    ),
     "NaN": (lambda v: rewrite(v, "t2s", lambda t: t["start"].__setitem__(3, float("nan"))), "'start' holds NaN"),
-    "infinity": (lambda v: rewrite(v, "vocoder", lambda t: t["prosody_in.bias"].__setitem__(0, float("-inf"))), "prosody_in.bias.* holds NaN or inf"),
+    "infinity": (
+        lambda v: rewrite(v, "vocoder", lambda t: t["prosody_in.bias"].__setitem__(0, float("-inf"))),
+        "prosody_in.bias.* holds NaN or inf",
+    ),
 }
 
 
@@ -185,8 +200,19 @@ def test_nan_is_not_written(tmp_path: Path, original: Path) -> None:
     weights = {part: bundle.tensors(part) for part in config.files}
     weights["t2s"]["start"] = weights["t2s"]["start"].float() + 1e6  # beyond half precision
     with pytest.raises(BundleError, match="'start' holds NaN or values too large"):
-        save_voice(tmp_path / "bad", name="bad", licence="", origin="", sample_rate=24000, speakers=["a"], text=config.text,
-                   semantic=config.semantic, sampling=bundle.sampling, spec=bundle.spec,
-                   configs={"t2s": config.t2s, "vocoder": config.vocoder, "draft": config.draft or {}}, weights=weights)
+        save_voice(
+            tmp_path / "bad",
+            name="bad",
+            licence="",
+            origin="",
+            sample_rate=24000,
+            speakers=["a"],
+            text=config.text,
+            semantic=config.semantic,
+            sampling=bundle.sampling,
+            spec=bundle.spec,
+            configs={"t2s": config.t2s, "vocoder": config.vocoder, "draft": config.draft or {}},
+            weights=weights,
+        )
     with pytest.raises(BundleError):  # a folder cut short is not a voice
         open_voice(tmp_path / "bad")

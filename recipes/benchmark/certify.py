@@ -1,8 +1,11 @@
-"""`verify` on a voice for every exact rule, what it is stated for, batch 1 and 8 and four samplings; and for every other drafter.
+"""`verify` on a voice for every exact rule, what it is stated for, batch 1 and 8 and four samplings; and for every
+other drafter.
 
-    python recipes/benchmark/certify.py --out runs/certify.json [--samples 1500] [--only SUBSTRING] [--shard 0/2] [--voice NAME]
+    python recipes/benchmark/certify.py --out runs/certify.json [--samples 1500] [--only SUBSTRING] [--shard 0/2]
+    [--voice NAME]
 
-Run again after a stop: what is finished is kept. Several runs may share the work with --shard, each with a file of its own;
+Run again after a stop: what is finished is kept. Several runs may share the work with --shard, each with a file of
+its own;
 `--merge FILE ...` puts their files into --out. Exit status 1 if any pair failed.
 """
 
@@ -68,11 +71,16 @@ def cells(shipped: SamplingConfig) -> Iterator[tuple[str, dict[str, Any], Sampli
 
 def summary(found: dict[str, Any]) -> str:
     """One line a pair."""
-    lines = ["| pair | checks passed | smallest p-value of any | a distance found in nine runs of ten |", "|---|---|---|---|"]
+    lines = [
+        "| pair | checks passed | smallest p-value of any | a distance found in nine runs of ten |",
+        "|---|---|---|---|",
+    ]
     for name in dict.fromkeys(key.split("|")[0] for key in found):
         mine = [value for key, value in found.items() if key.split("|")[0] == name]
         detectable = max(value["detectable_tv"] for value in mine)
-        lines.append(f"| {name} | {sum(value['pass'] for value in mine)} of {len(mine)} | {min(value['p_value'] for value in mine):.2g} | {detectable:.3f} |")
+        lines.append(
+            f"| {name} | {sum(value['pass'] for value in mine)} of {len(mine)} | {min(value['p_value'] for value in mine):.2g} | {detectable:.3f} |"
+        )
     return "\n".join(lines)
 
 
@@ -96,16 +104,30 @@ def main() -> int:
     else:
         torch.set_num_threads(1)
         tts = TTS.load(args.voice, threads=1)
-        result |= {"schema": "certify/1", "commit": commit(), "hardware": hardware(tts.t2s.device), "command": " ".join(sys.argv), "voice": tts.name}
+        result |= {
+            "schema": "certify/1",
+            "commit": commit(),
+            "hardware": hardware(tts.t2s.device),
+            "command": " ".join(sys.argv),
+            "voice": tts.name,
+        }
         shard, shards = map(int, args.shard.split("/"))
         for number, (key, pair, law, batch) in enumerate(cells(tts.sampling)):
             if number % shards != shard or key in found or args.only not in key:
                 continue
             began = time.monotonic()
             checks = verify_drafter(tts, sampling=law, batch=batch, samples=args.samples, seed=number, **pair)
-            power = next(check["detectable_tv"] for check in checks["checks"] if check["name"] == "by probability: distribution")
+            power = next(
+                check["detectable_tv"] for check in checks["checks"] if check["name"] == "by probability: distribution"
+            )
             values = [check["p_value"] for check in checks["checks"] if check["p_value"] is not None]
-            found[key] = {"pass": checks["pass"], "p_value": min(values), "checks": len(checks["checks"]), "detectable_tv": power, "samples": args.samples}
+            found[key] = {
+                "pass": checks["pass"],
+                "p_value": min(values),
+                "checks": len(checks["checks"]),
+                "detectable_tv": power,
+                "samples": args.samples,
+            }
             print(f"{time.monotonic() - began:5.0f} s  {key}: {found[key]}", flush=True)
             args.out.write_text(json.dumps(result, indent=0) + "\n")
     args.out.write_text(json.dumps(result, indent=0) + "\n")

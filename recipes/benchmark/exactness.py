@@ -1,10 +1,12 @@
-"""Every exact verifier with every draft that it is stated for: closed form, many rows, whole sequences. The table of RESULTS.md.
+"""Every exact verifier with every draft that it is stated for: closed form, many rows, whole sequences. The table of
+RESULTS.md.
 
     python recipes/benchmark/exactness.py --out runs/exactness.json [--rows 125000] [--sequences 20000] [--batches 1,8]
         [--parts law,rows,loop] [--only TEXT]
 
 law: largest error of the enumerated law of the next tokens in float64 (the oracles of tests/decoding).
-rows: so many drafts through `verify` in float32, batches of ragged rows, chi-square of the next tokens against their exact law.
+rows: so many drafts through `verify` in float32, batches of ragged rows, chi-square of the next tokens against their
+exact law.
 loop: so many whole sequences of a tiny model with a tiny draft decoder through `speculate`, against the enumerated law.
 p-values are Holm-adjusted over everything of their part. Run again after a stop: finished cells are kept.
 """
@@ -30,10 +32,10 @@ from decoding_oracles import TEXTS, UncachedTarget, chi_square, texts, tiny_draf
 from verifier_oracles import SHAPES, Laws, tree_error
 
 from spear_spec.bench.speed import commit, hardware
-from spear_spec.bench.uniformity import holm
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import VERIFIERS, Session, make, make_verifier, speculate
 from spear_spec.decoding.proposal import Proposal
+from spear_spec.exactness.uniformity import holm
 
 # vocabularies are tiny here: top-k 50 of 1,025 becomes top-k 3 of 4
 SAMPLINGS = {
@@ -42,7 +44,9 @@ SAMPLINGS = {
     "top-p .95": SamplingConfig(temperature=1.0, top_p=0.95),
     "guidance 2": SamplingConfig(temperature=1.0, top_p=1.0, guidance=2.0),
 }
-CASES = [(name, form) for name, rule in VERIFIERS.items() if rule.lossless for form in sorted(rule.forms | {"point_chain"})]
+CASES = [
+    (name, form) for name, rule in VERIFIERS.items() if rule.lossless for form in sorted(rule.forms | {"point_chain"})
+]
 RAGGED = ["chain", "empty", "one", "chain", "chain", "one", "chain", "chain"]
 RAGGED_TREES = ["paths", "empty", "pair", "ragged", "three", "one", "late", "paths"]
 SPECS = {
@@ -50,7 +54,9 @@ SPECS = {
     ("block", "chain"): SpecConfig(verifier="block", gamma=3),
     ("kseq", "iid"): SpecConfig(drafter="kpath", verifier="kseq", num_drafts=3, gamma=2),
     ("recursive", "iid"): SpecConfig(verifier="recursive", tree="2-2"),
-    ("recursive", "points"): SpecConfig(verifier="recursive", tree="dynamic", gamma=3, options={"nodes": 6, "width": 2}),
+    ("recursive", "points"): SpecConfig(
+        verifier="recursive", tree="dynamic", gamma=3, options={"nodes": 6, "width": 2}
+    ),
     ("recursive_wor", "wor"): SpecConfig(verifier="recursive_wor", tree="3-2"),
     ("matching", "points"): SpecConfig(verifier="matching", tree="dynamic", gamma=3, options={"nodes": 6, "width": 2}),
     ("matching", "wor"): SpecConfig(verifier="matching", tree="2-2", options={"siblings": "wor"}),
@@ -90,7 +96,9 @@ class OneStream:
 
 
 class Table:
-    """A row's laws by the tokens so far, as tensors: prefix () has number 0, prefix n with token t behind it n V + t + 1."""
+    """A row's laws by the tokens so far, as tensors: prefix () has number 0, prefix n with token t behind it n V + t
+    + 1.
+    """
 
     def __init__(self, laws: Laws, row: int, deepest: int) -> None:
         self.vocab = laws.vocab
@@ -101,9 +109,14 @@ class Table:
         self.target = torch.stack([laws.library(row, prefix) for prefix in prefixes])
         self.draft = torch.stack([laws.draft(row, prefix) for prefix in prefixes])
 
-    def grow(self, shape: Sequence[int], form: str, copies: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def grow(
+        self, shape: Sequence[int], form: str, copies: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens [N, copies], the number of the prefix that each node follows, and whether it came to be."""
-        tokens, above = torch.zeros(len(shape), copies, dtype=torch.long), torch.zeros(len(shape), copies, dtype=torch.long)
+        tokens, above = (
+            torch.zeros(len(shape), copies, dtype=torch.long),
+            torch.zeros(len(shape), copies, dtype=torch.long),
+        )
         real = torch.ones(len(shape), copies, dtype=torch.bool)
         for node, parent in enumerate(shape):
             if parent >= 0:
@@ -124,7 +137,9 @@ class Table:
 
 
 def rows(name: str, form: str, sampling: SamplingConfig, batch: int, count: int) -> dict[str, Any]:
-    """`count` rows through `verify`, batches of the ragged shapes; the smallest p-value of any row of the batch, Bonferroni's way."""
+    """`count` rows through `verify`, batches of the ragged shapes; the smallest p-value of any row of the batch,
+    Bonferroni's way.
+    """
     verifier, chance = make_verifier(name), OneStream(1)
     laws, length = Laws(sampling, "random", 4, 0, torch.float32), 3
     nodes = [SHAPES[shape] for shape in shapes(form, batch)]
@@ -152,7 +167,9 @@ def rows(name: str, form: str, sampling: SamplingConfig, batch: int, count: int)
             if shape:
                 q[row, :, : len(shape)] = table.draft[above].transpose(0, 1)
                 p[row, :, 1 : len(shape) + 1] = table.target[above * 4 + tokens + 1].transpose(0, 1)
-        proposal = Proposal(tokens_of, None if points else q.flatten(0, 1)[:, :longest], None if chain else parents_of, form != "wor")
+        proposal = Proposal(
+            tokens_of, None if points else q.flatten(0, 1)[:, :longest], None if chain else parents_of, form != "wor"
+        )
         verdict = verifier.verify(proposal, p.flatten(0, 1), chance, list(range(batch * copies)))
         said = torch.tensor([(line + [-1] * length)[:length] for line in verdict.tokens]).view(batch, copies, length)
         for row, table in enumerate(tables):
@@ -171,7 +188,9 @@ def rows(name: str, form: str, sampling: SamplingConfig, batch: int, count: int)
 
 
 def loop(spec: SpecConfig, sampling: SamplingConfig, batch: int, count: int) -> dict[str, Any]:
-    """`count` whole sequences (all rows of the ragged batches together), the smallest p-value of any row, Bonferroni's way."""
+    """`count` whole sequences (all rows of the ragged batches together), the smallest p-value of any row,
+    Bonferroni's way.
+    """
     model = tiny_model(semantic=3, dtype=torch.float32, seed=3)
     drafter, verifier = make(spec, tiny_draft(model))
     exact, caps = copy.deepcopy(model).double(), [3 - row % 2 for row in range(batch)]
@@ -185,7 +204,10 @@ def loop(spec: SpecConfig, sampling: SamplingConfig, batch: int, count: int) -> 
             pass
         for row in range(batch):
             counts[row][tuple(session.tokens[row])] += 1
-    values = [chi_square(counts[row], UncachedTarget(exact, TEXTS[row], sampling).sequences(caps[row]), rounds) for row in range(batch)]
+    values = [
+        chi_square(counts[row], UncachedTarget(exact, TEXTS[row], sampling).sequences(caps[row]), rounds)
+        for row in range(batch)
+    ]
     return {"n": rounds * batch, "p": min(1.0, min(values) * batch)}
 
 
@@ -196,7 +218,10 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
             for sampling, settings in SAMPLINGS.items():
                 if part == "loop":
                     for (name, form), spec in SPECS.items():
-                        yield f"loop|{name}|{form}|{batch}|{sampling}", lambda a=(spec, settings, batch, args.sequences): loop(*a)
+                        yield (
+                            f"loop|{name}|{form}|{batch}|{sampling}",
+                            lambda a=(spec, settings, batch, args.sequences): loop(*a),
+                        )
                     continue
                 for name, form in CASES if part == "law" else SPECS:
                     key = f"{part}|{name}|{form}|{batch}|{sampling}"
@@ -212,13 +237,26 @@ def summary(found: dict[str, Any]) -> str:
     for part in ("rows", "loop"):
         keys = [key for key in found if key.startswith(part)]
         adjusted |= dict(zip(keys, holm([found[key]["p"] for key in keys])))
-    lines = ["| verifier | draft | largest error, closed form | smallest adjusted p: rows | whole sequences |", "|---|---|---|---|---|"]
+    lines = [
+        "| verifier | draft | largest error, closed form | smallest adjusted p: rows | whole sequences |",
+        "|---|---|---|---|---|",
+    ]
     for name, form in dict.fromkeys(tuple(key.split("|")[1:3]) for key in found):
         mine = [key for key in found if key.split("|")[1:3] == [name, form]]
         errors = [found[key]["error"] for key in mine if key.startswith("law")]
-        cell = {part: [(adjusted[key], found[key]["n"]) for key in mine if key.startswith(part)] for part in ("rows", "loop")}
-        texts_ = [f"{min(p for p, _ in values):.3g} ({len(values)} x {values[0][1]:,})" if values else "" for values in cell.values()]
-        lines.append(f"| {name} | {form} | {max(errors):.1e} | {texts_[0]} | {texts_[1]} |" if errors else f"| {name} | {form} | | {texts_[0]} | {texts_[1]} |")
+        cell = {
+            part: [(adjusted[key], found[key]["n"]) for key in mine if key.startswith(part)]
+            for part in ("rows", "loop")
+        }
+        texts_ = [
+            f"{min(p for p, _ in values):.3g} ({len(values)} x {values[0][1]:,})" if values else ""
+            for values in cell.values()
+        ]
+        lines.append(
+            f"| {name} | {form} | {max(errors):.1e} | {texts_[0]} | {texts_[1]} |"
+            if errors
+            else f"| {name} | {form} | | {texts_[0]} | {texts_[1]} |"
+        )
     return "\n".join(lines)
 
 
@@ -226,15 +264,27 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=125_000, help="rows a cell: four samplings by two batch sizes make a million for each verifier and draft")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=125_000,
+        help="rows a cell: four samplings by two batch sizes make a million for each verifier and draft",
+    )
     parser.add_argument("--sequences", type=int, default=20_000)
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--parts", default="law,rows,loop")
-    parser.add_argument("--only", default="", help="only cells with this in their key, such as a sampling's name: to share the work")
+    parser.add_argument(
+        "--only", default="", help="only cells with this in their key, such as a sampling's name: to share the work"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    result |= {"schema": "exactness/1", "commit": commit(), "hardware": hardware(torch.device("cpu")), "command": " ".join(sys.argv)}
+    result |= {
+        "schema": "exactness/1",
+        "commit": commit(),
+        "hardware": hardware(torch.device("cpu")),
+        "command": " ".join(sys.argv),
+    }
     found: dict[str, Any] = result.setdefault("cells", {})
     began = time.monotonic()
     for key, fill in cells(args):

@@ -1,11 +1,15 @@
-"""Do heads that are trained along with the target help or harm it? Runs with and without them, on the same held-out speech.
+"""Do heads that are trained along with the target help or harm it? Runs with and without them, on the same held-out
+speech.
 
-    python -m spear_spec.training.t2s DATA RUNS/none --held-out HELD_OUT --set steps=900 batch_tokens=2000
-    python -m spear_spec.training.t2s DATA RUNS/prophet --held-out HELD_OUT --set steps=900 batch_tokens=2000 joint=prophet
+    python -m spear_spec.training.t2s.trainer DATA RUNS/none --held-out HELD_OUT --set steps=900 batch_tokens=2000
+    python -m spear_spec.training.t2s.trainer DATA RUNS/prophet --held-out HELD_OUT --set steps=900 batch_tokens=2000
+    joint=prophet
     python recipes/benchmark/joint.py HELD_OUT RUNS/none:RUNS/prophet [...] [--json FILE]
 
-Runs of the same steps and seed have the same first weights, batches and masks; one of more steps (as many as the heads' time is
-worth) tells what else that time buys. NLL a token with the true past, float32, weights as exported; gap: NLL with the text of
+Runs of the same steps and seed have the same first weights, batches and masks; one of more steps (as many as the
+heads' time is
+worth) tells what else that time buys. NLL a token with the true past, float32, weights as exported; gap: NLL with the
+text of
 another sentence minus that. Differences: second minus first, 95 % paired bootstrap over utterances.
 """
 
@@ -20,13 +24,13 @@ import torch
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.statistics import paired_difference, ratio_interval
 from spear_spec.text.symbols import SYMBOLS, encode_phonemes
-from spear_spec.training.draft import load_target
-from spear_spec.training.t2s import Trainee, Utterance, collate, read_utterances
+from spear_spec.training.drafts.trainer import load_target
+from spear_spec.training.t2s.trainer import Trainee, Utterance, collate, read_utterances
 
 
 @torch.no_grad()
 def losses(run: Path, held_out: list[Utterance]) -> dict[str, list[Measurement]]:
-    """"nll" and "wrong" (another sentence's text) of each utterance: nats and the tokens they are of."""
+    """ "nll" and "wrong" (another sentence's text) of each utterance: nats and the tokens they are of."""
     model = load_target(run / "export")
     trainee = Trainee(model).eval()
     out: dict[str, list[Measurement]] = {"nll": [], "wrong": []}
@@ -59,10 +63,14 @@ def main() -> None:
         gap = [ratio_interval(side["wrong"]).value - value for side, value in zip((one, two), nll)]
         change = paired_difference(two["nll"], one["nll"])
         found.append({"pair": name, "nll": nll, "gap": gap, "difference": change.to_dict()})
-        print(f"| {name} | {nll[0]:.4f} | {nll[1]:.4f} | {change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}] | {gap[0]:.2f} | {gap[1]:.2f} |")
+        print(
+            f"| {name} | {nll[0]:.4f} | {nll[1]:.4f} | {change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}] | {gap[0]:.2f} | {gap[1]:.2f} |"
+        )
     if args.json:
         training = {run.name: json.loads((run / "export" / "t2s.json").read_text())["training"] for run in scored}
-        args.json.write_text(json.dumps({"utterances": len(held), "training": training, "pairs": found}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"utterances": len(held), "training": training, "pairs": found}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,11 @@ from spear_spec.bench.speed import SENTENCES, commit, hardware
 from spear_spec.config import SamplingConfig, T2SConfig
 from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.session import Session
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 
-RANDOM = T2SConfig(num_text_token_ids=192, num_semantic_token_ids=1024, dim=256, source_depth=4, target_depth=6, heads=4)
+RANDOM = T2SConfig(
+    num_text_token_ids=192, num_semantic_token_ids=1024, dim=256, source_depth=4, target_depth=6, heads=4
+)
 
 
 def material(voice: str | None, random: bool) -> tuple[TextToSemantic, list[Tensor], SamplingConfig]:
@@ -42,7 +44,11 @@ def material(voice: str | None, random: bool) -> tuple[TextToSemantic, list[Tens
     from spear_spec.pipeline import TTS
 
     tts = TTS.load(voice, device="cpu")
-    return tts.t2s, [torch.tensor([ids]) for sentence in SENTENCES for _, ids in tts.sentences(sentence, tts.speakers[0])], tts.sampling
+    return (
+        tts.t2s,
+        [torch.tensor([ids]) for sentence in SENTENCES for _, ids in tts.sentences(sentence, tts.speakers[0])],
+        tts.sampling,
+    )
 
 
 def run(model: TextToSemantic, texts: list[Tensor], sampling: SamplingConfig, seed: int) -> dict[str, float]:
@@ -74,9 +80,15 @@ def run(model: TextToSemantic, texts: list[Tensor], sampling: SamplingConfig, se
         encoding += encoded - began
         tokens += len(session.tokens[0])
     step = median(calls)
-    return {"target_step_ms": step, "tokens_per_s": tokens / looping, "tokens_per_s_with_encoding": tokens / (looping + encoding),
-            "efficiency": tokens / looping * step / 1e3, "efficiency_cpu": tokens / cpu * median(cpu_calls) / 1e3,
-            "target_step_cpu_ms": median(cpu_calls), "efficiency_with_encoding": tokens / (looping + encoding) * step / 1e3}
+    return {
+        "target_step_ms": step,
+        "tokens_per_s": tokens / looping,
+        "tokens_per_s_with_encoding": tokens / (looping + encoding),
+        "efficiency": tokens / looping * step / 1e3,
+        "efficiency_cpu": tokens / cpu * median(cpu_calls) / 1e3,
+        "target_step_cpu_ms": median(cpu_calls),
+        "efficiency_with_encoding": tokens / (looping + encoding) * step / 1e3,
+    }
 
 
 def main() -> None:
@@ -95,9 +107,19 @@ def main() -> None:
     run(model, texts[:2], sampling, 0)
     found = [run(model, texts, sampling, seed) for seed in range(args.runs)]
     middle = {name: round(median(values[name] for values in found), 4) for name in found[0]}
-    report = {"schema": "loop/1", "commit": commit(), "hardware": hardware(model.device), "torch": torch.__version__,
-              "voice": None if args.random else args.voice or "default", "parameters": sum(p.numel() for p in model.parameters()),
-              "threads": 1, "batch": 1, "sampling": sampling.to_dict(), "runs": args.runs, **middle}
+    report = {
+        "schema": "loop/1",
+        "commit": commit(),
+        "hardware": hardware(model.device),
+        "torch": torch.__version__,
+        "voice": None if args.random else args.voice or "default",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "threads": 1,
+        "batch": 1,
+        "sampling": sampling.to_dict(),
+        "runs": args.runs,
+        **middle,
+    }
     for name, value in middle.items():
         print(f"{name:28} {value:8.3f}   [{min(v[name] for v in found):.3f}, {max(v[name] for v in found):.3f}]")
     if args.json:

@@ -1,6 +1,8 @@
-"""Which loss a draft learns best from: the same small decoder, data and steps, with each loss. One process, the same batches.
+"""Which loss a draft learns best from: the same small decoder, data and steps, with each loss. One process, the same
+batches.
 
-    python recipes/benchmark/losses.py TARGET_EXPORT SAMPLES OUT [--held-out FOLDER] [--limit 2000] [--steps 400] [--temperature .7]
+    python recipes/benchmark/losses.py TARGET_EXPORT SAMPLES OUT [--held-out FOLDER] [--limit 2000] [--steps 400]
+    [--temperature .7]
 
 Leaves OUT/LOSS/train.log; prints a table of acceptance (sum of min(p, q)) on held-out speech.
 """
@@ -15,9 +17,9 @@ import torch
 
 from spear_spec.config import SamplingConfig
 from spear_spec.text.symbols import SYMBOLS, encode_phonemes
-from spear_spec.training.draft import LOSSES, DraftTraining, draft_shapes, load_target, train_drafts
-from spear_spec.training.observed import observe
-from spear_spec.training.t2s import read_utterances
+from spear_spec.training.drafts.observed import observe
+from spear_spec.training.drafts.trainer import LOSSES, DraftTraining, draft_shapes, load_target, train_drafts
+from spear_spec.training.t2s.trainer import read_utterances
 
 
 def main() -> None:
@@ -33,16 +35,31 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = load_target(args.target)
-    data, held = (observe(model, read_utterances(folder, encode_phonemes, len(SYMBOLS), set())[:limit], ())
-                  for folder, limit in ((args.samples, args.limit), (args.held_out, 60)))
+    data, held = (
+        observe(model, read_utterances(folder, encode_phonemes, len(SYMBOLS), set())[:limit], ())
+        for folder, limit in ((args.samples, args.limit), (args.held_out, 60))
+    )
     laws = [SamplingConfig(temperature=0.7, top_p=0.9), SamplingConfig(temperature=1.0, top_p=0.95)]
     shape = draft_shapes(model.cfg)["small"]
-    train_drafts(model, data, held, dict.fromkeys(LOSSES, shape), {name: DraftTraining(steps=args.steps, loss=name, temperature=args.temperature)
-                                                                   for name in LOSSES}, args.out, laws=laws)
-    print("| loss | " + " | ".join(f"T = {law.temperature:g}, top-p {law.top_p:g}" for law in laws) + " |\n|---|---|---|")
+    train_drafts(
+        model,
+        data,
+        held,
+        dict.fromkeys(LOSSES, shape),
+        {name: DraftTraining(steps=args.steps, loss=name, temperature=args.temperature) for name in LOSSES},
+        args.out,
+        laws=laws,
+    )
+    print(
+        "| loss | " + " | ".join(f"T = {law.temperature:g}, top-p {law.top_p:g}" for law in laws) + " |\n|---|---|---|"
+    )
     for name in LOSSES:
         last = json.loads((args.out / name / "train.log").read_text().splitlines()[-1])
-        print(f"| {name} | " + " | ".join(f"{value['acceptance'][0]:.4f}" for value in last.values() if isinstance(value, dict)) + " |")
+        print(
+            f"| {name} | "
+            + " | ".join(f"{value['acceptance'][0]:.4f}" for value in last.values() if isinstance(value, dict))
+            + " |"
+        )
 
 
 if __name__ == "__main__":

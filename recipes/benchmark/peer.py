@@ -33,9 +33,11 @@ from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
 from spear_spec.interop import to_spear_tts_state_dict
 from spear_spec.interop.shims import import_spear_tts
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 
-CONFIG = T2SConfig(num_text_token_ids=256, num_semantic_token_ids=1024, dim=512, source_depth=6, target_depth=12, heads=8)
+CONFIG = T2SConfig(
+    num_text_token_ids=256, num_semantic_token_ids=1024, dim=512, source_depth=6, target_depth=12, heads=8
+)
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.95)
 SYMBOLS = 60  # length of the text
 
@@ -80,8 +82,14 @@ class Theirs:
         sys.modules["spear_tts_pytorch.spear_tts_pytorch"].tqdm = lambda steps: steps  # type: ignore[attr-defined]
         cfg = model.cfg
         self.model = package.TextToSemantic(
-            dim=cfg.dim, source_depth=cfg.source_depth, target_depth=cfg.target_depth, heads=cfg.heads, dim_head=cfg.dim_head,
-            num_text_token_ids=cfg.num_text_token_ids, num_semantic_token_ids=cfg.num_semantic_token_ids).eval()
+            dim=cfg.dim,
+            source_depth=cfg.source_depth,
+            target_depth=cfg.target_depth,
+            heads=cfg.heads,
+            dim_head=cfg.dim_head,
+            num_text_token_ids=cfg.num_text_token_ids,
+            num_semantic_token_ids=cfg.num_semantic_token_ids,
+        ).eval()
         self.model.load_state_dict(to_spear_tts_state_dict(model))
         self.text, self.tokens = text, tokens
 
@@ -98,7 +106,9 @@ class Theirs:
             only[:, self.tokens[at - 1]] = 0.0  # its Gumbel draw then has one outcome
             return only
 
-        written = self.model.generate(self.text, source_type="text", target_type="speech", filter_logits_fn=choose, max_length=len(self.tokens))
+        written = self.model.generate(
+            self.text, source_type="text", target_type="speech", filter_logits_fn=choose, max_length=len(self.tokens)
+        )
         assert written[0].tolist() == self.tokens
 
 
@@ -135,18 +145,38 @@ def main() -> None:
             found.append(timed(arm, args.tokens))
     ratios = [[ours[clock] / theirs[clock] for theirs, ours in zip(*rates)] for clock in (0, 1)]
     report = {
-        "schema": "peer/1", "parameters": sum(p.numel() for p in model.parameters()), "config": CONFIG.to_dict(), "tokens": args.tokens,
-        "runs": args.runs, "threads": 1, "batch": 1, "dtype": "float32", "sampling": SAMPLING.to_dict(), "torch": torch.__version__,
-        "hardware": platform.processor() or platform.machine(), "largest_logit_difference": difference,
-        "rows": [{"arm": arm.name, "tokens_per_s_wall": summary([r[0] for r in found]), "tokens_per_s_cpu": summary([r[1] for r in found])}
-                 for arm, found in zip(arms, rates)],
-        "ratio_wall": summary(ratios[0]), "ratio_cpu": summary(ratios[1]),
+        "schema": "peer/1",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "config": CONFIG.to_dict(),
+        "tokens": args.tokens,
+        "runs": args.runs,
+        "threads": 1,
+        "batch": 1,
+        "dtype": "float32",
+        "sampling": SAMPLING.to_dict(),
+        "torch": torch.__version__,
+        "hardware": platform.processor() or platform.machine(),
+        "largest_logit_difference": difference,
+        "rows": [
+            {
+                "arm": arm.name,
+                "tokens_per_s_wall": summary([r[0] for r in found]),
+                "tokens_per_s_cpu": summary([r[1] for r in found]),
+            }
+            for arm, found in zip(arms, rates)
+        ],
+        "ratio_wall": summary(ratios[0]),
+        "ratio_cpu": summary(ratios[1]),
     }
     for row in report["rows"]:
         wall, cpu = row["tokens_per_s_wall"], row["tokens_per_s_cpu"]
-        print(f"{row['arm']:42} {wall['median']:8.1f} tokens/s wall [{wall['lo']}, {wall['hi']}] {cpu['median']:8.1f} CPU [{cpu['lo']}, {cpu['hi']}]")
-    print(f"ratio, ours over theirs: {report['ratio_wall']['median']} wall, {report['ratio_cpu']['median']} CPU; "
-          f"largest difference of logits {difference:.1e}")
+        print(
+            f"{row['arm']:42} {wall['median']:8.1f} tokens/s wall [{wall['lo']}, {wall['hi']}] {cpu['median']:8.1f} CPU [{cpu['lo']}, {cpu['hi']}]"
+        )
+    print(
+        f"ratio, ours over theirs: {report['ratio_wall']['median']} wall, {report['ratio_cpu']['median']} CPU; "
+        f"largest difference of logits {difference:.1e}"
+    )
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
 """The picture in the README: a spectrogram, and under it every semantic token by how it came about.
 
-    python recipes/benchmark/picture.py docs/speculation.png --text "..."
+python recipes/benchmark/picture.py docs/speculation.png --text "..."
 """
 
 from __future__ import annotations
@@ -48,11 +48,21 @@ def main() -> None:
     samples = np.asarray(tts.vocoder.render(tokens, tts.speakers.index(a.speaker or tts.speakers[0]), seed=a.seed))
     seconds = len(tokens) / 25
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(11, 4), sharex=True, height_ratios=[5, 1], layout="constrained")
-    top.specgram(samples + 1e-7 * np.random.default_rng(0).standard_normal(len(samples)), NFFT=768, noverlap=640, Fs=tts.sample_rate,
-                 cmap="magma", vmin=-130, vmax=-30)
+    top.specgram(
+        samples + 1e-7 * np.random.default_rng(0).standard_normal(len(samples)),
+        NFFT=768,
+        noverlap=640,
+        Fs=tts.sample_rate,
+        cmap="magma",
+        vmin=-130,
+        vmax=-30,
+    )
     top.set_ylim(0, 10000)
     top.set_ylabel("Hz")
-    top.set_title(f"“{a.text}”  {len(kinds)} tokens in {len(calls)} target calls: {len(kinds) / len(calls):.2f} a call", fontsize=10)
+    top.set_title(
+        f"“{a.text}”  {len(kinds)} tokens in {len(calls)} target calls: {len(kinds) / len(calls):.2f} a call",
+        fontsize=10,
+    )
     for i, kind in enumerate(kinds):
         bottom.add_patch(Rectangle((i / 25, 0), 1 / 25, 1, facecolor=KINDS[kind], edgecolor="white", linewidth=0.4))
     for edge in np.cumsum([0, *calls]):
@@ -60,9 +70,19 @@ def main() -> None:
     bottom.set_xlim(0, seconds + 0.04)
     bottom.set_yticks([])
     bottom.set_xlabel("seconds; a black line is a call of the target")
-    labels = {"accepted": "drafted and accepted", "recovered": "draft rejected, token recovered", "bonus": "bonus token"}
-    bottom.legend(handles=[Patch(color=c, label=labels[k]) for k, c in KINDS.items()], ncols=3, loc="upper center",
-                  bbox_to_anchor=(0.5, -0.7), frameon=False, fontsize=9)
+    labels = {
+        "accepted": "drafted and accepted",
+        "recovered": "draft rejected, token recovered",
+        "bonus": "bonus token",
+    }
+    bottom.legend(
+        handles=[Patch(color=c, label=labels[k]) for k, c in KINDS.items()],
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.7),
+        frameon=False,
+        fontsize=9,
+    )
     figure.savefig(a.out, dpi=110)
 
 

@@ -102,7 +102,9 @@ def utterance(job: Row) -> Row:
         samples = tts.vocoder.render(tokens, tts.speakers.index(speaker), seed=job["seed"]).numpy()
         audio = Audio(samples, tts.sample_rate)
     else:
-        arm = tts.using(drafter="none") if part == "autoregressive" else tts.using(**job["spec"]) if job["spec"] else tts
+        arm = (
+            tts.using(drafter="none") if part == "autoregressive" else tts.using(**job["spec"]) if job["spec"] else tts
+        )
         audio = arm.synthesize(text, speaker=speaker, seed=job["seed"], **job["sampling"])
         row.update({key: audio.stats[key] for key in ("ended", "tokens", "target_calls", "rtf", "ttfa_s")})
     if job["keep"]:
@@ -133,9 +135,19 @@ def utterance(job: Row) -> Row:
 
 
 def jobs_of(part: str, speaker: str, args: argparse.Namespace) -> list[Row]:
-    common: Row = {"part": part, "speaker": speaker, "voice": args.voice, "folder": args.folder, "sampling": args.sampling, "spec": args.spec, "keep": args.keep}
+    common: Row = {
+        "part": part,
+        "speaker": speaker,
+        "voice": args.voice,
+        "folder": args.folder,
+        "sampling": args.sampling,
+        "spec": args.spec,
+        "keep": args.keep,
+    }
     if part in ("teacher", "resynthesis"):
-        lines = (line for path in sorted(args.dev.glob("meta.*.jsonl")) for line in path.read_text("utf-8").splitlines())
+        lines = (
+            line for path in sorted(args.dev.glob("meta.*.jsonl")) for line in path.read_text("utf-8").splitlines()
+        )
         clips = [clip for clip in map(json.loads, lines) if clip["voice"] == speaker]
         return [
             {**common, "id": int(clip["id"].split("/")[-1]), "text": clip["text"], "phonemes": clip["phonemes"],
@@ -162,7 +174,9 @@ def rows_of(part: str, speaker: str, args: argparse.Namespace, pool: Callable[[]
     if missing:
         with path.open("a", encoding="utf-8") as file:
             futures = [pool().submit(utterance, job) for job in missing]
-            bar = tqdm(as_completed(futures), desc=f"{part} {speaker}", total=len(futures), unit="clip", file=sys.stderr)
+            bar = tqdm(
+                as_completed(futures), desc=f"{part} {speaker}", total=len(futures), unit="clip", file=sys.stderr
+            )
             for future in bar:
                 row = {**future.result(), "stamp": stamp}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -208,7 +222,9 @@ def judged(rows: list[Row], part: str, teacher: list[Row]) -> Row:
     if part == "short":
         exact = [row["wer"][0] == 0 or ("base" in row and row["base"][0] == 0) for row in rows]
         found["word_exact"] = sum(exact)
-        found["not_exact"] = [[row["text"], row["hypothesis"]] for row, good in zip(rows, exact, strict=True) if not good]
+        found["not_exact"] = [
+            [row["text"], row["hypothesis"]] for row, good in zip(rows, exact, strict=True) if not good
+        ]
     return found
 
 
@@ -249,11 +265,19 @@ def cold(args: argparse.Namespace, speaker: str) -> Row:
 
 
 def per_cent(interval: Row | None) -> str:
-    return "-" if interval is None else f"{100 * interval['value']:.2f} % [{100 * interval['lo']:.2f}, {100 * interval['hi']:.2f}]"
+    return (
+        "-"
+        if interval is None
+        else f"{100 * interval['value']:.2f} % [{100 * interval['lo']:.2f}, {100 * interval['hi']:.2f}]"
+    )
 
 
 def plain(interval: Row | None, digits: int = 3) -> str:
-    return "-" if interval is None else f"{interval['value']:.{digits}f} [{interval['lo']:.{digits}f}, {interval['hi']:.{digits}f}]"
+    return (
+        "-"
+        if interval is None
+        else f"{interval['value']:.{digits}f} [{interval['lo']:.{digits}f}, {interval['hi']:.{digits}f}]"
+    )
 
 
 def table(results: dict[str, Row], speakers: list[str]) -> str:
@@ -295,8 +319,19 @@ def table(results: dict[str, Row], speakers: list[str]) -> str:
 
 
 def hardware() -> str:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), "unknown processor") if Path("/proc/cpuinfo").exists() else "unknown"  # fmt: skip
+    model = (
+        next(
+            (
+                line.split(":")[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                # fmt: skip
+                if line.startswith("model name")
+            ),
+            "unknown processor",
+        )
+        if Path("/proc/cpuinfo").exists()
+        else "unknown"
+    )
     return f"{model}, {os.cpu_count()} cores"
 
 
@@ -322,7 +357,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--spec", type=json.loads, default={}, help="fields of SpecConfig for the speculative parts, as JSON")
+    parser.add_argument(
+        "--spec", type=json.loads, default={}, help="fields of SpecConfig for the speculative parts, as JSON"
+    )
     parser.add_argument("--keep", help="folder for the audio")
     args = parser.parse_args()
     names = ("temperature", "top_k", "top_p", "guidance")
@@ -335,14 +372,18 @@ def main() -> int:
     parts, speakers = args.parts.split(","), args.speakers.split(",")
     unknown = set(parts) - {*JUDGED, "speed", "cold"}
     if unknown:
-        raise SpearSpecError(f"unknown part {', '.join(sorted(unknown))}; known are {', '.join([*JUDGED, 'speed', 'cold'])}")
+        raise SpearSpecError(
+            f"unknown part {', '.join(sorted(unknown))}; known are {', '.join([*JUDGED, 'speed', 'cold'])}"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     args.stamp, args.folder = "teacher", None
     if parts != ["teacher"] or args.voice is not None:
-        from spear_spec.voice import find_voice
+        from spear_spec.voice.bundle import find_voice
 
         folder = find_voice(args.voice)
-        described = (folder / "config.json").read_bytes() + json.dumps([args.sampling, args.seed, *([args.spec] if args.spec else [])]).encode()
+        described = (folder / "config.json").read_bytes() + json.dumps(
+            [args.sampling, args.seed, *([args.spec] if args.spec else [])]
+        ).encode()
         args.stamp, args.folder = hashlib.sha256(described).hexdigest()[:12], str(folder)
     pools: list[ProcessPoolExecutor] = []
 
@@ -368,10 +409,22 @@ def main() -> int:
     for name, measure in (("speed", speed), ("cold", cold)):  # alone on the machine: the workers have gone
         if name in parts:
             results[name] = {speaker: measure(args, speaker) for speaker in speakers}
-    summary = {"schema": "quality/1", "commit": commit(), "hardware": hardware(), "command": " ".join(sys.argv),
-               "voice": args.voice, "stamp": args.stamp, "sampling": args.sampling, "spec": args.spec, "results": results}  # fmt: skip
+    summary = {
+        "schema": "quality/1",
+        "commit": commit(),
+        "hardware": hardware(),
+        "command": " ".join(sys.argv),
+        # fmt: skip
+        "voice": args.voice,
+        "stamp": args.stamp,
+        "sampling": args.sampling,
+        "spec": args.spec,
+        "results": results,
+    }
     (args.out / "quality.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"commit {summary['commit']}, {summary['hardware']}, voice {args.voice or 'the shipped one'} ({args.stamp})\n")
+    print(
+        f"commit {summary['commit']}, {summary['hardware']}, voice {args.voice or 'the shipped one'} ({args.stamp})\n"
+    )
     print(table(results, speakers))
     for speaker, found in results.get("short", {}).items():
         for text, heard in found["not_exact"]:

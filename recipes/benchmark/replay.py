@@ -1,15 +1,20 @@
 """What the runtime gives where drafting is perfect and free: `replay` against spear-tts-pytorch's cached `generate`.
 
     make test-peer                                            # makes .venv-peer
-    .venv-peer/bin/python recipes/benchmark/replay.py [--runs 7] [--tokens 300] [--out recipes/benchmark/results/replay.json]
+    .venv-peer/bin/python recipes/benchmark/replay.py [--runs 7] [--tokens 300] [--out
+    recipes/benchmark/results/replay.json]
 
 72 M random weights (width 512, 6 + 12 layers), the same on both sides; one thread, batch 1, float32, temperature 0. The
-drafter `replay` knows the continuation, proposes eight tokens of it a call, and costs nothing: nine tokens a target call,
-verified as any other draft. The peer's `generate` runs as it comes (its own cache, its own top-k filter, temperature 0);
+drafter `replay` knows the continuation, proposes eight tokens of it a call, and costs nothing: nine tokens a target
+call,
+verified as any other draft. The peer's `generate` runs as it comes (its own cache, its own top-k filter, temperature
+0);
 both write the same tokens, which is checked. Encoding the text counts on both sides.
 
-Runs alternate; a ratio is the median of the ratios of neighbouring runs, by wall clock and by the process's own CPU time
-(which a busy machine disturbs less). Plain greedy decoding of random weights repeats one token for ever, which our loop's
+Runs alternate; a ratio is the median of the ratios of neighbouring runs, by wall clock and by the process's own CPU
+time
+(which a busy machine disturbs less). Plain greedy decoding of random weights repeats one token for ever, which our
+loop's
 guard would cut off; with the decoder's matrices eight times as large it wanders. That changes no cost.
 """
 
@@ -33,7 +38,7 @@ from spear_spec.bench.machine import commit, hardware
 from spear_spec.bench.peer import DISTRIBUTION, same_model, version
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Proposal, Session, Verdict, generate, make_verifier, speculate
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0)
 GAIN = 8.0
@@ -52,7 +57,7 @@ class Replay:
 
     def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
         kept = (len(session.tokens[row]) for row in session.rows)
-        return Proposal([self.tokens[at:at + limit] for at, limit in zip(kept, limits)])
+        return Proposal([self.tokens[at : at + limit] for at, limit in zip(kept, limits)])
 
     def commit(self, session: Session, state: None, verdict: Verdict) -> None:
         return None
@@ -94,13 +99,17 @@ def main() -> None:
     theirs = same_model(model)
 
     def peer() -> list[int]:
-        written: Tensor = theirs.generate(text, source_type="text", target_type="speech", temperature=0.0, max_length=args.tokens)
+        written: Tensor = theirs.generate(
+            text, source_type="text", target_type="speech", temperature=0.0, max_length=args.tokens
+        )
         return list(map(int, written[0]))
 
     arms: dict[str, Callable[[], Any]] = {
         f"{DISTRIBUTION} {version()} generate, cached": peer,
         "spear_spec generate": lambda: decode(model, text, args.tokens).tokens[0],
-        f"spear_spec speculate, replay, gamma {args.gamma}": lambda: decode(model, text, args.tokens, Replay(known), args.gamma).tokens[0],
+        f"spear_spec speculate, replay, gamma {args.gamma}": lambda: decode(
+            model, text, args.tokens, Replay(known), args.gamma
+        ).tokens[0],
     }
     for name, arm in arms.items():  # warm-up, and the proof that all write the same
         if arm() != known:
@@ -124,8 +133,10 @@ def main() -> None:
     }  # fmt: skip
     for row in rows:
         wall, ratio, cpu = row["tokens_per_s_wall"], row["over_peer_wall"], row["over_peer_cpu"]
-        print(f"{row['arm']:44} {wall['median']:8.1f} tokens/s [{wall['lo']}, {wall['hi']}], {ratio['median']:.2f} x the peer "
-              f"[{ratio['lo']}, {ratio['hi']}], by CPU time {cpu['median']:.2f} x")
+        print(
+            f"{row['arm']:44} {wall['median']:8.1f} tokens/s [{wall['lo']}, {wall['hi']}], {ratio['median']:.2f} x the peer "
+            f"[{ratio['lo']}, {ratio['hi']}], by CPU time {cpu['median']:.2f} x"
+        )
     print(f"{stats.tokens_per_call:.2f} tokens per target call")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

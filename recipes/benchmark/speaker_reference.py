@@ -18,7 +18,7 @@ from spear_spec.audio import load_audio
 from spear_spec.errors import SpearSpecError
 from spear_spec.evaluation.reference import save_reference
 from spear_spec.evaluation.speaker import SpeakerJudge
-from spear_spec.voice import open_voice
+from spear_spec.voice.bundle import open_voice
 
 SHORTEST = 3.0  # seconds: shorter clips give unsteady embeddings
 

@@ -1,11 +1,16 @@
-"""Rules and drafts on a voice: tokens per target call with intervals, speed-up in the same row, what verification costs.
+"""Rules and drafts on a voice: tokens per target call with intervals, speed-up in the same row, what verification
+costs.
 
-    python recipes/benchmark/verifiers.py --out runs/verifiers.json [--voice NAME|FOLDER] [--text FILE] [--limit 25] [--runs 3]
+    python recipes/benchmark/verifiers.py --out runs/verifiers.json [--voice NAME|FOLDER] [--text FILE] [--limit 25]
+    [--runs 3]
         [--temperature T --top-p P] [--gamma 8] [--lossy]
 
-Every run decodes all sentences with every setting, one after the other in turning order, one thread; the first pass is a
-warm-up. tokens/call: ratio of sums over sentences and runs, 95 % bootstrap over sentences. speed-up: median of the ratios
-to the autoregressive loop within a run. verification: median time of what follows the target's forward in a call (laws of
+Every run decodes all sentences with every setting, one after the other in turning order, one thread; the first pass
+is a
+warm-up. tokens/call: ratio of sums over sentences and runs, 95 % bootstrap over sentences. speed-up: median of the
+ratios
+to the autoregressive loop within a run. verification: median time of what follows the target's forward in a call
+(laws of
 all nodes, filtered; the rule itself) as a share of that forward.
 "Equal draft cost": k paths of gamma/k tokens each beside one path of gamma.
 """
@@ -44,12 +49,24 @@ ROWS = [
     ("kseq, 8 x {gamma}", {"verifier": "kseq", "drafter": "kpath", "num_drafts": 8, "gamma": 1.0}),
     ("recursive_wor, tree 2-2-1-1-1-1-1-1", {"verifier": "recursive_wor", "tree": "2-2-1-1-1-1-1-1"}),
     ("recursive, iid tree 2-2-1-1-1-1-1-1", {"verifier": "recursive", "tree": "2-2-1-1-1-1-1-1"}),
-    ("recursive, dynamic tree of 24", {"verifier": "recursive", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}}),
-    ("recursive, dynamic tree of 64", {"verifier": "recursive", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 64, "width": 6}}),
-    ("matching, dynamic tree of 24", {"verifier": "matching", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}}),
+    (
+        "recursive, dynamic tree of 24",
+        {"verifier": "recursive", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}},
+    ),
+    (
+        "recursive, dynamic tree of 64",
+        {"verifier": "recursive", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 64, "width": 6}},
+    ),
+    (
+        "matching, dynamic tree of 24",
+        {"verifier": "matching", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}},
+    ),
 ]
 LOSSY = [
-    ("typical, dynamic tree of 24 (LOSSY)", {"verifier": "typical", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}}),
+    (
+        "typical, dynamic tree of 24 (LOSSY)",
+        {"verifier": "typical", "tree": "dynamic", "gamma": 1.0, "options": {"nodes": 24, "width": 3}},
+    ),
     ("typical, chain (LOSSY)", {"verifier": "typical", "tree": None, "gamma": 1.0}),
     ("tolerance .1 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"b": 0.1}}),
     ("tolerance .4 (LOSSY)", {"verifier": "tolerance", "gamma": 1.0, "options": {"b": 0.4}}),
@@ -74,7 +91,12 @@ class Row:
 
     def run(self, texts: list[list[int]], seed: int, sampling: dict[str, Any], keep: bool) -> None:
         """All sentences once."""
-        law, chance, total, seconds = replace(self.tts.sampling, **sampling), torch.Generator().manual_seed(seed), 0, 0.0
+        law, chance, total, seconds = (
+            replace(self.tts.sampling, **sampling),
+            torch.Generator().manual_seed(seed),
+            0,
+            0.0,
+        )
         for number, ids in enumerate(texts):
             began = time.perf_counter()
             session, _ = self.tts.decode([ids], law, chance)
@@ -159,26 +181,55 @@ def main() -> None:
     parser.add_argument("--lossy", action="store_true", help="the lossy rules as well")
     args = parser.parse_args()
     tts = TTS.load(args.voice, threads=1)
-    lines = [line.strip() for line in args.text.read_text("utf-8").splitlines() if line.strip()] if args.text else list(SENTENCES)
+    lines = (
+        [line.strip() for line in args.text.read_text("utf-8").splitlines() if line.strip()]
+        if args.text
+        else list(SENTENCES)
+    )
     texts = [tts.tokenizer.encode(line, tts.speakers[0]) for line in lines[: args.limit]]
     sampling = {name: getattr(args, name) for name in ("temperature", "top_p") if getattr(args, name) is not None}
-    rows = [Row(name.replace("{gamma}", str(args.gamma)).replace("{gamma/2}", str(max(1, args.gamma // 2)))
-                .replace("{gamma/4}", str(max(1, args.gamma // 4))).replace("{gamma/8}", str(max(1, args.gamma // 8))),
-                setting(tts, spec, args.gamma, args.drafter)) for name, spec in ROWS + (LOSSY if args.lossy else [])]  # fmt: skip
+    rows = [
+        Row(
+            name.replace("{gamma}", str(args.gamma))
+            .replace("{gamma/2}", str(max(1, args.gamma // 2)))
+            .replace("{gamma/4}", str(max(1, args.gamma // 4)))
+            .replace("{gamma/8}", str(max(1, args.gamma // 8))),
+            # fmt: skip
+            setting(tts, spec, args.gamma, args.drafter),
+        )
+        for name, spec in ROWS + (LOSSY if args.lossy else [])
+    ]
     for run in range(-1, args.runs):
-        for row in rows[run % len(rows):] + rows[: run % len(rows)]:
+        for row in rows[run % len(rows) :] + rows[: run % len(rows)]:
             row.run(texts[:3] if run < 0 else texts, max(run, 0), sampling, run >= 0)
             print(f"run {run + 1} of {args.runs}: {row.name}", file=sys.stderr, flush=True)
     found = [row.result(rows[0]) for row in rows]
-    result = {"schema": "verifiers/1", "commit": commit(), "hardware": hardware(tts.t2s.device), "voice": tts.name,
-              "command": " ".join(sys.argv), "drafter": args.drafter, "sampling": replace(tts.sampling, **sampling).to_dict(), "rows": found}  # fmt: skip
+    result = {
+        "schema": "verifiers/1",
+        "commit": commit(),
+        "hardware": hardware(tts.t2s.device),
+        "voice": tts.name,
+        # fmt: skip
+        "command": " ".join(sys.argv),
+        "drafter": args.drafter,
+        "sampling": replace(tts.sampling, **sampling).to_dict(),
+        "rows": found,
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result) + "\n")
     table = [["rule and draft", "nodes a call", "tokens per target call", "speed-up", "verification / target forward"]]
     for row in found:
         call, gain, share = row["tokens_per_call"], row["speedup"], row["verify_share"]
-        table.append([row["name"], f"{row['nodes']:.1f}", f"{call['value']:.2f} [{call['lo']:.2f}, {call['hi']:.2f}]",
-                      f"{gain['median']:.2f} [{gain['lo']:.2f}, {gain['hi']:.2f}]", "" if share is None else f"{100 * share:.0f} %"])  # fmt: skip
+        table.append(
+            [
+                row["name"],
+                f"{row['nodes']:.1f}",
+                f"{call['value']:.2f} [{call['lo']:.2f}, {call['hi']:.2f}]",
+                # fmt: skip
+                f"{gain['median']:.2f} [{gain['lo']:.2f}, {gain['hi']:.2f}]",
+                "" if share is None else f"{100 * share:.0f} %",
+            ]
+        )
     print(f"{result['voice']}, {result['hardware']}, commit {result['commit']}\n\n{markdown(table)}")
 
 

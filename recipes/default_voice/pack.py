@@ -1,7 +1,10 @@
-"""Pack by hand what stage 8 packs: exports of the trained parts -> one voice folder (half precision, shards of at most 15 MiB).
+"""Pack by hand what stage 8 packs: exports of the trained parts -> one voice folder (half precision, shards of at
+most 15 MiB).
 
-    python recipes/default_voice/pack.py --t2s RUN/t2s/export --vocoder RUN/voc/export --centroids centroids.safetensors \
-        [--draft RUN/draft/export] [--drafters RUN/drafters] [--temperature .8 --top-p .95 --gamma 5] --out spear_spec/voices/kokoro-duo
+    python recipes/default_voice/pack.py --t2s RUN/t2s/export --vocoder RUN/voc/export --centroids
+    centroids.safetensors \
+        [--draft RUN/draft/export] [--drafters RUN/drafters] [--temperature .8 --top-p .95 --gamma 5] --out
+        spear_spec/voices/kokoro-duo
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from pathlib import Path
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import SpearSpecError
 from spear_spec.text import PhonemeTokenizer
-from spear_spec.training.pack import pack_voice
+from spear_spec.training.recipe.pack import pack_voice
 
 LICENCE = "Apache-2.0"
-ORIGIN = ("Trained by recipes/default_voice on speech made with Kokoro-82M (Apache-2.0, voices af_heart and am_michael) from LJ Speech "
-          "transcripts (public domain) and WordNet usage examples (WordNet licence); semantic tokens from the encoder of OpenAI Whisper base (MIT).")
+ORIGIN = (
+    "Trained by recipes/default_voice on speech made with Kokoro-82M (Apache-2.0, voices af_heart and am_michael) from LJ Speech "
+    "transcripts (public domain) and WordNet usage examples (WordNet licence); semantic tokens from the encoder of OpenAI Whisper base (MIT)."
+)
 SEMANTIC = {"encoder": "openai/whisper-base", "layer": 4, "rate": 25}
 
 
@@ -26,11 +31,15 @@ def main() -> None:
     ap.add_argument("--vocoder", type=Path, required=True)
     ap.add_argument("--centroids", type=Path, required=True)
     ap.add_argument("--draft", type=Path, help="without it the voice decodes autoregressively")
-    ap.add_argument("--drafters", type=Path, help="folder with NAME/export of further drafts: what the drafters stage leaves")
+    ap.add_argument(
+        "--drafters", type=Path, help="folder with NAME/export of further drafts: what the drafters stage leaves"
+    )
     ap.add_argument("--speaker-reference", type=Path, help="speaker_reference.json for eval")
     ap.add_argument("--out", type=Path, required=True)
     ap.add_argument("--name", help="default: the folder's name")
-    ap.add_argument("--speakers", default="af_heart,am_michael", help="in the vocoder's order; the first is the default")
+    ap.add_argument(
+        "--speakers", default="af_heart,am_michael", help="in the vocoder's order; the first is the default"
+    )
     ap.add_argument("--licence", default=LICENCE)
     ap.add_argument("--origin", default=ORIGIN)
     ap.add_argument("--temperature", type=float, default=0.8)
@@ -41,11 +50,27 @@ def main() -> None:
     args = ap.parse_args()
     try:
         sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
-        drafters = {path.parent.parent.name: path.parent for path in sorted(args.drafters.glob("*/export/*.json"))} if args.drafters else {}
+        drafters = (
+            {path.parent.parent.name: path.parent for path in sorted(args.drafters.glob("*/export/*.json"))}
+            if args.drafters
+            else {}
+        )
         bundle = pack_voice(
-            args.out, t2s=args.t2s, vocoder=args.vocoder, centroids=args.centroids, draft=args.draft, drafters=drafters, name=args.name or args.out.name,
-            speakers=args.speakers.split(","), licence=args.licence, origin=args.origin, text=PhonemeTokenizer().to_dict(),
-            semantic=SEMANTIC, sampling=sampling, gamma=args.gamma, reference=args.speaker_reference,
+            args.out,
+            t2s=args.t2s,
+            vocoder=args.vocoder,
+            centroids=args.centroids,
+            draft=args.draft,
+            drafters=drafters,
+            name=args.name or args.out.name,
+            speakers=args.speakers.split(","),
+            licence=args.licence,
+            origin=args.origin,
+            text=PhonemeTokenizer().to_dict(),
+            semantic=SEMANTIC,
+            sampling=sampling,
+            gamma=args.gamma,
+            reference=args.speaker_reference,
         )
     except SpearSpecError as error:
         raise SystemExit(f"pack: {error}") from None

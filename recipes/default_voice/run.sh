@@ -61,4 +61,4 @@ done
 ((${#given[@]})) && settings+=("tokenize.given=$(pairs "${given[@]}")")
 ((${#pitch[@]})) && settings+=("vocoder.pitch=$(pairs "${pitch[@]}")")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$python" -m spear_spec.training.run "$config" --stages "${stages[@]:from:to-from+1}" --set "${settings[@]}"
+exec "$python" -m spear_spec.training.recipe.run "$config" --stages "${stages[@]:from:to-from+1}" --set "${settings[@]}"

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """The teacher's own F0 for every clip of a corpus that it spoke: what its sine source was driven with.
 
-    TEACHER/venv/bin/python teacher_pitch.py TEACHER CORPUS OUT.safetensors     (TEACHER: made by setup.sh; CORPUS: meta.*.jsonl)
+    TEACHER/venv/bin/python teacher_pitch.py TEACHER CORPUS OUT.safetensors     (TEACHER: made by setup.sh; CORPUS:
+    meta.*.jsonl)
 
 Needs safetensors in that environment: TEACHER/venv/bin/pip install safetensors.
 
-The teacher's graph has no randomness, so its predictor alone (a hundredth of a second for a second of speech) gives F0 again,
-in Hz every 300 samples, under 10 where unvoiced. Clips whose durations come out otherwise than in the meta file are refused.
-Then: python -m spear_spec.training.vocoder_data --corpus CORPUS --tokens FILE --pitch OUT.safetensors ...
+The teacher's graph has no randomness, so its predictor alone (a hundredth of a second for a second of speech) gives
+F0 again,
+in Hz every 300 samples, under 10 where unvoiced. Clips whose durations come out otherwise than in the meta file are
+refused.
+Then: python -m spear_spec.training.vocoder.data --corpus CORPUS --tokens FILE --pitch OUT.safetensors ...
 """
+
 import json
 import pathlib
 import sys
@@ -40,7 +44,9 @@ def predictor(path: pathlib.Path) -> ort.InferenceSession:
         del field[:]
         field.extend(kept)
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in (F0, DURATIONS))
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in (F0, DURATIONS)
+    )
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -60,8 +66,11 @@ def main() -> None:
             voice, ids = clip["voice"], [vocab[c] for c in clip["phonemes"]]
             if voice not in styles:
                 styles[voice] = np.fromfile(teacher / f"voices/{voice}.bin", np.float32).reshape(-1, 256)
-            feed = {"style": styles[voice][len(ids) - 1][None], "speed": np.ones(1, np.float32),
-                    "tokens": np.array([[0, *ids, 0]], np.int64)}
+            feed = {
+                "style": styles[voice][len(ids) - 1][None],
+                "speed": np.ones(1, np.float32),
+                "tokens": np.array([[0, *ids, 0]], np.int64),
+            }
             f0, frames = net.run(None, feed)
             if [int(x) for x in frames.ravel()] != clip["frames"]:
                 refused += 1

@@ -1,4 +1,6 @@
-"""One setting at one batch size: its runs, with clocks on the drafter and on every target call, and what they come to."""
+"""One setting at one batch size: its runs, with clocks on the drafter and on every target call, and what they come
+to.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ def steps(proposal: Proposal) -> int:
 class Arm:
     """One setting at one batch size.
 
-    target_ms: by the number of tokens that a row had in the call. draft_ms: milliseconds of each proposal by the steps it
+    target_ms: by the number of tokens that a row had in the call. draft_ms: milliseconds of each proposal by the
+    steps it
     took. written: text and tokens of every row of the newest run.
     """
 
@@ -147,13 +150,17 @@ class Arm:
 
     @property
     def _full(self) -> list[float]:
-        """Milliseconds of the target calls that scored a chain of gamma tokens; none where drafts are meant to differ in size."""
+        """Milliseconds of the target calls that scored a chain of gamma tokens; none where drafts are meant to
+        differ in size.
+        """
         spec = self.tts.spec
         alike = spec.tree is None and spec.num_drafts == 1 and not spec.options.get("stop")
         return self.target_ms.get(spec.gamma + 1, []) if alike else []
 
     def _verifying(self) -> float | None:
-        """Median milliseconds of a target call that scored a whole draft; drafts that differ in size all stand for it."""
+        """Median milliseconds of a target call that scored a whole draft; drafts that differ in size all stand for
+        it.
+        """
         if self.tts.parts().plain:
             return median(self.target_ms[1])
         times = self._full or [ms for size, found in self.target_ms.items() if size > 1 for ms in found]

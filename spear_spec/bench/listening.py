@@ -18,7 +18,16 @@ Heard = dict[str, list[list[float] | None]]  # numerator and denominator of ever
 class Listeners:
     """Judges and the sentences that they hear. Sentence i is spoken with seed + i by every setting."""
 
-    def __init__(self, tts: TTS, metrics: Sequence[str], sentences: Sequence[str], *, seed: int, speaker: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        tts: TTS,
+        metrics: Sequence[str],
+        sentences: Sequence[str],
+        *,
+        seed: int,
+        speaker: str | None = None,
+        **options: Any,
+    ) -> None:
         """options: of `TTS.synthesize`.
 
         Raises:
@@ -40,17 +49,22 @@ class Listeners:
 
 
 def quality(heard: Heard, base: Heard | None = None) -> dict[str, Any]:
-    """Of a row: each metric with its 95 % bootstrap interval over sentences; with `base` (the autoregressive loop's) also
+    """Of a row: each metric with its 95 % bootstrap interval over sentences; with `base` (the autoregressive loop's)
+    also
     the change against it, resampled in pairs."""
     found: dict[str, Any] = {"sentences": max(map(len, heard.values()), default=0)}
     for metric, line in heard.items():
         measured = [Measurement(pair[0], pair[1]) for pair in line if pair is not None]
         found[metric] = _json(ratio_interval(measured)) if measured else None
         found[f"{metric}_change"] = None
-        pairs = [(mine, theirs) for mine, theirs in zip(line, base[metric]) if mine and theirs] if base is not None else []
+        pairs = (
+            [(mine, theirs) for mine, theirs in zip(line, base[metric]) if mine and theirs] if base is not None else []
+        )
         if pairs:
-            change = paired_difference([Measurement(mine[0], mine[1]) for mine, _ in pairs],
-                                       [Measurement(theirs[0], theirs[1]) for _, theirs in pairs])
+            change = paired_difference(
+                [Measurement(mine[0], mine[1]) for mine, _ in pairs],
+                [Measurement(theirs[0], theirs[1]) for _, theirs in pairs],
+            )
             found[f"{metric}_change"] = _json(change)
     return found
 

@@ -15,7 +15,7 @@ from spear_spec.bench.machine import now
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import probabilities
 from spear_spec.errors import SpearSpecError
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 
 PACKAGE = "spear_tts_pytorch"
 DISTRIBUTION = "spear-tts-pytorch"
@@ -34,9 +34,18 @@ def same_model(target: TextToSemantic) -> Any:
     sys.modules[f"{PACKAGE}.{PACKAGE}"].tqdm = lambda steps: steps  # type: ignore[attr-defined]  # its bar costs time
     cfg = target.cfg
     model = package.TextToSemantic(
-        dim=cfg.dim, source_depth=cfg.source_depth, target_depth=cfg.target_depth, heads=cfg.heads, dim_head=cfg.dim_head,
-        num_text_token_ids=cfg.num_text_token_ids, num_semantic_token_ids=cfg.num_semantic_token_ids, target_kv_heads=cfg.kv_heads,
-        ff_mult=cfg.ff_mult, target_early_exit_layer=cfg.early_exit_layer, cond_drop_prob=0.1).eval()  # it guides only with such a chance
+        dim=cfg.dim,
+        source_depth=cfg.source_depth,
+        target_depth=cfg.target_depth,
+        heads=cfg.heads,
+        dim_head=cfg.dim_head,
+        num_text_token_ids=cfg.num_text_token_ids,
+        num_semantic_token_ids=cfg.num_semantic_token_ids,
+        target_kv_heads=cfg.kv_heads,
+        ff_mult=cfg.ff_mult,
+        target_early_exit_layer=cfg.early_exit_layer,
+        cond_drop_prob=0.1,
+    ).eval()  # it guides only with such a chance
     model.load_state_dict(to_spear_tts_state_dict(target))
     return model.to(device=target.device, dtype=target.dtype)
 
@@ -58,8 +67,14 @@ class Peer:
         for ids, wanted in written:
             text = torch.tensor([ids], device=self.model.device)
             began = now(self.model.device)
-            found = self.model.generate(text, source_type="text", target_type="speech", filter_logits_fn=self._forced(wanted),
-                                        max_length=len(wanted), cond_scale=self.law.guidance)
+            found = self.model.generate(
+                text,
+                source_type="text",
+                target_type="speech",
+                filter_logits_fn=self._forced(wanted),
+                max_length=len(wanted),
+                cond_scale=self.law.guidance,
+            )
             seconds += now(self.model.device) - began
             if found[0].tolist() != wanted:
                 raise SpearSpecError(f"{DISTRIBUTION} wrote other tokens than it was made to")
@@ -77,7 +92,6 @@ class Peer:
             return only
 
         return choose
-
 
 
 def find_peer(target: TextToSemantic, law: SamplingConfig, tell: Callable[[str], None]) -> Peer | None:

@@ -1,4 +1,7 @@
-"""Three pictures of a bench: acceptance by position, accepted lengths, speed-up by draft length. A line of them a batch size."""
+"""Three pictures of a bench: acceptance by position, accepted lengths, speed-up by draft length.
+
+A line of them a batch size.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ def plot(result: dict[str, Any], path: str) -> None:
     from matplotlib import pyplot
 
     batches = list(dict.fromkeys(row["batch"] for row in result["rows"]))
-    figure, panels = pyplot.subplots(len(batches), 3, figsize=(16, 4.2 * len(batches)), squeeze=False, layout="constrained")
+    figure, panels = pyplot.subplots(
+        len(batches), 3, figsize=(16, 4.2 * len(batches)), squeeze=False, layout="constrained"
+    )
     handles: dict[str, Any] = {}
     settings: dict[str, list[str]] = {}
     for line, batch in zip(panels, batches):
@@ -84,7 +89,11 @@ def _style(drafter: str) -> dict[str, Any]:
 
     names = [name for name in DRAFTERS if name != "none"]
     place = names.index(drafter) if drafter in names else len(names)
-    return {"color": colormaps["tab20"](2 * place % 20 + (2 * place >= 20)), "marker": _MARKERS[place % len(_MARKERS)], "markersize": 5}
+    return {
+        "color": colormaps["tab20"](2 * place % 20 + (2 * place >= 20)),
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "markersize": 5,
+    }
 
 
 def _acceptance(axes: Any, fastest: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -113,12 +122,19 @@ def _gains(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     for drafter in dict.fromkeys(row["drafter"] for row in rows):
         mine = [row for row in rows if row["drafter"] == drafter]
         plain = [row for row in mine if row["tree"] is None and row["num_drafts"] == 1 and not row["options"]]
-        for group, extra in ((sorted(plain, key=lambda row: row["gamma"]), {}),
-                             ([row for row in mine if row not in plain], {"linestyle": "none", "markerfacecolor": "none"})):
+        for group, extra in (
+            (sorted(plain, key=lambda row: row["gamma"]), {}),
+            ([row for row in mine if row not in plain], {"linestyle": "none", "markerfacecolor": "none"}),
+        ):
             if group:
                 middle = [row["speedup"]["median"] for row in group]
-                spreads = [[m - row["speedup"]["lo"] for m, row in zip(middle, group)], [row["speedup"]["hi"] - m for m, row in zip(middle, group)]]
-                axes.errorbar([row["gamma"] for row in group], middle, yerr=spreads, capsize=2, **_style(drafter), **extra)
+                spreads = [
+                    [m - row["speedup"]["lo"] for m, row in zip(middle, group)],
+                    [row["speedup"]["hi"] - m for m, row in zip(middle, group)],
+                ]
+                axes.errorbar(
+                    [row["gamma"] for row in group], middle, yerr=spreads, capsize=2, **_style(drafter), **extra
+                )
     axes.set(xlabel="gamma (depth of the draft)", ylabel="times the autoregressive loop")
     axes.set_xlim(0, max((row["gamma"] for row in rows), default=0) + 1)
     axes.set_ylim(bottom=0)

@@ -20,7 +20,10 @@ def chains(drafter: str, gammas: Sequence[int], **options: Any) -> tuple[Setting
 
 def trees(drafter: str, *shapes: tuple[str, str], gamma: int) -> tuple[Settings, ...]:
     """Trees as (verifier, tree); gamma is the depth of those whose name does not say it."""
-    return tuple({"drafter": drafter, "verifier": verifier, "tree": tree, "gamma": gamma, "options": {}} for verifier, tree in shapes)
+    return tuple(
+        {"drafter": drafter, "verifier": verifier, "tree": tree, "gamma": gamma, "options": {}}
+        for verifier, tree in shapes
+    )
 
 
 RACE: dict[str, tuple[Settings, ...]] = {
@@ -40,11 +43,15 @@ RACE: dict[str, tuple[Settings, ...]] = {
 }  # fmt: skip
 
 
-def contestants(tts: TTS, drafters: Sequence[str] | None, gammas: Sequence[int] = ()) -> tuple[list[TTS], list[dict[str, Any]]]:
-    """Whom to measure beside the autoregressive loop, and what of "all" this voice cannot run ({drafter, settings, why}).
+def contestants(
+    tts: TTS, drafters: Sequence[str] | None, gammas: Sequence[int] = ()
+) -> tuple[list[TTS], list[dict[str, Any]]]:
+    """Whom to measure beside the autoregressive loop, and what of "all" this voice cannot run ({drafter, settings,
+    why}).
 
     Args:
-        drafters: names, each with `tts`'s own settings as far as they fit; None is `tts` as it is set; "all" is the table.
+        drafters: names, each with `tts`'s own settings as far as they fit; None is `tts` as it is set; "all" is the
+            table.
         gammas: draft lengths for those that are named, in place of `tts`'s own.
 
     Raises:
@@ -59,7 +66,9 @@ def contestants(tts: TTS, drafters: Sequence[str] | None, gammas: Sequence[int] 
         if drafters is None or name == tts.spec.drafter:
             arms = [tts] if not gammas else [_longer(tts, gamma) for gamma in gammas]
         else:
-            arms = [tts.using(drafter=name)] if not gammas else [tts.using(drafter=name, gamma=gamma) for gamma in gammas]
+            arms = (
+                [tts.using(drafter=name)] if not gammas else [tts.using(drafter=name, gamma=gamma) for gamma in gammas]
+            )
         found += [arm for arm in arms if not arm.parts().plain]
     return _different(found), []
 
@@ -99,6 +108,9 @@ def _different(arms: Sequence[TTS]) -> list[TTS]:
     """Without those that are set as an earlier one is."""
     kept: list[TTS] = []
     for arm in arms:
-        if not any(arm.spec == other.spec and arm.own_drafter is other.own_drafter and arm.own_verifier is other.own_verifier for other in kept):
+        if not any(
+            arm.spec == other.spec and arm.own_drafter is other.own_drafter and arm.own_verifier is other.own_verifier
+            for other in kept
+        ):
             kept.append(arm)
     return kept

@@ -16,7 +16,8 @@ UNFINISHED = "unfinished"  # in a bench/1 object that is not whole: what its row
 class Store:
     """Rows of bench/1, the peer's measurement and what the judges heard of the autoregressive loop, saved as they come.
 
-    head: schema, commit and so on. source, settings: digests; a file whose own differ is started over. path None: nothing
+    head: schema, commit and so on. source, settings: digests; a file whose own differ is started over. path None:
+    nothing
     is kept. What a run has finished has no mark, and is measured anew by the next one.
     """
 

@@ -18,7 +18,9 @@ def run(args: argparse.Namespace) -> int:
     if args.table is not None and not Path(args.table).parent.is_dir():
         raise ConfigError(f"cannot write --table {args.table}: the folder is missing")
     if not args.judges and (args.judge_text or args.sentences):
-        raise ConfigError("--judge-text and --sentences say what is judged: give --judges as well, such as --judges wer,mos")
+        raise ConfigError(
+            "--judge-text and --sentences say what is judged: give --judges as well, such as --judges wer,mos"
+        )
     sentences = read_lines(args.text) if args.text else None
     judged = read_lines(args.judge_text) if args.judge_text else sentences
     if args.plot:
@@ -38,9 +40,23 @@ def run(args: argparse.Namespace) -> int:
 
     file = None if args.json in (None, "-") else Path(args.json)
     try:
-        result = run_bench(tts, sentences or SENTENCES, drafters=args.drafters, gammas=args.gammas or (), batches=args.batch or [1], runs=args.runs,
-                           speaker=args.speaker, seed=args.seed, max_tokens=args.max_tokens, judges=args.judges or (),
-                           judged=(judged or SENTENCES)[: args.sentences], file=file, progress=status, tell=tell, **sampling_overrides(args))
+        result = run_bench(
+            tts,
+            sentences or SENTENCES,
+            drafters=args.drafters,
+            gammas=args.gammas or (),
+            batches=args.batch or [1],
+            runs=args.runs,
+            speaker=args.speaker,
+            seed=args.seed,
+            max_tokens=args.max_tokens,
+            judges=args.judges or (),
+            judged=(judged or SENTENCES)[: args.sentences],
+            file=file,
+            progress=status,
+            tell=tell,
+            **sampling_overrides(args),
+        )
     except KeyboardInterrupt:
         status.close()
         if file is not None and file.is_file():

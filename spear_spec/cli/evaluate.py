@@ -34,12 +34,22 @@ def run(args: argparse.Namespace) -> int:
             audio.save(folder / f"{index:03d}.{arm}.wav")
 
     with tqdm(total=0, unit="utterance", file=sys.stderr, disable=None) as bar:
+
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        found = evaluate(tts, texts, speaker=args.speaker, seed=args.seed, max_tokens=args.max_tokens, batch=args.batch or 1,
-                         keep=keep, progress=progress, **sampling_overrides(args))
+        found = evaluate(
+            tts,
+            texts,
+            speaker=args.speaker,
+            seed=args.seed,
+            max_tokens=args.max_tokens,
+            batch=args.batch or 1,
+            keep=keep,
+            progress=progress,
+            **sampling_overrides(args),
+        )
     note(found.table())
     write_json(found.to_dict(), args.json)
     return 0

@@ -12,8 +12,8 @@ from spear_spec.cli.options import sampling_overrides, spec_overrides
 from spear_spec.cli.report import note
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.errors import ConfigError, DeviceError, SpearSpecError
-from spear_spec.user import Tuned, fingerprint, read_tuned
-from spear_spec.voice import choose_speaker, open_voice
+from spear_spec.tuning.store import Tuned, fingerprint, read_tuned
+from spear_spec.voice.bundle import choose_speaker, open_voice
 
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
@@ -35,11 +35,15 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
         raise DeviceError(f"unknown device {args.device!r}: cpu, cuda or cuda:N")
     bundle = open_voice(args.voice)
     speaker = choose_speaker(bundle, args.speaker)
-    ahead = FrontEndProcess(texts, speaker, bundle.config.text) if texts is not None and FrontEndProcess.useful() else None
+    ahead = (
+        FrontEndProcess(texts, speaker, bundle.config.text) if texts is not None and FrontEndProcess.useful() else None
+    )
     try:
         from spear_spec.pipeline import TTS
 
-        tts = TTS.load(bundle, device=args.device, dtype=args.dtype or "float32", threads=args.threads, **spec_overrides(args))
+        tts = TTS.load(
+            bundle, device=args.device, dtype=args.dtype or "float32", threads=args.threads, **spec_overrides(args)
+        )
     except BaseException:
         if ahead is not None:
             ahead.close()
@@ -101,7 +105,9 @@ def use_tuned(tts: TTS, entry: Tuned) -> TTS:
         spec = SpecConfig.from_dict(entry.spec)
         tuned = tts.using(**spec.to_dict())
     except (SpearSpecError, TypeError, ValueError) as error:
-        raise ConfigError(f"what was tuned for {tts.name} cannot be used any more ({error}): run spear-spec tune again") from None
+        raise ConfigError(
+            f"what was tuned for {tts.name} cannot be used any more ({error}): run spear-spec tune again"
+        ) from None
     if not is_lossless(tuned.spec):
         raise ConfigError(f"what was tuned for {tts.name} is lossy ({spec.verifier}): run spear-spec tune again")
     return tuned

@@ -10,9 +10,18 @@ from importlib import import_module
 from spear_spec.cli.options import LATER, build_parser, normalise, refuse_later
 from spear_spec.errors import SpearSpecError
 
-COMMANDS = {name: f"spear_spec.cli.{module}" for name, module in
-            [("say", "say"), ("bench", "bench"), ("verify", "verify"), ("eval", "evaluate"), ("tune", "tune"), ("train", "train"),
-             ("voices", "voices")]}
+COMMANDS = {
+    name: f"spear_spec.cli.{module}"
+    for name, module in [
+        ("say", "say"),
+        ("bench", "bench"),
+        ("verify", "verify"),
+        ("eval", "evaluate"),
+        ("tune", "tune"),
+        ("train", "train"),
+        ("voices", "voices"),
+    ]
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

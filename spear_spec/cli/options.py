@@ -32,6 +32,7 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{value} does not lie in {least} to {most}")
         return value
+
     return read
 
 
@@ -71,7 +72,11 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     voice.add_argument("--voice", metavar="NAME|FOLDER", help="an installed voice or a voice folder")
     voice.add_argument("--speaker", metavar="NAME", help="a speaker of the voice")
     voice.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
-    voice.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), help="of the T2S transformer (default float32)")
+    voice.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "float64"),
+        help="of the T2S transformer (default float32)",
+    )
     # one by default: two beside another busy process can be many times slower, and the audio depends on the number
     voice.add_argument("--threads", type=_whole(1, 1024), default=1, metavar="N", help="CPU threads (default 1)")
     if speculation:
@@ -83,25 +88,46 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     law.add_argument("--top-k", type=_whole(0, 10**6), metavar="K", help="0 is off")
     law.add_argument("--top-p", type=_number, metavar="P", help="1 is off")
     law.add_argument("--guidance", type=_number, metavar="G", help="weight of the text against none; 1 is off")
-    law.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="same seed, same audio (default 0)")
+    law.add_argument(
+        "--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="same seed, same audio (default 0)"
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--speed", type=_number, default=1.0, metavar="X", help="only 1 for now")
-    run.add_argument("--batch", type=_batches if batches else _whole(1, 64), metavar="N[,N...]" if batches else "N",
-                     help="sentences decoded together")
-    run.add_argument("--max-tokens", type=_whole(1, 10**5), metavar="N", help="cap on the semantic tokens of a sentence")
-    run.add_argument("--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file")
+    run.add_argument(
+        "--batch",
+        type=_batches if batches else _whole(1, 64),
+        metavar="N[,N...]" if batches else "N",
+        help="sentences decoded together",
+    )
+    run.add_argument(
+        "--max-tokens", type=_whole(1, 10**5), metavar="N", help="cap on the semantic tokens of a sentence"
+    )
+    run.add_argument(
+        "--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file"
+    )
 
 
 def _speculation(parser: argparse.ArgumentParser) -> None:
     """The fields of `SpecConfig`."""
     spec = parser.add_argument_group("speculation")
     spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
-    spec.add_argument("--verifier", metavar="NAME", help="the acceptance rule: rejection block kseq recursive recursive_wor matching; lossy: typical tolerance lenience coarse")
+    spec.add_argument(
+        "--verifier",
+        metavar="NAME",
+        help="the acceptance rule: rejection block kseq recursive recursive_wor matching; lossy: typical tolerance lenience coarse",
+    )
     spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
     spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of the drafter kpath")
     spec.add_argument("--tree", metavar="NAME", help="draft tree: dynamic, or children by depth such as 4-2-1-1")
-    spec.add_argument("--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", dest="options",
-                      help="an option of the drafter or verifier; may be repeated")
+    spec.add_argument(
+        "--set",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="options",
+        help="an option of the drafter or verifier; may be repeated",
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,19 +138,34 @@ def build_parser() -> argparse.ArgumentParser:
 
     say = commands.add_parser("say", help="speak a text, or every line of a file")
     say.add_argument("text", nargs="?", help="what to say; - reads standard input")
-    say.add_argument("-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output")
+    say.add_argument(
+        "-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output"
+    )
     say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
-    say.add_argument("--untuned", action="store_true", help="without what `spear-spec tune` found for this machine: as the voice ships")
+    say.add_argument(
+        "--untuned",
+        action="store_true",
+        help="without what `spear-spec tune` found for this machine: as the voice ships",
+    )
     _common(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
     bench.add_argument("--drafters", type=_names, metavar="NAMES", help="all, or names with commas")
-    bench.add_argument("--gammas", type=_batches, metavar="N[,N...]", help="draft lengths to measure for the named drafters")
+    bench.add_argument(
+        "--gammas", type=_batches, metavar="N[,N...]", help="draft lengths to measure for the named drafters"
+    )
     bench.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")
     bench.add_argument("--runs", type=_whole(1, 1000), default=5, metavar="N", help="measured repetitions (default 5)")
-    bench.add_argument("--judges", type=_names, metavar="NAMES", help="judge every setting as well: wer, mos, per, speaker_similarity (needs the [eval] extra)")
-    bench.add_argument("--judge-text", metavar="FILE", help="sentences for the judges, one a line (default: those of --text)")
+    bench.add_argument(
+        "--judges",
+        type=_names,
+        metavar="NAMES",
+        help="judge every setting as well: wer, mos, per, speaker_similarity (needs the [eval] extra)",
+    )
+    bench.add_argument(
+        "--judge-text", metavar="FILE", help="sentences for the judges, one a line (default: those of --text)"
+    )
     bench.add_argument("--sentences", type=_whole(1, 10**6), metavar="N", help="judge only the first N")
     bench.add_argument("--table", metavar="FILE", help="the markdown table to a file instead of standard error")
     bench.add_argument("--plot", metavar="FILE", help="a picture of the result (needs the [eval] extra)")
@@ -135,14 +176,24 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--samples", type=_whole(1, 10**7), metavar="N", help="tokens to test")
     _common(verify)
 
-    evaluate = commands.add_parser("eval", help="WER, phoneme error, MOS, speaker similarity, RTF and TTFA, speculation on and off")
+    evaluate = commands.add_parser(
+        "eval", help="WER, phoneme error, MOS, speaker similarity, RTF and TTFA, speculation on and off"
+    )
     evaluate.add_argument("--text", metavar="FILE", required=True, help="sentences to speak, one a line")
     evaluate.add_argument("--out-dir", metavar="FOLDER", help="keep the audio here")
     evaluate.add_argument("--limit", type=_whole(1, 10**6), metavar="N", help="only the first N lines")
     _common(evaluate)
 
-    tune = commands.add_parser("tune", help="find the fastest drafter, verifier and gamma for this machine; `say` then uses it")
-    tune.add_argument("--seconds", type=_whole(5, 3600), default=100, metavar="N", help="when to stop at the latest, loading included (default 100)")
+    tune = commands.add_parser(
+        "tune", help="find the fastest drafter, verifier and gamma for this machine; `say` then uses it"
+    )
+    tune.add_argument(
+        "--seconds",
+        type=_whole(5, 3600),
+        default=100,
+        metavar="N",
+        help="when to stop at the latest, loading included (default 100)",
+    )
     outcome = tune.add_mutually_exclusive_group()
     outcome.add_argument("--dry-run", action="store_true", help="measure, but keep what is stored as it is")
     outcome.add_argument("--forget", action="store_true", help="remove what is stored for the voice; measure nothing")

@@ -1,4 +1,6 @@
-"""Where results go: `--json` to standard output (or standard error, when that carries audio), `--json=FILE` to a file."""
+"""Where results go: `--json` to standard output (or standard error, when that carries audio), `--json=FILE` to a
+file.
+"""
 
 from __future__ import annotations
 

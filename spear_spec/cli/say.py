@@ -16,7 +16,7 @@ from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
 
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
-    from spear_spec.user import Tuned
+    from spear_spec.tuning.store import Tuned
 
 DEFAULT_OUTPUT = "out.wav"
 
@@ -33,7 +33,9 @@ def _say_one(args: argparse.Namespace) -> int:
     if args.out_dir is not None:
         raise ConfigError("--out-dir goes with --file; name the output of one text with -o")
     if args.text is None:
-        raise ConfigError('nothing to say: give a text, - for standard input, or --file (spear-spec say "Hello." -o hello.wav)')
+        raise ConfigError(
+            'nothing to say: give a text, - for standard input, or --file (spear-spec say "Hello." -o hello.wav)'
+        )
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
     if not to_stdout:
@@ -42,9 +44,11 @@ def _say_one(args: argparse.Namespace) -> int:
     tts, tuned = load_tuned(args, [text])
     item = speak(tts, text, output, speech_options(args))
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
-    note(f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, first audio after {_short(item['ttfa_s'])} s, "
-         f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)"
-         + ("" if tuned is None else f"; tuned on {tuned.measured}"))
+    note(
+        f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, first audio after {_short(item['ttfa_s'])} s, "
+        f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)"
+        + ("" if tuned is None else f"; tuned on {tuned.measured}")
+    )
     return 0
 
 
@@ -93,12 +97,25 @@ def _short(value: float | None) -> str:
 
 def speech_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `TTS.synthesize` from the command line."""
-    return {"speaker": args.speaker, "seed": args.seed, "max_tokens": args.max_tokens, "batch": args.batch or 1,
-            **sampling_overrides(args)}
+    return {
+        "speaker": args.speaker,
+        "seed": args.seed,
+        "max_tokens": args.max_tokens,
+        "batch": args.batch or 1,
+        **sampling_overrides(args),
+    }
 
 
-def result(tts: TTS, args: argparse.Namespace, items: list[dict[str, Any]], tuned: Tuned | None = None) -> dict[str, Any]:
+def result(
+    tts: TTS, args: argparse.Namespace, items: list[dict[str, Any]], tuned: Tuned | None = None
+) -> dict[str, Any]:
     """The say/1 object. `tuned`: the date of the measurement that chose the drafter, or null."""
     described = tts.describe(batch=args.batch or 1, seed=args.seed, **sampling_overrides(args))
-    return {"schema": "say/1", "voice": tts.name, **described, "tuned": None if tuned is None else tuned.measured,
-            "load_s": round(tts.load_s, 4), "items": items}
+    return {
+        "schema": "say/1",
+        "voice": tts.name,
+        **described,
+        "tuned": None if tuned is None else tuned.measured,
+        "load_s": round(tts.load_s, 4),
+        "items": items,
+    }

@@ -13,7 +13,7 @@ from spear_spec.cli.loading import load_tts, setup_key
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.report import Status, check_json_target, note, write_json
 from spear_spec.errors import ConfigError
-from spear_spec.user import Tuned, check_writable, read_tuned, tune_file, write_tuned
+from spear_spec.tuning.store import Tuned, check_writable, read_tuned, tune_file, write_tuned
 
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
@@ -31,13 +31,21 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         check_writable()
     tts = load_tts(args)
-    from spear_spec.bench.tune import spec_of, tune
+    from spear_spec.tuning.tune import spec_of, tune
 
     status = Status()
     batch = args.batch or 1
     try:
-        result = tune(tts, seconds=args.seconds - (time.monotonic() - began), batch=batch, speaker=args.speaker, seed=args.seed,
-                      max_tokens=args.max_tokens, progress=status, **sampling_overrides(args))
+        result = tune(
+            tts,
+            seconds=args.seconds - (time.monotonic() - began),
+            batch=batch,
+            speaker=args.speaker,
+            seed=args.seed,
+            max_tokens=args.max_tokens,
+            progress=status,
+            **sampling_overrides(args),
+        )
     finally:
         status.close()
     for line in table(result["candidates"][:SHOWN]):
@@ -55,8 +63,14 @@ def run(args: argparse.Namespace) -> int:
 def _store(tts: TTS, result: dict[str, Any], spec: dict[str, Any], batch: int) -> Path:
     from spear_spec import __version__
 
-    entry = Tuned(**setup_key(tts, batch), spec=spec, tokens_per_s=result["tokens_per_s"]["median"], speedup=result["speedup"]["median"],
-                  measured=date.today().isoformat(), version=f"{__version__} ({result['commit']})")
+    entry = Tuned(
+        **setup_key(tts, batch),
+        spec=spec,
+        tokens_per_s=result["tokens_per_s"]["median"],
+        speedup=result["speedup"]["median"],
+        measured=date.today().isoformat(),
+        version=f"{__version__} ({result['commit']})",
+    )
     return write_tuned([*(other for other in _known() if other.key != entry.key), entry])
 
 
@@ -70,7 +84,7 @@ def _known() -> list[Tuned]:
 
 
 def _forget(args: argparse.Namespace) -> int:
-    from spear_spec.voice import open_voice
+    from spear_spec.voice.bundle import open_voice
 
     name = open_voice(args.voice).config.name
     path, known = tune_file(), _known()
@@ -85,7 +99,7 @@ def _forget(args: argparse.Namespace) -> int:
 
 def verdict(result: dict[str, Any]) -> str:
     """What was chosen, by how much, and where it is kept."""
-    from spear_spec.bench.candidates import named
+    from spear_spec.tuning.candidates import named
 
     line = f"{result['voice']}: {named(result)}, {result['tokens_per_s']['median']:.0f} tokens/s"
     if result["drafter"] != "none":
@@ -102,11 +116,14 @@ def table(candidates: Sequence[dict[str, Any]]) -> list[str]:
     """Aligned lines, the fastest first."""
     rows = [HEAD, *(_row(candidate) for candidate in candidates if candidate["rounds"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    return ["  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+    return [
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
 
 
 def _row(candidate: dict[str, Any]) -> tuple[str, ...]:
-    from spear_spec.bench.candidates import named
+    from spear_spec.tuning.candidates import named
 
     return (named(candidate), str(candidate["rounds"]), f"{candidate['tokens_per_s']['median']:.0f}",
             f"{candidate['speedup']['median']:.2f} x", f"{candidate['tokens_per_call']:.2f}")  # fmt: skip

@@ -19,8 +19,8 @@ def run(args: argparse.Namespace) -> int:
     check_json_target(args.json)
     sentences = read_lines(args.text) if args.text else None
     tts = load_tts(args)
-    from spear_spec.bench.conclusion import conclusion
-    from spear_spec.bench.verify import run_verify
+    from spear_spec.exactness.conclusion import conclusion
+    from spear_spec.exactness.verify import run_verify
 
     status = Status()
     try:

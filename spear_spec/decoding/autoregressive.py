@@ -1,4 +1,6 @@
-"""The plain loop, one token a target call: the baseline that everything is measured against, and the oracle of its law."""
+"""The plain loop, one token a target call: the baseline that everything is measured against, and the oracle of its
+law.
+"""
 
 from __future__ import annotations
 

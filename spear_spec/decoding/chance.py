@@ -57,10 +57,12 @@ class GeneratorChance:
         """The uniforms in [0, 1) that the row's next `count` draws will use, one a draw; they stay there."""
         while len(self._blocks[row]) < count:
             self._refill(row)
-        return self._blocks[row][:-count - 1:-1]
+        return self._blocks[row][: -count - 1 : -1]
 
     def passed(self, row: int, count: int) -> None:
-        """So many of them have been used elsewhere: `categorical` of a law is the first token whose running sum exceeds u."""
+        """So many of them have been used elsewhere: `categorical` of a law is the first token whose running sum
+        exceeds u.
+        """
         if count:
             del self._blocks[row][-count:]
 

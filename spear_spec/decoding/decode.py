@@ -20,7 +20,7 @@ from spear_spec.decoding.speculative import speculate
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier, verifier_options
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ConfigError
-from spear_spec.models.draft import DraftDecoder
+from spear_spec.models.drafts.decoder import DraftDecoder
 
 # What a rule is given where nothing else is said: the draft that it was made for, from the decoder in use.
 DEFAULT_PROPOSAL: dict[str, dict[str, Any]] = {
@@ -31,7 +31,11 @@ DEFAULT_PROPOSAL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Drafts that cost much, or seldom go far: where nothing is said they are at most this long (RESULTS.md, the race).
 USUAL_GAMMA = {"kpath": 4, "medusa": 8, "early_exit": 3, "layer_skip": 3, "ngram": 3, "lookup": 3}
-_SIBLINGS = {"recursive": "iid", "kseq": "iid", "recursive_wor": "wor"}  # of static trees; other rules get the likeliest
+_SIBLINGS = {
+    "recursive": "iid",
+    "kseq": "iid",
+    "recursive_wor": "wor",
+}  # of static trees; other rules get the likeliest
 
 
 def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
@@ -44,14 +48,18 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
         ConfigError: an unknown field, or a value out of range.
     """
     if unknown := sorted(set(given) - {field.name for field in fields(SpecConfig)}):
-        raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(field.name for field in fields(SpecConfig))}")
+        raise ConfigError(
+            f"unknown setting {', '.join(unknown)}; known are {', '.join(field.name for field in fields(SpecConfig))}"
+        )
     settings = dict(given)
     shape = {"drafter", "tree", "num_drafts"}
     if "verifier" in settings and not shape & settings.keys():
         usual = DEFAULT_PROPOSAL.get(settings["verifier"], {})
         if base.drafter != "none":
             settings |= {"tree": None, "num_drafts": 1} | usual
-            if "drafter" not in settings and (base.drafter == "kpath" or ("tree" in usual and base.drafter not in TREES)):
+            if "drafter" not in settings and (
+                base.drafter == "kpath" or ("tree" in usual and base.drafter not in TREES)
+            ):
                 settings["drafter"] = "small"
     elif shape & settings.keys():
         points = "verifier" not in settings or "points" in _forms(settings["verifier"])
@@ -63,7 +71,15 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
             settings["num_drafts"] = 4
         if "verifier" not in settings:
             drafter, tree = settings.get("drafter", base.drafter), settings["tree"]
-            usual_rule = "kseq" if drafter == "kpath" else None if tree is None else "recursive" if tree in ("dynamic", "sparse") else "recursive_wor"
+            usual_rule = (
+                "kseq"
+                if drafter == "kpath"
+                else None
+                if tree is None
+                else "recursive"
+                if tree in ("dynamic", "sparse")
+                else "recursive_wor"
+            )
             forms = _forms(base.verifier)
             if usual_rule is not None:
                 settings["verifier"] = usual_rule
@@ -86,7 +102,8 @@ def _forms(verifier: str) -> frozenset[str]:
 def make(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) -> tuple[Drafter, Verifier]:
     """Drafter and verifier of these settings.
 
-    drafts: the trained parts by name, or the one that the drafter needs. embedding: vectors of the semantic tokens, for the rule that groups them.
+    drafts: the trained parts by name, or the one that the drafter needs. embedding: vectors of the semantic tokens,
+    for the rule that groups them.
 
     Raises:
         ConfigError: see `check`.
@@ -113,8 +130,10 @@ def fits(drafter: Drafter, verifier: Verifier) -> None:
     if drafter.form not in verifier.forms:
         named = {"chain": "a chain", "iid": "siblings drawn independently", "wor": "siblings drawn without replacement",
                  "points": "a tree of likeliest tokens"}  # fmt: skip
-        raise ConfigError(f"verifier {verifier.name} is not made for {named.get(drafter.form, drafter.form)}, which {drafter.name} proposes here; "
-                          f"it takes {', '.join(sorted(named[form] for form in verifier.forms))}")
+        raise ConfigError(
+            f"verifier {verifier.name} is not made for {named.get(drafter.form, drafter.form)}, which {drafter.name} proposes here; "
+            f"it takes {', '.join(sorted(named[form] for form in verifier.forms))}"
+        )
 
 
 def check(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) -> None:
@@ -159,7 +178,9 @@ class Parts:
         """
         if self.own_drafter is not None:
             drafter = self.own_drafter
-            verifier = self.own_verifier or make_verifier(self.spec.verifier, self.spec.options, embedding=self.embedding)
+            verifier = self.own_verifier or make_verifier(
+                self.spec.verifier, self.spec.options, embedding=self.embedding
+            )
         elif self.spec.drafter == "none":
             return NoDrafter(), self.own_verifier or make_verifier("rejection")
         else:
@@ -170,12 +191,16 @@ class Parts:
 
     @property
     def decoder(self) -> DraftDecoder | None:
-        """The decoder that drafts, where its law at a position follows from the tokens and the target's features before it."""
+        """The decoder that drafts, where its law at a position follows from the tokens and the target's features
+        before it.
+        """
         part = needs(self.spec.drafter, self.spec.options)
         if self.own_drafter is not None or part is None:
             return None
         draft = self.drafts.get(part) if isinstance(self.drafts, Mapping) else self.drafts
-        return draft if isinstance(draft, DraftDecoder) and not draft.cfg.window and draft.cfg.feed == "previous" else None
+        return (
+            draft if isinstance(draft, DraftDecoder) and not draft.cfg.window and draft.cfg.feed == "previous" else None
+        )
 
     @property
     def plain(self) -> bool:
@@ -193,7 +218,9 @@ class Parts:
         return speculate(session, *self.make(), self.spec.gamma)
 
 
-def decode(session: Session, spec: SpecConfig, drafts: Any = None, *, embedding: Tensor | None = None) -> Iterator[Verdict]:
+def decode(
+    session: Session, spec: SpecConfig, drafts: Any = None, *, embedding: Tensor | None = None
+) -> Iterator[Verdict]:
     """Decode until every row has ended; drafter "none" is the autoregressive loop. One Verdict for each target call.
 
     Raises:

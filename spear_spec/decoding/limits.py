@@ -10,7 +10,9 @@ _SECONDS_AT_LEAST = 3.0
 
 
 def default_cap(symbols: int, frame_rate: float = FRAME_RATE) -> int:
-    """Most tokens that a text of so many symbols (speaker and end token included) may take: about four times what speech does."""
+    """Most tokens that a text of so many symbols (speaker and end token included) may take: about four times what
+    speech does.
+    """
     return int(frame_rate * (_SECONDS_AT_LEAST + _SECONDS_PER_SYMBOL * symbols))
 
 

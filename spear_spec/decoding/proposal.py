@@ -122,5 +122,10 @@ class DecodeStats:
     def __add__(self, other: DecodeStats) -> DecodeStats:
         width = max(len(self.reached), len(other.reached))
         mine, theirs = (s.reached + [0] * (width - len(s.reached)) for s in (self, other))
-        return DecodeStats(self.target_calls + other.target_calls, self.tokens + other.tokens, self.drafted + other.drafted,
-                           self.accepted + other.accepted, [a + b for a, b in zip(mine, theirs)])
+        return DecodeStats(
+            self.target_calls + other.target_calls,
+            self.tokens + other.tokens,
+            self.drafted + other.drafted,
+            self.accepted + other.accepted,
+            [a + b for a, b in zip(mine, theirs)],
+        )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import NumericsError
-from spear_spec.nn import native
+from spear_spec.kernels import native
 
 _LOOKS = (64, 256)  # speech laws are peaked: the nucleus nearly always lies within the first 64 tokens
 _COLD = 1e-3
@@ -21,7 +21,9 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 
 
 def guided(logits: Tensor, arms: int, sampling: SamplingConfig) -> Tensor:
-    """Laws [B, ..., V] from logits [arms B, ..., V]: with two arms the rows with their text come first, those without behind."""
+    """Laws [B, ..., V] from logits [arms B, ..., V]: with two arms the rows with their text come first, those
+    without behind.
+    """
     if arms == 2:
         conditional, unconditional = logits.chunk(2)
         logits = guide(conditional, unconditional, sampling.guidance)

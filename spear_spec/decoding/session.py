@@ -1,4 +1,7 @@
-"""A batch of utterances being decoded: caches, kept tokens, and who has ended. Modules hold weights, sessions hold state."""
+"""A batch of utterances being decoded: caches, kept tokens, and who has ended.
+
+Modules hold weights, sessions hold state.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from spear_spec.decoding.limits import Guard, default_cap
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
 from spear_spec.decoding.sampling import guide, probabilities
 from spear_spec.errors import ConfigError
-from spear_spec.models.text_to_semantic import DecoderOutput, Memory, TextToSemantic
+from spear_spec.models.spear_tts import DecoderOutput, Memory, TextToSemantic
 from spear_spec.nn.tree import Tree
 
 
@@ -25,9 +28,16 @@ class Session:
     `fresh` (ids of each row that the target has not read, or that it has only now settled: the draft reads them).
     """
 
-    def __init__(self, model: TextToSemantic, memory: Memory, sampling: SamplingConfig | None = None, *,
-                 generator: torch.Generator | None = None, chance: Chance | None = None,
-                 max_tokens: int | Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        model: TextToSemantic,
+        memory: Memory,
+        sampling: SamplingConfig | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        chance: Chance | None = None,
+        max_tokens: int | Sequence[int] | None = None,
+    ) -> None:
         """memory: of B encoded texts. Randomness comes from `chance`, or from `generator` (its state is read once).
 
         max_tokens: the cap for all rows or for each; by default it follows from the length of the text.
@@ -48,7 +58,9 @@ class Session:
         else:
             self.caps = [int(max_tokens)] * batch if isinstance(max_tokens, int) else [int(n) for n in max_tokens]
         if len(self.caps) != batch or min(self.caps, default=1) < 1:
-            raise ConfigError(f"max_tokens must be a whole number above 0 (or one for each of the {batch} texts), not {max_tokens!r}")
+            raise ConfigError(
+                f"max_tokens must be a whole number above 0 (or one for each of the {batch} texts), not {max_tokens!r}"
+            )
         self.memory = memory
         # with guidance every row is there twice, with its text and (behind all those) without: one call scores both
         self.arms = 1 if self.sampling.guidance == 1 else 2
@@ -90,8 +102,14 @@ class Session:
         if self.arms == 1:
             self.output = self.model(tokens, self.memory, self.cache, tree=tree, features=self.features, below=below)
             return self.output.logits
-        both = self.model(tokens.repeat(2, 1), self.scored, self.cache, tree=None if tree is None else tree.repeat(2),
-                          features=self.features, below=below)
+        both = self.model(
+            tokens.repeat(2, 1),
+            self.scored,
+            self.cache,
+            tree=None if tree is None else tree.repeat(2),
+            features=self.features,
+            below=below,
+        )
         self.output, self.null_output = both.split(len(tokens))
         return guide(self.output.logits, self.null_output.logits, self.sampling.guidance)
 
@@ -108,7 +126,10 @@ class Session:
             rows = [[fresh[-1], *row, *[0] * (longest - len(row))] for fresh, row in zip(self.fresh, drafts)]
             below = None if proposal is None else proposal.below
             return probabilities(self.score(torch.tensor(rows, device=self.model.device), below=below), self.sampling)
-        layouts = [_lay_out(fresh[-1], tokens, parents) for fresh, tokens, parents in zip(self.fresh, proposal.tokens, proposal.parents)]
+        layouts = [
+            _lay_out(fresh[-1], tokens, parents)
+            for fresh, tokens, parents in zip(self.fresh, proposal.tokens, proposal.parents)
+        ]
         self._slots = [slots for _, _, slots in layouts]
         written = max(len(ids) for ids, _, _ in layouts)
         rows = [[*ids, *[0] * (written - len(ids))] for ids, _, _ in layouts]
@@ -136,7 +157,9 @@ class Session:
             verdict.num_accepted[place] = accepted
             verdict.ended.append(ended)
             self.ended[row] = ended
-            self.stats[row].count(len(kept), verdict.num_drafted[place], accepted, None if self._depths is None else self._depths[place])
+            self.stats[row].count(
+                len(kept), verdict.num_drafted[place], accepted, None if self._depths is None else self._depths[place]
+            )
             paths.append(self._positions(place, verdict, len(kept)))
         self.fresh = [list(kept) for kept in verdict.tokens]
         self._roll_back(paths)

@@ -75,7 +75,9 @@ def evaluate(
     done = 0
     for start in range(0, len(texts), _GROUP):
         group = range(start, min(start + _GROUP, len(texts)))
-        spoken = [(i, name, arm.synthesize(texts[i], seed=seed + i, **said)) for i in group for name, arm in arms.items()]
+        spoken = [
+            (i, name, arm.synthesize(texts[i], seed=seed + i, **said)) for i in group for name, arm in arms.items()
+        ]
         for i, name, audio in spoken:
             if keep is not None:
                 keep(i, name, audio)

@@ -1,4 +1,6 @@
-"""A voice's speaker reference: what `speaker_similarity` is measured against, `speaker_reference.json` in its folder."""
+"""A voice's speaker reference: what `speaker_similarity` is measured against, `speaker_reference.json` in its
+folder.
+"""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def ratio_interval(
 ) -> Interval:
     """sum(numerator) / sum(denominator) and its percentile interval over resampled sentences."""
     top, bottom = _columns(measurements)
-    samples = [
-        _ratio(top[pick].sum(axis=1), bottom[pick].sum(axis=1)) for pick in _draws(len(top), resamples, seed)
-    ]
+    samples = [_ratio(top[pick].sum(axis=1), bottom[pick].sum(axis=1)) for pick in _draws(len(top), resamples, seed)]
     return _interval(float(_ratio(top.sum(), bottom.sum())), samples, confidence)
 
 

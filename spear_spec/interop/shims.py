@@ -54,7 +54,9 @@ def shim_torchaudio() -> bool:
         raise RuntimeError("torchaudio's compiled extension is not loaded")
 
     extension = ModuleType("torchaudio._extension")
-    vars(extension).update(_IS_TORCHAUDIO_EXT_AVAILABLE=False, _IS_ALIGN_AVAILABLE=False, fail_if_no_align=lambda _: unavailable)
+    vars(extension).update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False, _IS_ALIGN_AVAILABLE=False, fail_if_no_align=lambda _: unavailable
+    )
     sys.modules["torchaudio._extension"] = extension
     importlib.import_module("torchaudio")
     return True

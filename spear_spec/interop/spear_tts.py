@@ -18,23 +18,36 @@ from torch import Tensor
 
 from spear_spec.config import T2SConfig
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 
 _ANCHOR = "target_transformer.final_norm.gamma"
 _TIED = (  # names that share one tensor in the peer; the first is ours to read
     ("semantic_token_emb.weight", "token_emb.speech.weight", "to_logits.speech.weight"),
     ("token_emb.text.weight", "to_logits.text.weight"),
 )
-_FEED_FORWARD = (("norm.gamma", "0.gamma"), ("up.weight", "1.weight"), ("up.bias", "1.bias"), ("down.weight", "4.weight"),
-                 ("down.bias", "4.bias"))
+_FEED_FORWARD = (
+    ("norm.gamma", "0.gamma"),
+    ("up.weight", "1.weight"),
+    ("up.bias", "1.bias"),
+    ("down.weight", "4.weight"),
+    ("down.bias", "4.bias"),
+)
 _SELF = (("norm.gamma", "norm.gamma"), ("to_out.weight", "to_out.weight"))
-_CROSS = (("norm.gamma", "norm.gamma"), ("to_q.weight", "to_q.0.weight"), ("to_kv.weight", "to_kv.0.weight"),
-          ("null_kv", "null_kv"), ("to_out.weight", "to_out.weight"))
+_CROSS = (
+    ("norm.gamma", "norm.gamma"),
+    ("to_q.weight", "to_q.0.weight"),
+    ("to_kv.weight", "to_kv.0.weight"),
+    ("null_kv", "null_kv"),
+    ("to_out.weight", "to_out.weight"),
+)
 
 
 def _transformers(cfg: T2SConfig) -> Iterator[tuple[str, str]]:
     """(ours, theirs) for every layer of encoder and decoder."""
-    for ours, theirs, depth in (("encoder", "source_transformer", cfg.source_depth), ("decoder", "target_transformer", cfg.target_depth)):
+    for ours, theirs, depth in (
+        ("encoder", "source_transformer", cfg.source_depth),
+        ("decoder", "target_transformer", cfg.target_depth),
+    ):
         for layer in range(depth):
             yield f"{ours}.{layer}", f"{theirs}.layers.{layer}"
 
@@ -67,7 +80,9 @@ def _frequencies(dim_head: int) -> Tensor:
 def _depth(state: Mapping[str, Tensor], name: str) -> int:
     found = {int(m[1]) for key in state if (m := re.match(rf"{name}\.layers\.(\d+)\.", key))}
     if found != set(range(len(found))) or not found:
-        raise BundleError(f"checkpoint: the layers of {name} are {sorted(found) or 'missing'}; is it a spear-tts-pytorch TextToSemantic?")
+        raise BundleError(
+            f"checkpoint: the layers of {name} are {sorted(found) or 'missing'}; is it a spear-tts-pytorch TextToSemantic?"
+        )
     return len(found)
 
 
@@ -98,26 +113,42 @@ def config_from_state_dict(state: Mapping[str, Tensor], *, early_exit_layer: int
     keys = _shape(state, "target_transformer.layers.0.0.to_kv.0.weight", 2)[0]
     heads, kv_heads = queries // dim_head, keys // (2 * dim_head)
     if heads * dim_head != queries or kv_heads * 2 * dim_head != keys:
-        raise BundleError(f"checkpoint: {queries} query and {keys} key/value rows are no multiples of the head width {dim_head}")
+        raise BundleError(
+            f"checkpoint: {queries} query and {keys} key/value rows are no multiples of the head width {dim_head}"
+        )
     inner = _shape(state, "target_transformer.layers.0.2.4.weight", 2)[1]
     ff_mult = next((m for m in range(1, 65) if int(dim * m * 2 / 3) == inner), None)
     if ff_mult is None:
-        raise BundleError(f"checkpoint: feed-forward width {inner} is not dim ({dim}) x ff_mult x 2 / 3 for a whole ff_mult")
+        raise BundleError(
+            f"checkpoint: feed-forward width {inner} is not dim ({dim}) x ff_mult x 2 / 3 for a whole ff_mult"
+        )
     has_head = any(key.startswith("to_early_exit_semantic_logits.") for key in state)
     if has_head != (early_exit_layer is not None):
-        raise BundleError("checkpoint has an early-exit head: pass early_exit_layer, the layer it was trained at" if has_head
-                          else "checkpoint has no early-exit head: leave early_exit_layer out")
+        raise BundleError(
+            "checkpoint has an early-exit head: pass early_exit_layer, the layer it was trained at"
+            if has_head
+            else "checkpoint has no early-exit head: leave early_exit_layer out"
+        )
     try:
         return T2SConfig(
-            num_text_token_ids=text - 1, num_semantic_token_ids=semantic - 1, dim=dim,
-            source_depth=_depth(state, "source_transformer"), target_depth=_depth(state, "target_transformer"), heads=heads,
-            dim_head=dim_head, kv_heads=None if kv_heads == heads else kv_heads, ff_mult=ff_mult, early_exit_layer=early_exit_layer)
+            num_text_token_ids=text - 1,
+            num_semantic_token_ids=semantic - 1,
+            dim=dim,
+            source_depth=_depth(state, "source_transformer"),
+            target_depth=_depth(state, "target_transformer"),
+            heads=heads,
+            dim_head=dim_head,
+            kv_heads=None if kv_heads == heads else kv_heads,
+            ff_mult=ff_mult,
+            early_exit_layer=early_exit_layer,
+        )
     except ConfigError as error:
         raise BundleError(f"checkpoint: {error}") from None
 
 
-def load_spear_tts(source: str | Path | Mapping[str, Any], *, early_exit_layer: int | None = None,
-                   dtype: torch.dtype | None = None) -> TextToSemantic:
+def load_spear_tts(
+    source: str | Path | Mapping[str, Any], *, early_exit_layer: int | None = None, dtype: torch.dtype | None = None
+) -> TextToSemantic:
     """Build our model from a spear-tts-pytorch checkpoint, in evaluation mode.
 
     Args:
@@ -143,7 +174,8 @@ def load_spear_tts(source: str | Path | Mapping[str, Any], *, early_exit_layer: 
 def to_spear_tts_state_dict(model: TextToSemantic) -> dict[str, Tensor]:
     """Our weights under the peer's names; `load_state_dict(strict=True)` of the real package takes them.
 
-    Build the peer with the same dims, `target_kv_heads=cfg.kv_heads` and `target_early_exit_layer=cfg.early_exit_layer`.
+    Build the peer with the same dims, `target_kv_heads=cfg.kv_heads` and
+    `target_early_exit_layer=cfg.early_exit_layer`.
     Tensors are detached; all but the split query and key/value projections share memory with the model.
     """
     cfg, ours = model.cfg, model.state_dict()
@@ -171,7 +203,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # broken bytes bring out errors of many types, safetensors' own among them
         reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
         if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
-            raise BundleError(f"{path}: holds more than plain tensors; save the state dict alone with torch.save") from None
+            raise BundleError(
+                f"{path}: holds more than plain tensors; save the state dict alone with torch.save"
+            ) from None
         raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
 
 
@@ -186,11 +220,13 @@ def _tensors(source: Any) -> dict[str, Tensor]:
     if anchor is None:
         raise BundleError("checkpoint is not a spear-tts-pytorch TextToSemantic: it has no target_transformer")
     prefix = anchor[: -len(_ANCHOR)]
-    found = {key[len(prefix):]: source[key] for key in names if key.startswith(prefix)}
+    found = {key[len(prefix) :]: source[key] for key in names if key.startswith(prefix)}
     for key, value in found.items():
         if not isinstance(value, Tensor):
             raise BundleError(f"checkpoint: {key} is a {type(value).__name__}, not a tensor")
-    return {key: value for key, value in found.items() if not key.startswith("wav2vec.")}  # its speech encoder is not ours
+    return {
+        key: value for key, value in found.items() if not key.startswith("wav2vec.")
+    }  # its speech encoder is not ours
 
 
 def _with_tied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,7 +256,9 @@ def _translate(state: Mapping[str, Tensor], cfg: T2SConfig) -> tuple[dict[str, T
     for own, name in _transformers(cfg):
         query, key_value = take(f"{name}.0.to_q.0.weight"), take(f"{name}.0.to_kv.0.weight")
         if query.ndim != 2 or key_value.ndim != 2 or query.shape[1] != key_value.shape[1]:
-            raise BundleError(f"checkpoint: {name}.0.to_q and to_kv have shapes {list(query.shape)} and {list(key_value.shape)}")
+            raise BundleError(
+                f"checkpoint: {name}.0.to_q and to_kv have shapes {list(query.shape)} and {list(key_value.shape)}"
+            )
         ours[f"{own}.self_attn.to_qkv.weight"] = torch.cat((query, key_value))
         stored, expected = take(f"{name}.0.rotary_emb.freqs"), _frequencies(cfg.dim_head)
         tolerance = 1e-5 if stored.dtype in (torch.float32, torch.float64) else 1e-2
@@ -229,13 +267,17 @@ def _translate(state: Mapping[str, Tensor], cfg: T2SConfig) -> tuple[dict[str, T
     return ours, used
 
 
-def _check(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], state: Mapping[str, Tensor], used: set[str]) -> None:
+def _check(
+    ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], state: Mapping[str, Tensor], used: set[str]
+) -> None:
     unknown = sorted(set(state) - used)
     if unknown:
         raise BundleError(f"checkpoint: {unknown[0]} is unknown ({len(unknown)} such); is it another version or model?")
     for name, tensor in ours.items():
         if tensor.shape != expected[name].shape:
-            raise BundleError(f"checkpoint: shape {list(tensor.shape)} for {name}, {list(expected[name].shape)} expected")
+            raise BundleError(
+                f"checkpoint: shape {list(tensor.shape)} for {name}, {list(expected[name].shape)} expected"
+            )
         if not tensor.is_floating_point():
             raise BundleError(f"checkpoint: {name} is {tensor.dtype}, not floating point")
         if not bool(torch.isfinite(tensor).all()):

@@ -1,4 +1,6 @@
-"""Attention and feed-forward with the mathematics of spear-tts-pytorch: pre-norm, rotary pairs, null key/value, GEGLU."""
+"""Attention and feed-forward with the mathematics of spear-tts-pytorch: pre-norm, rotary pairs, null key/value,
+GEGLU.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causa
 
 
 def _attend_grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, groups: int) -> Tensor:
-    """Query heads that share a key head stand behind one another as further queries, so that the cache is not copied."""
+    """Query heads that share a key head stand behind one another as further queries, so that the cache is not
+    copied.
+    """
     batch, heads, length, dim = q.shape
     if causal:
         mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - length)
@@ -97,14 +101,22 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * dim_head, bias=False)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
-    def forward(self, x: Tensor, table: Tensor, mask: Tensor | None = None, *, causal: bool = False,
-                cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        table: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
         batch, length, _ = x.shape
         qkv = self.to_qkv(self.norm(x)).view(batch, length, self.heads + 2 * self.kv_heads, self.dim_head)
         turned = rotate(qkv[:, :, : self.heads + self.kv_heads], table)
         q = turned[:, :, : self.heads].transpose(1, 2)
-        k = turned[:, :, self.heads:].transpose(1, 2)
-        v = qkv[:, :, self.heads + self.kv_heads:].transpose(1, 2)
+        k = turned[:, :, self.heads :].transpose(1, 2)
+        v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         out = attend(q, k, v, mask, causal=causal)

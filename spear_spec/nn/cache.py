@@ -13,8 +13,17 @@ class KVCache:
     behind them is scratch. A forward of n tokens calls `append` once a layer, then `advance(n)` once.
     """
 
-    def __init__(self, layers: int, batch: int, heads: int, capacity: int, dim_head: int, *,
-                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        heads: int,
+        capacity: int,
+        dim_head: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         shape = (layers, batch, heads, max(capacity, 1), dim_head)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
@@ -66,8 +75,8 @@ class KVCache:
             self.v[layer, :, :, start:end] = v
         else:
             for row, start in enumerate(self.lengths):
-                self.k[layer, row, :, start:start + n] = k[row]
-                self.v[layer, row, :, start:start + n] = v[row]
+                self.k[layer, row, :, start : start + n] = k[row]
+                self.v[layer, row, :, start : start + n] = v[row]
         return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
 
     def advance(self, n: int) -> None:
@@ -104,7 +113,7 @@ class KVCache:
                 continue
             index = torch.tensor([start + i for i in nodes], device=self.k.device, dtype=torch.long)
             for store in (self.k, self.v):
-                store[:, row, :, start:start + len(nodes)] = store[:, row].index_select(2, index)
+                store[:, row, :, start : start + len(nodes)] = store[:, row].index_select(2, index)
             new.append(start + len(nodes))
         self.lengths = new
 

@@ -32,7 +32,9 @@ class Tree:
         tree = cls.from_lists(parents.tolist(), parents.device)
         if valid is not None:
             nodes = parents.shape[1]
-            return cls(tree.mask & valid[:, None, :] | torch.eye(nodes, dtype=torch.bool, device=parents.device), tree.depth)
+            return cls(
+                tree.mask & valid[:, None, :] | torch.eye(nodes, dtype=torch.bool, device=parents.device), tree.depth
+            )
         return tree
 
     @classmethod

@@ -46,12 +46,16 @@ class SpeechEncoder:
             config = hf.AutoConfig.from_pretrained(self.name)
             self.is_whisper = config.model_type == "whisper"
             if not self.is_whisper and config.model_type not in ("hubert", "wavlm", "wav2vec2"):
-                raise ConfigError(f"{self.name} is a {config.model_type} model; the tokenizer knows whisper, hubert, wavlm and wav2vec2")
+                raise ConfigError(
+                    f"{self.name} is a {config.model_type} model; the tokenizer knows whisper, hubert, wavlm and wav2vec2"
+                )
             if self.is_whisper:
                 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Model
             else:
                 Model = hf.AutoModel
-            self.model: Any = Model.from_pretrained(self.name, dtype=torch.float32).eval().requires_grad_(False).to(self.device)
+            self.model: Any = (
+                Model.from_pretrained(self.name, dtype=torch.float32).eval().requires_grad_(False).to(self.device)
+            )
             self.extract: Any = hf.AutoFeatureExtractor.from_pretrained(self.name)
         except (OSError, ValueError) as error:
             raise BundleError(f"cannot load the speech encoder {self.name}: {str(error).splitlines()[0]}") from None
@@ -98,7 +102,9 @@ class SpeechEncoder:
 
     def log_mel(self, wave: npt.NDArray[np.float32]) -> Tensor:
         """Whisper's log-mel of exactly this clip (no padding to 30 s): [1, mels, samples / 160]."""
-        features = self.extract(wave, sampling_rate=SAMPLE_RATE, padding="do_not_pad", truncation=False, return_tensors="pt")
+        features = self.extract(
+            wave, sampling_rate=SAMPLE_RATE, padding="do_not_pad", truncation=False, return_tensors="pt"
+        )
         return features["input_features"].to(self.device)
 
     @torch.no_grad()

@@ -27,7 +27,9 @@ def fit_kmeans(features: Tensor, clusters: int, *, seed: int = 0, epochs: int = 
         ConfigError: fewer rows than clusters.
     """
     if len(features) < clusters:
-        raise ConfigError(f"k-means needs at least as many frames as clusters: {len(features)} frames, {clusters} clusters")
+        raise ConfigError(
+            f"k-means needs at least as many frames as clusters: {len(features)} frames, {clusters} clusters"
+        )
     try:
         from sklearn.cluster import MiniBatchKMeans
     except ImportError:

@@ -37,10 +37,14 @@ class SemanticTokenizer:
         MissingExtraError, BundleError: see `SpeechEncoder`.
     """
 
-    def __init__(self, encoder: SpeechEncoder | str, layer: int, centroids: Tensor, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, encoder: SpeechEncoder | str, layer: int, centroids: Tensor, device: str | torch.device = "cpu"
+    ) -> None:
         self.encoder = encoder if isinstance(encoder, SpeechEncoder) else SpeechEncoder(encoder, layer, device)
         if centroids.ndim != 2 or centroids.shape[1] != self.encoder.dim:
-            raise ConfigError(f"centroids of shape {tuple(centroids.shape)} do not fit an encoder of width {self.encoder.dim}")
+            raise ConfigError(
+                f"centroids of shape {tuple(centroids.shape)} do not fit an encoder of width {self.encoder.dim}"
+            )
         self.centroids = centroids.float().to(self.encoder.device)
 
     @property
@@ -67,12 +71,20 @@ class SemanticTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Centroids, encoder name and layer to one safetensors file."""
-        save_file({"centroids": self.centroids.cpu().contiguous()}, path,
-                  metadata={"encoder": self.encoder.name, "layer": json.dumps(self.encoder.layer)})
+        save_file(
+            {"centroids": self.centroids.cpu().contiguous()},
+            path,
+            metadata={"encoder": self.encoder.name, "layer": json.dumps(self.encoder.layer)},
+        )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: str | None = None, layer: int | None = None,
-             device: str | torch.device = "cpu") -> SemanticTokenizer:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: str | None = None,
+        layer: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> SemanticTokenizer:
         """Read what `save` wrote; `encoder` and `layer` replace the names in the file (or stand in for missing ones).
 
         Raises:

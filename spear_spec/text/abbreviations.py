@@ -27,11 +27,33 @@ _BEFORE_NUMBER = {
 _KEPT = ("Mr", "Mrs", "Ms", "Mx", "Dr", "St", "Co", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sep", "Sept", "Oct", "Nov", "Dec")
 # words that often end a sentence although they are abbreviations
-_MAY_END = {"etc", "Inc", "Ltd", "Corp", "Co", "Jr", "Sr", "Ave", "Blvd", "Rd", "Esq", "Bros", "est", "no", "art", "p", "St"}
+_MAY_END = {
+    "etc",
+    "Inc",
+    "Ltd",
+    "Corp",
+    "Co",
+    "Jr",
+    "Sr",
+    "Ave",
+    "Blvd",
+    "Rd",
+    "Esq",
+    "Bros",
+    "est",
+    "no",
+    "art",
+    "p",
+    "St",
+}
 NOT_AN_END = frozenset({*_WORDS, *_BEFORE_NUMBER, *_KEPT, *_MONTHS} - _MAY_END - {"Mon", "Sat", "Sun", "Mar"})
 
-_NUMBER_WORD = re.compile(rf"\b(?P<name>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})\. ?(?=#?\d|[IVX]+\b)")
-_WORD = re.compile(rf"\b(?P<name>{'|'.join(sorted(map(re.escape, _WORDS), key=len, reverse=True))})\.(?P<after>\s*)(?P<next>.?)")
+_NUMBER_WORD = re.compile(
+    rf"\b(?P<name>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})\. ?(?=#?\d|[IVX]+\b)"
+)
+_WORD = re.compile(
+    rf"\b(?P<name>{'|'.join(sorted(map(re.escape, _WORDS), key=len, reverse=True))})\.(?P<after>\s*)(?P<next>.?)"
+)
 _LATIN = (
     (re.compile(r"\be\. ?g\.,?(?=\W)", re.I), "for example,"),
     (re.compile(r"\bi\. ?e\.,?(?=\W)", re.I), "that is,"),
@@ -56,7 +78,9 @@ def _expand(match: re.Match[str]) -> str:
 
 
 def speak_abbreviations(text: str) -> str:
-    """Replace abbreviations by words: `Prof.`, `e.g.`, `No. 5`, `Main St.`, `w/o`; `Mr.`, `Dr.` are the lexicon's own."""
+    """Replace abbreviations by words: `Prof.`, `e.g.`, `No. 5`, `Main St.`, `w/o`; `Mr.`, `Dr.` are the lexicon's
+    own.
+    """
     for pattern, words in _LATIN:
         text = pattern.sub(words, text)
     text = _STREET.sub(lambda m: "Street" if text[m.end() :].strip() else "Street.", text)

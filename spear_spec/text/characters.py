@@ -116,4 +116,8 @@ def _latin(c: str) -> str:
 
     spelled = "".join(x for x in anyascii(c) if x.isascii() and (x.isalpha() or x in " '"))
     # one Chinese character or Hangul block is a syllable of its own
-    return f" {spelled} " if len(spelled) > 1 and not _is_latin(c) and unicodedata.category(c) == "Lo" and ord(c) > 0x2E80 else spelled
+    return (
+        f" {spelled} "
+        if len(spelled) > 1 and not _is_latin(c) and unicodedata.category(c) == "Lo" and ord(c) > 0x2E80
+        else spelled
+    )

@@ -34,7 +34,9 @@ def _named(match: re.Match[str]) -> str:
 def _day_first(match: re.Match[str]) -> str:
     month = _MONTH_OF[match["month"][:3].lower()]
     the = "" if match["the"] else "the "
-    return f"{match['the'] or ''}{the}{ordinal(match['day'])} of {month}" + (f", {_year(match['year'])}" if match["year"] else "")
+    return f"{match['the'] or ''}{the}{ordinal(match['day'])} of {month}" + (
+        f", {_year(match['year'])}" if match["year"] else ""
+    )
 
 
 def _numeric(match: re.Match[str]) -> str:

@@ -19,7 +19,9 @@ _UNUSED_PIPES = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
 
 
 class _BothCases(dict[str, Any]):
-    """The lexicon, in which `word` also answers for `Word` and the other way round, as misaki's grown dictionary does."""
+    """The lexicon, in which `word` also answers for `Word` and the other way round, as misaki's grown dictionary
+    does.
+    """
 
     def __missing__(self, word: str) -> Any:
         other = None

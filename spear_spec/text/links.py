@@ -6,9 +6,14 @@ import re
 
 _TLD = r"com|org|net|edu|gov|mil|int|io|ai|co|uk|us|de|fr|eu|info|biz|dev|app|me|tv|ca|au|nz|jp|cn|in|ch|at|nl|se|no|es|it|pl|ru|br|xyz|tech|gg|fm|ly"
 _MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
-_URL = re.compile(rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|\b[\w-]+(?:\.[\w-]+)*\.(?:{_TLD})\b(?:/[^\s<>\"“”()]*)?(?![.\w]*@)", re.I)
+_URL = re.compile(
+    rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|\b[\w-]+(?:\.[\w-]+)*\.(?:{_TLD})\b(?:/[^\s<>\"“”()]*)?(?![.\w]*@)",
+    re.I,
+)
 _MARKDOWN_LINK = re.compile(r"!?\[(?P<text>[^\[\]]*)\]\([^()\s]*\)")
-_EMPHASIS = re.compile(r"(?<![\w*])(?P<mark>\*{1,3}|_{1,3}|~~|`{1,3})(?=\S)(?P<text>[^*_~`\n]+?)(?<=\S)(?P=mark)(?![\w*])")
+_EMPHASIS = re.compile(
+    r"(?<![\w*])(?P<mark>\*{1,3}|_{1,3}|~~|`{1,3})(?=\S)(?P<text>[^*_~`\n]+?)(?<=\S)(?P=mark)(?![\w*])"
+)
 _HEADING = re.compile(r"^ {0,3}#{1,6} +", re.M)
 _BULLET = re.compile(r"^ *[-*+•] +", re.M)
 _TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,200}>")
@@ -32,7 +37,9 @@ def _url(match: re.Match[str]) -> str:
 
 
 def speak_links(text: str) -> str:
-    """`me@example.com` -> `me at example dot com`; `https://a.org/b` -> `a dot org slash b`; markdown marks are dropped."""
+    """`me@example.com` -> `me at example dot com`; `https://a.org/b` -> `a dot org slash b`; markdown marks are
+    dropped.
+    """
     text = _MARKDOWN_LINK.sub(lambda m: m["text"], text)
     text = _TAG.sub(" ", text)
     text = _HEADING.sub("", text)

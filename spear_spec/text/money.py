@@ -17,7 +17,15 @@ _CURRENCIES = {
     "₩": ("won", "won", "jeon", "jeon"),
 }
 _CODES = {"USD": "$", "GBP": "£", "EUR": "€", "JPY": "¥", "INR": "₹"}
-_SCALES = {"k": "thousand", "m": "million", "mn": "million", "bn": "billion", "b": "billion", "tn": "trillion", "t": "trillion"}
+_SCALES = {
+    "k": "thousand",
+    "m": "million",
+    "mn": "million",
+    "bn": "billion",
+    "b": "billion",
+    "tn": "trillion",
+    "t": "trillion",
+}
 _SCALE = r"(?P<scale> ?(?:thousand|million|billion|trillion)\b|(?:k|K|mn|M|m|bn|Bn|B|b|tn|T)\b)"
 
 # symbol: (one, many); the symbol must follow a number
@@ -83,7 +91,9 @@ def _height(match: re.Match[str]) -> str:
 
 _SYMBOLS = "|".join(re.escape(s) for s in sorted(_CURRENCIES, key=len, reverse=True))
 # longest first; `in` and `m` style letters may not run into a word, and `5 in the morning` stays a preposition
-_UNIT_NAMES = "|".join(re.escape(u) for u in sorted(_UNITS, key=len, reverse=True) if u not in ("in", "s", "h", "W", "V", "l"))
+_UNIT_NAMES = "|".join(
+    re.escape(u) for u in sorted(_UNITS, key=len, reverse=True) if u not in ("in", "s", "h", "W", "V", "l")
+)
 _TIGHT_NAMES = "in|h|W|V|l"  # not `s`: the 1990s, the 80s
 _LOW = rf"(?:(?P<low>{NUMBER}) ?[–—-] ?)?"
 

@@ -109,7 +109,11 @@ def _range(match: re.Match[str]) -> str:
         return f"{cardinal(low)} {cardinal(high)}"
     if _is_year(low):
         short = len(high) == 2
-        return f"{year(low)} to {year(low[:2] + high) if not short else cardinal(high)}" if short else f"{year(low)} to {year(high)}"
+        return (
+            f"{year(low)} to {year(low[:2] + high) if not short else cardinal(high)}"
+            if short
+            else f"{year(low)} to {year(high)}"
+        )
     return f"{cardinal(low)} to {cardinal(high)}"
 
 
@@ -164,7 +168,13 @@ def _roman_after(match: re.Match[str], say) -> str:  # type: ignore[no-untyped-d
 
 
 def _in_word(number: str) -> str:
-    return cardinal(number) if len(number) <= 2 and number[0] != "0" else digits(number) if len(number) != 3 else _hundreds(number)
+    return (
+        cardinal(number)
+        if len(number) <= 2 and number[0] != "0"
+        else digits(number)
+        if len(number) != 3
+        else _hundreds(number)
+    )
 
 
 def _hundreds(number: str) -> str:

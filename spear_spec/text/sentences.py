@@ -22,7 +22,13 @@ _NEXT_LOWER = re.compile(r"\s*[\"'“‘(\[]*[a-z]")
 _LAST_WORD = re.compile(r"(?<![\w.])([\w.]+)\.[\"'”’)\]»]*$")
 _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]")
 _HALF_DAY = re.compile(r"[ap]\.m", re.I)
-_CUTS = (re.compile(r"(?<=[;:])\s+|\s*[—–]\s*|\s+--?\s+"), re.compile(r"(?<=,)\s+"), re.compile(r"\s+(?=(?:and|but|or|because|which|that|when|while|so|who|where|if|as|than|then)\s)"), re.compile(r"\s+"))  # fmt: skip
+# fmt: skip
+_CUTS = (
+    re.compile(r"(?<=[;:])\s+|\s*[—–]\s*|\s+--?\s+"),
+    re.compile(r"(?<=,)\s+"),
+    re.compile(r"\s+(?=(?:and|but|or|because|which|that|when|while|so|who|where|if|as|than|then)\s)"),
+    re.compile(r"\s+"),
+)
 _FIRST_HALF = 0.35  # a cut leaves at least this share of the limit in front
 
 
@@ -85,7 +91,11 @@ def _ends_here(text: str, start: int, end: re.Match[str]) -> bool:
     if _HALF_DAY.fullmatch(word):
         return True
     # J. D. Tippit, the U.S. Army: initials do not end a sentence unless one word that often starts one comes next
-    return not (_INITIALS.fullmatch(word) and word != "I" and not re.match(r"\s+(?:The|He|She|It|They|We|You|I|This|That|But|And|In|On|At|A)\b", following))
+    return not (
+        _INITIALS.fullmatch(word)
+        and word != "I"
+        and not re.match(r"\s+(?:The|He|She|It|They|We|You|I|This|That|But|And|In|On|At|A)\b", following)
+    )
 
 
 def cut(text: str) -> Iterator[str]:
@@ -108,7 +118,11 @@ def _best_cut(text: str) -> tuple[int, int]:
     limit = _fits(text)
     two_halves = len(text) <= 2 * LONGEST and spoken_length(text) <= 2 * LONGEST
     for pattern in _CUTS:
-        places = [(m.start(), m.end()) for m in pattern.finditer(text[: limit + 1]) if _FIRST_HALF * limit <= m.start() <= limit]
+        places = [
+            (m.start(), m.end())
+            for m in pattern.finditer(text[: limit + 1])
+            if _FIRST_HALF * limit <= m.start() <= limit
+        ]
         if places:
             # two halves where that suffices, so that no crumb is left at the end
             return min(places, key=lambda p: abs(p[0] - len(text) / 2)) if two_halves else places[-1]

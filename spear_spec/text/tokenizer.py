@@ -32,7 +32,9 @@ class TextTokens:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids below `len(vocab)`; id 0 is padding, `len(vocab)` is the end of the text, which the caller appends."""
+    """Text to ids below `len(vocab)`; id 0 is padding, `len(vocab)` is the end of the text, which the caller
+    appends.
+    """
 
     @property
     def vocab(self) -> tuple[str, ...]: ...
@@ -57,7 +59,9 @@ class PhonemeTokenizer:
         self._ids = {symbol: i for i, symbol in enumerate(self._vocab)}
         missing = [s for s in (PAD, *PHONEMES, *map(speaker_symbol, self.speakers)) if s not in self._ids]
         if missing or len(self._ids) != len(self._vocab) or self._vocab[0] != PAD:
-            raise ConfigError(f"text symbols must start with {PAD}, be distinct and hold every phoneme and speaker; missing: {missing}")
+            raise ConfigError(
+                f"text symbols must start with {PAD}, be distinct and hold every phoneme and speaker; missing: {missing}"
+            )
         self._letters = frozenset(PHONEMES)
 
     @property
@@ -66,7 +70,10 @@ class PhonemeTokenizer:
         return self._vocab
 
     def phonemes(self, text: str) -> tuple[str, str, list[str], list[str]]:
-        """(phonemes, normalised text, unknown words, warnings) of a sentence. The phonemes are empty if nothing can be spoken."""
+        """(phonemes, normalised text, unknown words, warnings) of a sentence.
+
+        The phonemes are empty if nothing can be spoken.
+        """
         from spear_spec.text.g2p import shared_g2p
 
         words, warnings = normalize(text)

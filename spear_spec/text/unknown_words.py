@@ -29,15 +29,44 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"[tT]ən(?![{_VOWELS}ˈˌ])"), "tᵊn"),
     (re.compile(rf"(?<=[^{_VOWELS}ɹlwj])əl(?![{_VOWELS}ˈˌ])"), "ᵊl"),
 )
-_MAP_TO_ALPHABET = {"ɾ": "T", "ʔ": "t", "ɚ": "əɹ", "g": "ɡ", "r": "ɹ", "e": "ɛ", "a": "ɑ", "o": "O", "x": "k", "y": "u", "ʍ": "w"}
+_MAP_TO_ALPHABET = {
+    "ɾ": "T",
+    "ʔ": "t",
+    "ɚ": "əɹ",
+    "g": "ɡ",
+    "r": "ɹ",
+    "e": "ɛ",
+    "a": "ɑ",
+    "o": "O",
+    "x": "k",
+    "y": "u",
+    "ʍ": "w",
+}
 _CRF_CONTEXT = 3
 _SUFFIXES = (  # spelling of the ending, what the stem may have lost, sound
     ("ly", ("", "le"), "li"), ("ness", ("", "y"), "nəs"), ("less", ("", "y"), "ləs"), ("like", ("",), "lˌIk"), ("ful", ("", "y"), "fᵊl"),
     ("ment", ("",), "mənt"), ("ship", ("",), "ʃˌɪp"), ("ism", ("", "e"), "ˌɪzᵊm"), ("ist", ("", "e"), "ɪst"), ("er", ("", "e"), "əɹ"),
     ("ers", ("", "e"), "əɹz"), ("able", ("", "e"), "əbᵊl"), ("ish", ("", "e"), "ɪʃ"), ("y", ("", "e"), "i"),
 )  # fmt: skip
-_PREFIXES = {"un": "ˌʌn", "re": "ɹˌi", "non": "nˌɑn", "over": "ˌOvəɹ", "under": "ˌʌndəɹ", "out": "ˌWt", "mis": "mˌɪs", "pre": "pɹˌi", "anti": "ˌænti",
-             "super": "sˌupəɹ", "inter": "ˌɪntəɹ", "multi": "mˌʌlti", "micro": "mˌIkɹO", "semi": "sˌɛmi", "sub": "sˌʌb", "dis": "dɪs"}  # fmt: skip
+_PREFIXES = {
+    "un": "ˌʌn",
+    "re": "ɹˌi",
+    "non": "nˌɑn",
+    "over": "ˌOvəɹ",
+    "under": "ˌʌndəɹ",
+    "out": "ˌWt",
+    "mis": "mˌɪs",
+    "pre": "pɹˌi",
+    "anti": "ˌænti",
+    # fmt: skip
+    "super": "sˌupəɹ",
+    "inter": "ˌɪntəɹ",
+    "multi": "mˌʌlti",
+    "micro": "mˌIkɹO",
+    "semi": "sˌɛmi",
+    "sub": "sˌʌb",
+    "dis": "dɪs",
+}
 _SHORTEST_PART = 4  # letters of a part of a compound: shorter ones match by accident
 
 
@@ -122,7 +151,10 @@ class UnknownWords:
         return tagger
 
     def __call__(self, text: str) -> str:
-        """Phonemes of one written word of any kind: `Stuckey's`, `WDSU-TV`, `twirlingly`, `café`. Empty if it has no letters."""
+        """Phonemes of one written word of any kind: `Stuckey's`, `WDSU-TV`, `twirlingly`, `café`.
+
+        Empty if it has no letters.
+        """
         parts = re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d", text)
         return " ".join(p for p in map(self._cached, parts) if p)
 
@@ -171,11 +203,17 @@ class UnknownWords:
         for ending, lost, suffix in _SUFFIXES:
             if word.endswith(ending):
                 stem = word[: -len(ending)]
-                candidates = [stem + x for x in lost] if not (stem.endswith("i") and ending != "ish") else [stem[:-1] + "y"]
+                candidates = (
+                    [stem + x for x in lost] if not (stem.endswith("i") and ending != "ish") else [stem[:-1] + "y"]
+                )
                 for candidate in candidates:
                     sound = self._lookup(candidate) if len(candidate) > 2 else None
                     if sound:
-                        return (sound[:-2] if suffix == "li" and candidate.endswith("le") and sound.endswith("ᵊl") else sound) + suffix
+                        return (
+                            sound[:-2]
+                            if suffix == "li" and candidate.endswith("le") and sound.endswith("ᵊl")
+                            else sound
+                        ) + suffix
         for prefix, sound in _PREFIXES.items():
             if word.startswith(prefix) and len(word) - len(prefix) >= _SHORTEST_PART:
                 rest = self._lookup(word[len(prefix) :])

@@ -11,7 +11,8 @@ import torch
 def has_bfloat16(device: str | torch.device) -> bool:
     """Whether the device multiplies in bfloat16 by itself.
 
-    A CPU that does not (AVX-512 without its bf16 part, AVX2) emulates it: a product takes four times as long as in float32.
+    A CPU that does not (AVX-512 without its bf16 part, AVX2) emulates it: a product takes four times as long as in
+    float32.
     """
     kind = torch.device(device).type
     if kind == "cpu":

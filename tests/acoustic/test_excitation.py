@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from spear_spec.acoustic.excitation import advance_phase, drive, token_noise, unwrap
-from spear_spec.acoustic.vocoder import VocoderConfig, drive_for, drive_from_phase
+from spear_spec.acoustic.unit.excitation import advance_phase, drive, token_noise, unwrap
+from spear_spec.acoustic.unit.vocoder import VocoderConfig, drive_for, drive_from_phase
 
 RATE, HOP = 24000, 240
 
@@ -41,7 +41,10 @@ def test_closed_form_equals_the_sum_of_cosines() -> None:
         m0, m1 = step * f0[0, i], step * f0[0, i + 1]
         # Hermite basis, written out
         angle = (
-            (2 * t**3 - 3 * t**2 + 1) * p0 + (t**3 - 2 * t**2 + t) * m0 + (-2 * t**3 + 3 * t**2) * p1 + (t**3 - t**2) * m1
+            (2 * t**3 - 3 * t**2 + 1) * p0
+            + (t**3 - 2 * t**2 + t) * m0
+            + (-2 * t**3 + 3 * t**2) * p1
+            + (t**3 - t**2) * m1
         )
         highest = 0.49 * RATE / (f0[0, i] + (f0[0, i + 1] - f0[0, i]) * t)
         total = torch.zeros(HOP, dtype=torch.float64)
@@ -71,7 +74,9 @@ def test_unwrap_restores_a_wrapped_phase() -> None:
 
 
 def test_a_phase_that_is_given_is_kept() -> None:
-    """Training hands over the recording's own phase: at every frame's centre the pulse train must be in step with it."""
+    """Training hands over the recording's own phase: at every frame's centre the pulse train must be in step with
+    it.
+    """
     cfg = VocoderConfig()
     f0 = torch.full((1, 50), 100.0, dtype=torch.float64)
     phase = advance_phase(f0, HOP / RATE, torch.zeros(1, dtype=torch.float64))

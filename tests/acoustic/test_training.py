@@ -1,4 +1,6 @@
-"""Losses against torch's own, the trainer on synthetic clips: it learns, it resumes to the same weights, it prepares data."""
+"""Losses against torch's own, the trainer on synthetic clips: it learns, it resumes to the same weights, it prepares
+data.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,35 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from spear_spec.acoustic.vocoder import UnitVocoder, VocoderConfig
+from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio
 from spear_spec.errors import SpearSpecError
-from spear_spec.training.discriminators import Discriminators, discriminator_loss, generator_losses
-from spear_spec.training.spectral import SpectralLoss, rfft, stft
-from spear_spec.training.vocoder import Trainer, VocoderTraining, learning_rate, train_vocoder
-from spear_spec.training.vocoder_data import ClipStore, analyse, frames_from_pitch, prepare
+from spear_spec.training.vocoder.data import ClipStore, analyse, frames_from_pitch, prepare
+from spear_spec.training.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
+from spear_spec.training.vocoder.spectral import SpectralLoss, rfft, stft
+from spear_spec.training.vocoder.trainer import Trainer, VocoderTraining, learning_rate, train_vocoder
 
 SMALL = VocoderConfig(
-    num_semantic_token_ids=8, num_speakers=1, dim=32, prosody_dim=32, token_right=(1,), prosody_right=(0,), frame_right=(1,)
+    num_semantic_token_ids=8,
+    num_speakers=1,
+    dim=32,
+    prosody_dim=32,
+    token_right=(1,),
+    prosody_right=(0,),
+    frame_right=(1,),
 )
 SHORT = VocoderTraining(
-    steps=4, tail=2, warmup=2, gan_start=2, batch=2, tokens=6, gan_batch=2, gan_tokens=5, judge_tokens=3, left=6, right=4
+    steps=4,
+    tail=2,
+    warmup=2,
+    gan_start=2,
+    batch=2,
+    tokens=6,
+    gan_batch=2,
+    gan_tokens=5,
+    judge_tokens=3,
+    left=6,
+    right=4,
 )
 
 
@@ -84,7 +102,7 @@ def test_a_pitch_that_is_told_gives_the_phase_of_its_own_source() -> None:
     assert np.abs(frames.f0[inside[centres]] - np.repeat(curve, 300)[centres][inside[centres]]).max() <= 5.0
     assert frames.f0.min() > 100  # never the teacher's idle 5 Hz
     # F0 leads the phase from frame to frame to the same multiple of a turn
-    from spear_spec.acoustic.excitation import unwrap
+    from spear_spec.acoustic.unit.excitation import unwrap
 
     run = unwrap(torch.tensor(frames.phase)[None], torch.tensor(frames.f0)[None], 0.01)[0]
     rate = run.diff() / (2 * np.pi * 0.01)

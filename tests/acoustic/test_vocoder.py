@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spear_spec.acoustic.stage import AcousticStage
-from spear_spec.acoustic.vocoder import ContextBlock, UnitVocoder, VocoderConfig, depthwise
+from spear_spec.acoustic.contract import AcousticStage
+from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, depthwise
 from spear_spec.errors import AudioError, ConfigError, NumericsError, SpearSpecError
 
 SMALL = VocoderConfig(

@@ -1,4 +1,5 @@
-"""Oracles: a source of chance that walks every branch, slow exact laws, and the checks that tests and seeded faults share.
+"""Oracles: a source of chance that walks every branch, slow exact laws, and the checks that tests and seeded faults
+share.
 
 Nothing here uses the library's sampling code: laws are made by plain Python in float64.
 """
@@ -19,8 +20,8 @@ from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.speculative import speculate
-from spear_spec.models.draft import DraftDecoder
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.drafts.decoder import DraftDecoder
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.tree import Tree
 
 SAMPLINGS = {
@@ -70,7 +71,9 @@ class Enumerating:
         return [self._branch(list(enumerate(line)), row) for line, row in zip(weights.tolist(), rows)]
 
 
-def walk(run: Callable[[Enumerating], tuple[int, ...]], watch: int | None = None, seed: int = 0) -> dict[tuple[int, ...], float]:
+def walk(
+    run: Callable[[Enumerating], tuple[int, ...]], watch: int | None = None, seed: int = 0
+) -> dict[tuple[int, ...], float]:
     """Exact law of what `run` returns: depth-first through every branch of its chance."""
     law: dict[tuple[int, ...], float] = defaultdict(float)
     script: list[int] = []
@@ -119,7 +122,15 @@ def oracle_law(logits: Sequence[float], sampling: SamplingConfig, null: Sequence
 def tiny_model(semantic: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0, dim: int = 16) -> TextToSemantic:
     """Two decoder layers, random weights, laws neither flat nor one-sided."""
     torch.manual_seed(seed)
-    cfg = T2SConfig(num_text_token_ids=7, num_semantic_token_ids=semantic, dim=dim, source_depth=1, target_depth=2, heads=2, dim_head=8)
+    cfg = T2SConfig(
+        num_text_token_ids=7,
+        num_semantic_token_ids=semantic,
+        dim=dim,
+        source_depth=1,
+        target_depth=2,
+        heads=2,
+        dim_head=8,
+    )
     model = TextToSemantic(cfg).to(dtype).eval()
     with torch.no_grad():
         # a small tied embedding keeps the law from repeating the last token; larger attention makes history matter
@@ -155,7 +166,9 @@ class UncachedTarget:
         if prefix not in self.known:
             ids = torch.tensor([[self.model.start_id, *prefix]])
             with torch.no_grad():
-                logits, null = (self.model(ids, memory).logits[0, -1].double().tolist() for memory in (self.memory, self.null))
+                logits, null = (
+                    self.model(ids, memory).logits[0, -1].double().tolist() for memory in (self.memory, self.null)
+                )
             self.known[prefix] = oracle_law(logits, self.sampling, null)
         return self.known[prefix]
 
@@ -204,7 +217,9 @@ class TableDrafter:
         return None
 
 
-def draft_laws(kind: str, targets: Sequence[Callable[[tuple[int, ...]], list[float]]], seed: int = 0) -> Callable[[int, tuple[int, ...]], list[float]]:
+def draft_laws(
+    kind: str, targets: Sequence[Callable[[tuple[int, ...]], list[float]]], seed: int = 0
+) -> Callable[[int, tuple[int, ...]], list[float]]:
     """Draft laws against given targets: random ones, and adversarial ones."""
 
     def law(row: int, prefix: tuple[int, ...]) -> list[float]:
@@ -238,7 +253,9 @@ DRAFTS = ("random", "right", "never", "disjoint", "zeros")
 # --- checks, shared by tests and by seeded faults -------------------------------------------------------------------
 
 
-def verifier_error(verifier: object, sampling: SamplingConfig, kind: str, *, vocab: int = 4, gamma: int = 2, seed: int = 0) -> float:
+def verifier_error(
+    verifier: object, sampling: SamplingConfig, kind: str, *, vocab: int = 4, gamma: int = 2, seed: int = 0
+) -> float:
     """Largest error of the law of the next gamma + 1 tokens that one call of the verifier produces.
 
     Target laws come from random logits (two arms) through the library's sampling; the expected law from `oracle_law`.
@@ -287,8 +304,19 @@ def verifier_error(verifier: object, sampling: SamplingConfig, kind: str, *, voc
     return distance(got, expected)
 
 
-def loop_error(make_drafter: Callable[[Sequence[UncachedTarget]], object], verifier: object, sampling: SamplingConfig, *, batch: int = 1,
-               watch: int = 0, cap: int = 3, gamma: int = 2, seed: int = 3, caps: list[int] | None = None, semantic: int = 2) -> float:
+def loop_error(
+    make_drafter: Callable[[Sequence[UncachedTarget]], object],
+    verifier: object,
+    sampling: SamplingConfig,
+    *,
+    batch: int = 1,
+    watch: int = 0,
+    cap: int = 3,
+    gamma: int = 2,
+    seed: int = 3,
+    caps: list[int] | None = None,
+    semantic: int = 2,
+) -> float:
     """Largest error of the law of row `watch`'s whole utterances in the real loop, by enumeration in float64."""
     model = tiny_model(semantic=semantic, seed=seed)
     targets = [UncachedTarget(model, text, sampling) for text in TEXTS[:batch]]
@@ -316,9 +344,20 @@ def tiny_draft(model: TextToSemantic, seed: int = 1) -> DraftDecoder:
     return draft.to(model.dtype).eval()
 
 
-def sampled_pvalues(decode: Callable[[Session], object], sampling: SamplingConfig, *, batch: int, rounds: int, cap: int, seed: int = 3,
-                    semantic: int = 3, model: TextToSemantic | None = None) -> list[float]:
-    """Chi-square p-value of each row's sampled utterances against its enumerated law (cells under 5 expected are pooled)."""
+def sampled_pvalues(
+    decode: Callable[[Session], object],
+    sampling: SamplingConfig,
+    *,
+    batch: int,
+    rounds: int,
+    cap: int,
+    seed: int = 3,
+    semantic: int = 3,
+    model: TextToSemantic | None = None,
+) -> list[float]:
+    """Chi-square p-value of each row's sampled utterances against its enumerated law (cells under 5 expected are
+    pooled).
+    """
     model = model or tiny_model(semantic=semantic, dtype=torch.float32, seed=seed)
     exact = copy.deepcopy(model).double()
     caps = [cap - row % 2 for row in range(batch)]
@@ -364,7 +403,9 @@ def chi_square(counts: Counter[tuple[int, ...]], law: dict[tuple[int, ...], floa
 
 
 def cache_error(seed: int = 0, *, batch: int = 4, rounds: int = 14, trees: bool = True) -> float:
-    """Largest difference of cached from uncached logits in float64 after random appends, crops, tree writes and departures."""
+    """Largest difference of cached from uncached logits in float64 after random appends, crops, tree writes and
+    departures.
+    """
     rng = random.Random(seed)
     model = tiny_model(semantic=5, seed=seed)
     with torch.no_grad():
@@ -403,7 +444,10 @@ def cache_error(seed: int = 0, *, batch: int = 4, rounds: int = 14, trees: bool 
                 logits = model(torch.tensor(new), memory, cache).logits
                 for row in range(len(kept)):
                     for place in range(n):
-                        worst = max(worst, float((logits[row, place] - uncached(row, kept[row] + new[row][: place + 1])).abs().max()))
+                        worst = max(
+                            worst,
+                            float((logits[row, place] - uncached(row, kept[row] + new[row][: place + 1])).abs().max()),
+                        )
                 kept = [line + fresh for line, fresh in zip(kept, new)]
                 kept = [line[: rng.randint(max(0, len(line) - 4), len(line))] for line in kept]
                 cache.crop([len(line) for line in kept])
@@ -431,8 +475,12 @@ def lively_model(seed: int) -> TextToSemantic:
     return model
 
 
-def greedy_flips(decode: Callable[[Session], object], *, batch: int, cap: int = 48, seed: int = 4, guidance: float = 1.0) -> int:
-    """Rows whose greedy float32 output leaves the plain loop's at a place where the two best logits lie more than 1e-4 apart."""
+def greedy_flips(
+    decode: Callable[[Session], object], *, batch: int, cap: int = 48, seed: int = 4, guidance: float = 1.0
+) -> int:
+    """Rows whose greedy float32 output leaves the plain loop's at a place where the two best logits lie more than
+    1e-4 apart.
+    """
     model = lively_model(seed)
     sampling = SamplingConfig(temperature=0.0, guidance=guidance)
     with torch.inference_mode():
@@ -443,7 +491,9 @@ def greedy_flips(decode: Callable[[Session], object], *, batch: int, cap: int = 
         for _ in loop(session):  # type: ignore[attr-defined]
             pass
         outputs.append([list(tokens) for tokens in session.tokens])
-    assert sum(len(set(plain)) > 2 for plain in outputs[0]) >= batch / 2, "the greedy output is too monotonous to test anything"
+    assert sum(len(set(plain)) > 2 for plain in outputs[0]) >= batch / 2, (
+        "the greedy output is too monotonous to test anything"
+    )
     flips = 0
     for row, (plain, other) in enumerate(zip(*outputs)):
         if plain == other:

@@ -93,8 +93,11 @@ def past_decides(drafts: Drafts) -> bool:
 
 def draw_decides(drafts: Drafts, eos: int) -> bool:
     """Whether drafts from the same place end earlier or later, for what was drawn (an end token ends them anyway)."""
-    return any(len(one) != len(other) and one[: len(other)] != other[: len(one)] and eos not in one + other
-               for line in drafts.values() for one, other in combinations(line, 2))
+    return any(
+        len(one) != len(other) and one[: len(other)] != other[: len(one)] and eos not in one + other
+        for line in drafts.values()
+        for one, other in combinations(line, 2)
+    )
 
 
 @pytest.fixture
@@ -144,8 +147,21 @@ def verdict(accepted: list[int], drafted: list[int], ended: list[str | None] | N
     return Verdict(rows, [[] for _ in rows], accepted, drafted, ended=ended or [None] * len(rows))
 
 
-CALLS = [(3, 3, 5), (5, 5, 5), (4, 5, 5), (0, 2, 5), *[(5, 5, 5)] * 4, (9, 10, 10), (2, 2, 5), (2, 2, 2), (3, 3, 5), (4, 5, 5), (1, 1, 3), (0, 0, 3),
-         (0, 0, 0)]
+CALLS = [
+    (3, 3, 5),
+    (5, 5, 5),
+    (4, 5, 5),
+    (0, 2, 5),
+    *[(5, 5, 5)] * 4,
+    (9, 10, 10),
+    (2, 2, 5),
+    (2, 2, 2),
+    (3, 3, 5),
+    (4, 5, 5),
+    (1, 1, 3),
+    (0, 0, 3),
+    (0, 0, 0),
+]
 
 
 @pytest.mark.parametrize("rule", [AdaEDL, Confidence])
@@ -184,7 +200,9 @@ def test_a_row_that_fell_silent_drafts_again() -> None:
 
 
 def test_adaedl_draws_where_the_bound_is_high() -> None:
-    laws = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.9, 0.1, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]], dtype=torch.float64)
+    laws = torch.tensor(
+        [[0.25, 0.25, 0.25, 0.25], [0.9, 0.1, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]], dtype=torch.float64
+    )
     bounds = [1 - math.sqrt(0.2 * -sum(q * math.log(q) for q in law if q > 0)) for law in laws.tolist()]
     stopping = AdaEDL(4)
     for threshold in (0.0, 0.5, 0.6, 0.65, 0.8, 1.0):
@@ -221,7 +239,10 @@ def test_acceptance_chooses_the_length_that_promises_most() -> None:
                 tried = sum(w for w, (a, d) in zip(weights, reversed(calls)) if d > position and a >= position)
                 accepted = sum(w for w, (a, _) in zip(weights, reversed(calls)) if a > position)
                 line.append((accepted + 2 * (line[-1] if line else 0.7)) / (tried + 2))
-        worth = [sum(1 + sum(math.prod(line[:i]) for i in range(1, k + 1)) for line in chances) / (1 + 0.2 * k) for k in range(1, 9)]
+        worth = [
+            sum(1 + sum(math.prod(line[:i]) for i in range(1, k + 1)) for line in chances) / (1 + 0.2 * k)
+            for k in range(1, 9)
+        ]
         best = 1 + max(range(8), key=lambda i: worth[i])
         cap = rng.randint(1, 8)
         limits = stopping.limits([8, cap])
@@ -237,9 +258,15 @@ def test_acceptance_chooses_the_length_that_promises_most() -> None:
 
 
 def test_acceptance_drafts_less_where_a_token_costs_more() -> None:
-    """No past yet, so the chance is .88 everywhere and the promise a closed form; a larger batch pays more for a token."""
+    """No past yet, so the chance is .88 everywhere and the promise a closed form; a larger batch pays more for a
+    token.
+    """
     lengths = [Acceptance(rows).limits([20] * rows)[0] for rows in (1, 4, 8)]
-    assert lengths == [max(range(1, 21), key=lambda k: (1 - 0.88 ** (k + 1)) / (1 + c * k)) for c in (0.052, 0.103, 0.171)] == [11, 8, 6]
+    assert (
+        lengths
+        == [max(range(1, 21), key=lambda k: (1 - 0.88 ** (k + 1)) / (1 + c * k)) for c in (0.052, 0.103, 0.171)]
+        == [11, 8, 6]
+    )
 
 
 @pytest.mark.parametrize("rule", [*STOPS.values(), *QUICK.values(), partial(Acceptance, costs=(2.0, 0.0))])
@@ -269,7 +296,9 @@ def test_rows_that_end_take_what_was_learnt_with_them(rule: Callable[[int], Stop
         together, places = torch.cat([laws[row] for row in rows]), list(range(len(rows)))
         drawn = [rng.randrange(5) for _ in rows]
         assert batch.before(together, places) == [p for p in places if alone[rows[p]].before(laws[rows[p]], [0])]
-        assert batch.after(together, places, drawn) == [p for p in places if alone[rows[p]].after(laws[rows[p]], [0], [drawn[p]])]
+        assert batch.after(together, places, drawn) == [
+            p for p in places if alone[rows[p]].after(laws[rows[p]], [0], [drawn[p]])
+        ]
         drafted = [rng.randint(0, limit) for limit in limits]
         accepted = [rng.randint(0, count) for count in drafted]
         ended = ["eos" if row == ending else None for row in rows]
@@ -282,8 +311,13 @@ def test_rows_that_end_take_what_was_learnt_with_them(rule: Callable[[int], Stop
 
 def test_unknown_rule_is_refused() -> None:
     assert make_stopping(None, 2) is None
-    for make in (lambda: make_stopping("patience", 1), lambda: make_drafter("small", tiny_draft(tiny_model()), options={"stop": "patience"})):
-        with pytest.raises(ConfigError, match="no stopping rule 'patience'; stop can be adaedl, confidence, acceptance"):
+    for make in (
+        lambda: make_stopping("patience", 1),
+        lambda: make_drafter("small", tiny_draft(tiny_model()), options={"stop": "patience"}),
+    ):
+        with pytest.raises(
+            ConfigError, match="no stopping rule 'patience'; stop can be adaedl, confidence, acceptance"
+        ):
             make()
 
 
@@ -292,5 +326,7 @@ def test_a_drafter_is_given_its_rule_by_name(stop: str) -> None:
     model = tiny_model()
     drafter = make_drafter("small", tiny_draft(model), options={"stop": stop})
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(3)), SAMPLING, generator=torch.Generator().manual_seed(0), max_tokens=9)
+        session = Session(
+            model, model.encode(texts(3)), SAMPLING, generator=torch.Generator().manual_seed(0), max_tokens=9
+        )
         assert isinstance(drafter.start(session).stopping, STOPS[stop])

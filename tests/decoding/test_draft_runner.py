@@ -7,9 +7,9 @@ import torch
 from decoding_oracles import texts, tiny_model
 
 from spear_spec.config import DraftConfig
-from spear_spec.models.draft import DraftDecoder
-from spear_spec.models.draft_runner import DraftRunner, runner_for
-from spear_spec.nn.packed import PackedLinear
+from spear_spec.kernels.packed import PackedLinear
+from spear_spec.models.drafts.decoder import DraftDecoder
+from spear_spec.models.drafts.runner import DraftRunner, runner_for
 
 
 def parts(dtype: torch.dtype, depth: int):
@@ -58,11 +58,16 @@ def test_runner_follows_its_weights() -> None:
 @pytest.mark.parametrize("size", [(48, 256), (7, 682), (1025, 16), (1, 33)])
 @pytest.mark.parametrize("rows", [1, 3, 6, 17])
 def test_packed_linear_is_near_the_plain_one(size: tuple[int, int], rows: int) -> None:
-    """Odd widths too: the kernel reads in blocks. Rounding to 8 bits and bfloat16 stays within 2 % of the largest entry."""
+    """Odd widths too: the kernel reads in blocks.
+
+    Rounding to 8 bits and bfloat16 stays within 2 % of the largest entry.
+    """
     torch.manual_seed(rows)
     weight, x = torch.randn(size), torch.randn(rows, size[1])
     expected = x @ weight.t()
-    assert (PackedLinear(weight)(x).float() - expected).abs().max() < 0.02 * (size[1] ** 0.5) + 0.02 * expected.abs().max()
+    assert (PackedLinear(weight)(x).float() - expected).abs().max() < 0.02 * (
+        size[1] ** 0.5
+    ) + 0.02 * expected.abs().max()
     assert torch.allclose(PackedLinear(weight, exact=True)(x), expected, atol=1e-4)
     assert torch.allclose(PackedLinear(weight.double())(x.double()), expected.double(), atol=1e-4)
 
@@ -86,5 +91,7 @@ def test_half_precision_starts_from_zero_features(dtype: torch.dtype) -> None:
     model, draft = parts(dtype, 1)
     with torch.inference_mode():
         state = draft.start(model.encode(texts(1)))
-        hidden = runner_for(draft, model).step(torch.tensor([[model.start_id]]), torch.zeros(1, 1, 16, dtype=dtype), state)
+        hidden = runner_for(draft, model).step(
+            torch.tensor([[model.start_id]]), torch.zeros(1, 1, 16, dtype=dtype), state
+        )
         assert runner_for(draft, model).logits(hidden[:, 0]).isfinite().all()

@@ -24,7 +24,9 @@ def test_verifier_law_long_draft() -> None:
 @pytest.mark.parametrize("kind", DRAFTS)
 @pytest.mark.parametrize("sampling", ["plain", "top_p", "top_k", "guidance"])
 def test_loop_law_is_the_targets(kind: str, sampling: str) -> None:
-    error = loop_error(lambda targets: TableDrafter(draft_laws(kind, targets)), make_verifier("rejection"), SAMPLINGS[sampling])
+    error = loop_error(
+        lambda targets: TableDrafter(draft_laws(kind, targets)), make_verifier("rejection"), SAMPLINGS[sampling]
+    )
     assert error < 1e-9
 
 
@@ -32,8 +34,14 @@ def test_loop_law_is_the_targets(kind: str, sampling: str) -> None:
 def test_loop_law_in_a_ragged_batch(watch: int) -> None:
     """Rows of different texts, drafts and caps: the law of each is its own."""
     caps = [3, 1, 3, 2, 3, 3, 2, 1]
-    error = loop_error(lambda targets: TableDrafter(draft_laws("random", targets)), make_verifier("rejection"), SAMPLINGS["plain"],
-                       batch=8, watch=watch, caps=caps)
+    error = loop_error(
+        lambda targets: TableDrafter(draft_laws("random", targets)),
+        make_verifier("rejection"),
+        SAMPLINGS["plain"],
+        batch=8,
+        watch=watch,
+        caps=caps,
+    )
     assert error < 1e-9
 
 
@@ -48,6 +56,15 @@ def test_point_mass_proposals() -> None:
     from spear_spec.decoding.proposal import Proposal
 
     p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.0, 0.9], [0.2, 0.2, 0.6]], dtype=torch.float64)
-    law = walk(lambda chance: tuple(make_verifier("rejection").verify(Proposal([[1, 2]]), p[None], chance, [0]).tokens[0]))
-    expected = {(0,): 0.5, (2,): 0.2, (1, 0): 0.3 * 0.1, (1, 2, 0): 0.27 * 0.2, (1, 2, 1): 0.27 * 0.2, (1, 2, 2): 0.27 * 0.6}
+    law = walk(
+        lambda chance: tuple(make_verifier("rejection").verify(Proposal([[1, 2]]), p[None], chance, [0]).tokens[0])
+    )
+    expected = {
+        (0,): 0.5,
+        (2,): 0.2,
+        (1, 0): 0.3 * 0.1,
+        (1, 2, 0): 0.27 * 0.2,
+        (1, 2, 1): 0.27 * 0.2,
+        (1, 2, 2): 0.27 * 0.6,
+    }
     assert law == pytest.approx(expected, abs=1e-12)

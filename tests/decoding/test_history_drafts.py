@@ -33,7 +33,7 @@ def searched_ngram(past: list[int], limit: int, order: int) -> list[int]:
         for size in range(order - 1, 0, -1):
             if size > len(spelled):
                 continue
-            followers = [past[end] for end in range(size, len(past)) if past[end - size:end] == spelled[-size:]]
+            followers = [past[end] for end in range(size, len(past)) if past[end - size : end] == spelled[-size:]]
             if followers:
                 most = max(followers.count(token) for token in followers)
                 # of those seen most often, the one that was seen last
@@ -48,8 +48,8 @@ def searched_lookup(past: list[int], limit: int, longest: int) -> list[int]:
     """Go back from the end."""
     for size in range(min(longest, len(past)), 0, -1):
         for end in range(len(past) - 1, size - 1, -1):
-            if past[end - size:end] == past[-size:]:
-                return past[end:end + limit]
+            if past[end - size : end] == past[-size:]:
+                return past[end : end + limit]
     return []
 
 
@@ -95,7 +95,13 @@ def test_what_was_said_is_read_once(make: Callable[[], HistoryDrafter], monkeypa
     model = tiny_model(semantic=3, seed=2)
     with torch.no_grad():
         model.semantic_emb.weight[-1].mul_(-3)  # from this seed: one row ends early, then another, the third goes on
-    session = Session(model, model.encode(texts(3)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(4), max_tokens=[9, 40, 30])
+    session = Session(
+        model,
+        model.encode(texts(3)),
+        SAMPLINGS["plain"],
+        generator=torch.Generator().manual_seed(4),
+        max_tokens=[9, 40, 30],
+    )
     propose, drafted, batches = drafter.propose, 0, set()
 
     def watched(session: Session, state: Any, limits: list[int]) -> Proposal:
@@ -128,16 +134,32 @@ def test_loop_law_is_the_targets(name: str, sampling: str, rule: str) -> None:
 @pytest.mark.parametrize(("watch", "rule"), [(0, "block"), (2, "rejection"), (3, "block")])
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_loop_law_in_a_ragged_batch(name: str, watch: int, rule: str) -> None:
-    assert loop_error(lambda targets: DRAFTERS[name](), make_verifier(rule), SAMPLINGS["plain"], batch=4, watch=watch, caps=[4, 2, 5, 4]) < 1e-9
+    assert (
+        loop_error(
+            lambda targets: DRAFTERS[name](),
+            make_verifier(rule),
+            SAMPLINGS["plain"],
+            batch=4,
+            watch=watch,
+            caps=[4, 2, 5, 4],
+        )
+        < 1e-9
+    )
 
 
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_loop_law_of_guesses_that_are_wrong_about_the_law(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault: a rule that takes every guess for certain. The law of the loop must then be off, or nothing was drafted."""
+    """A fault: a rule that takes every guess for certain.
+
+    The law of the loop must then be off, or nothing was drafted.
+    """
     from spear_spec.decoding.verifiers import rejection
 
     monkeypatch.setattr(rejection, "_ratios", lambda proposal, p: [[1.0] * len(tokens) for tokens in proposal.tokens])
-    assert loop_error(lambda targets: DRAFTERS[name](), make_verifier("rejection"), SAMPLINGS["plain"], cap=5, gamma=3) > 1e-3
+    assert (
+        loop_error(lambda targets: DRAFTERS[name](), make_verifier("rejection"), SAMPLINGS["plain"], cap=5, gamma=3)
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"])

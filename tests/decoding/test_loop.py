@@ -35,8 +35,14 @@ def with_draft(model=None, gamma: int = 3):
 @pytest.mark.parametrize("sampling", ["plain", "all"])
 def test_small_draft_exact_law(batch: int, watch: int, sampling: str) -> None:
     """Enumerated, with the real draft decoder: its cache, features and roll-back are all in the loop."""
-    error = loop_error(lambda targets: make_drafter("small", tiny_draft(targets[0].model)), make_verifier("rejection"),
-                       SAMPLINGS[sampling], batch=batch, watch=watch, caps=[4, 2, 3, 1, 4, 3, 2, 4][:batch])
+    error = loop_error(
+        lambda targets: make_drafter("small", tiny_draft(targets[0].model)),
+        make_verifier("rejection"),
+        SAMPLINGS[sampling],
+        batch=batch,
+        watch=watch,
+        caps=[4, 2, 3, 1, 4, 3, 2, 4][:batch],
+    )
     assert error < 1e-9
 
 
@@ -68,7 +74,13 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
         with torch.inference_mode():
             memory = model.encode(texts(batch))
         for name in ("plain", "speculative"):
-            session = Session(model, memory, SamplingConfig(), generator=torch.Generator().manual_seed(9), max_tokens=[20, 11, 17, 5, 20, 9, 14, 3][:batch])
+            session = Session(
+                model,
+                memory,
+                SamplingConfig(),
+                generator=torch.Generator().manual_seed(9),
+                max_tokens=[20, 11, 17, 5, 20, 9, 14, 3][:batch],
+            )
             for _ in generate(session) if name == "plain" else speculate(session, draft, make_verifier("rejection"), 4):
                 pass
             outputs[batch, name] = session.tokens

@@ -1,4 +1,6 @@
-"""Medusa: the law of the loop with its chain and with its sparse tree, what the heads say, and the tree that is found."""
+"""Medusa: the law of the loop with its chain and with its sparse tree, what the heads say, and the tree that is
+found.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from spear_spec.decoding.drafters import medusa
 from spear_spec.decoding.drafters.medusa import MedusaTreeDrafter
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.errors import ConfigError
-from spear_spec.models.heads import MedusaConfig, MedusaHeads
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.training.medusa_tree import best_tree, rank_paths
-from spear_spec.training.observed import Seen
+from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.training.drafts.medusa_tree import best_tree, rank_paths
+from spear_spec.training.drafts.observed import Seen
 
 TREE = ((0,), (1,), (0, 0), (1, 1), (0, 1), (0, 0, 0))
 
@@ -37,7 +39,9 @@ def error(tree: str | None, rule: str, sampling: str, **options: Any) -> float:
 
 
 @pytest.mark.parametrize("sampling", ["plain", "top_p", "guidance"])
-@pytest.mark.parametrize(("tree", "rule"), [(None, "rejection"), (None, "block"), ("sparse", "recursive"), ("sparse", "matching")])
+@pytest.mark.parametrize(
+    ("tree", "rule"), [(None, "rejection"), (None, "block"), ("sparse", "recursive"), ("sparse", "matching")]
+)
 def test_loop_law_is_the_targets(tree: str | None, rule: str, sampling: str) -> None:
     assert error(tree, rule, sampling) < 1e-9
 
@@ -54,7 +58,10 @@ def test_what_is_proposed_is_what_the_heads_say(sampling: str) -> None:
 
     model, law = tiny_model(semantic=5), SAMPLINGS[sampling]
     heads, seen = tiny_heads(model), []
-    for drafter, rule in ((make_drafter("medusa", heads), "rejection"), (MedusaTreeDrafter(heads, nodes=4), "recursive")):
+    for drafter, rule in (
+        (make_drafter("medusa", heads), "rejection"),
+        (MedusaTreeDrafter(heads, nodes=4), "recursive"),
+    ):
         inner = drafter.propose
 
         def watched(session: Session, state: Any, limits: list[int], inner: Any = inner) -> Proposal:
@@ -78,7 +85,9 @@ def test_what_is_proposed_is_what_the_heads_say(sampling: str) -> None:
             arms += [arms[0].unconditional()] if law.guidance != 1 else []
             logits = []
             for memory in arms:
-                hidden = model(torch.tensor([[model.start_id, *kept[:-1]]]), memory).hidden[0, -1:]  # what predicted the newest token
+                hidden = model(torch.tensor([[model.start_id, *kept[:-1]]]), memory).hidden[
+                    0, -1:
+                ]  # what predicted the newest token
                 logits.append(model.logits(heads(hidden))[:, 0])
             laws = probabilities(logits[0] if len(logits) == 1 else guide(logits[0], logits[1], law.guidance), law)
             tokens = proposal.tokens[place]
@@ -97,9 +106,13 @@ def test_what_is_proposed_is_what_the_heads_say(sampling: str) -> None:
 
 def test_nodes_behind_an_end_token_or_too_deep_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(semantic=2)
-    session = Session(model, model.encode(texts(1)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(0), max_tokens=9)
+    session = Session(
+        model, model.encode(texts(1)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(0), max_tokens=9
+    )
     session.laws()
-    ends_second = torch.tensor([0.5, 0.1, 0.4], dtype=torch.float64).expand(1, 3, 3)  # the end token is every head's second choice
+    ends_second = torch.tensor([0.5, 0.1, 0.4], dtype=torch.float64).expand(
+        1, 3, 3
+    )  # the end token is every head's second choice
     monkeypatch.setattr(medusa, "head_laws", lambda heads, session, count: ends_second[:, :count])
     drafter = MedusaTreeDrafter(tiny_heads(model), nodes=6)
     shallow = drafter.propose(session, None, [1])
@@ -129,7 +142,7 @@ def test_the_tree_keeps_the_most_followed_paths() -> None:
                 for k in range(1, 4):
                     if at + 1 + k >= len(seen.tokens):
                         break
-                    scores = model.logits(heads(seen.hidden[at:at + 1]))[k - 1, 0].tolist()
+                    scores = model.logits(heads(seen.hidden[at : at + 1]))[k - 1, 0].tolist()
                     token = int(seen.tokens[at + 1 + k])
                     rank = sum(score > scores[token] for score in scores)
                     if rank >= 4:

@@ -19,12 +19,12 @@ from decoding_oracles import TEXTS, texts
 from torch import Tensor
 
 from spear_spec.config import DraftConfig, T2SConfig
-from spear_spec.models.draft import DraftDecoder, DraftState
-from spear_spec.models.draft_runner import DraftRunner
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.nn import native
+from spear_spec.kernels import native
+from spear_spec.kernels.packed import PackedLinear
+from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
+from spear_spec.models.drafts.runner import DraftRunner
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.cache import KVCache
-from spear_spec.nn.packed import PackedLinear
 from spear_spec.nn.tree import Tree
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,9 @@ def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Case:
-    """A draft on its target, its runner with the kernel, and the oracle: the runner's torch path in float64, rounded weights."""
+    """A draft on its target, its runner with the kernel, and the oracle: the runner's torch path in float64, rounded
+    weights.
+    """
 
     model: TextToSemantic
     draft: DraftDecoder
@@ -63,7 +65,15 @@ def dequantised(packed: PackedLinear) -> Tensor:
 def case(size: tuple[int, int, int, int] = SIZES[0], depth: int = 1) -> Case:
     dim, heads, dim_head, ff_mult = size
     torch.manual_seed(depth)
-    cfg = T2SConfig(num_text_token_ids=7, num_semantic_token_ids=40, dim=dim, source_depth=1, target_depth=2, heads=heads, dim_head=dim_head)
+    cfg = T2SConfig(
+        num_text_token_ids=7,
+        num_semantic_token_ids=40,
+        dim=dim,
+        source_depth=1,
+        target_depth=2,
+        heads=heads,
+        dim_head=dim_head,
+    )
     model = TextToSemantic(cfg).eval()
     draft = DraftDecoder(DraftConfig(dim, depth, heads, dim_head, ff_mult, (1, 2)), cfg).eval()
     with torch.no_grad():
@@ -74,7 +84,9 @@ def case(size: tuple[int, int, int, int] = SIZES[0], depth: int = 1) -> Case:
         runner, oracle = DraftRunner(draft, model), DraftRunner(wide[1], wide[0], exact=True)
         pairs = [(runner.enter, oracle.enter)]
         for ours, theirs in zip(runner.layers, oracle.layers):
-            pairs += [(value, getattr(theirs, name)) for name, value in vars(ours).items() if isinstance(value, PackedLinear)]
+            pairs += [
+                (value, getattr(theirs, name)) for name, value in vars(ours).items() if isinstance(value, PackedLinear)
+            ]
         assert len(pairs) == 1 + 6 * depth
         for ours, theirs in pairs:
             theirs._plain = dequantised(ours)
@@ -132,7 +144,9 @@ def test_steps_equal_float64(size: tuple[int, int, int, int], depth: int, batch:
         assert differ(one, two) < BOUND
         logits = (two[:, -1] / two[:, -1].norm(dim=-1, keepdim=True)) @ it.head
         assert differ(it.runner.logits(one[:, -1]), logits) < BOUND
-        kept = [max(0, n - int(torch.randint(0, 3, ()))) for n in ours.cache.lengths] if turn % 2 else ours.cache.lengths
+        kept = (
+            [max(0, n - int(torch.randint(0, 3, ()))) for n in ours.cache.lengths] if turn % 2 else ours.cache.lengths
+        )
         for state in (ours, theirs):
             state.cache.crop(kept)
             if turn == 7 and batch > 1:
@@ -165,7 +179,9 @@ def test_trees_equal_float64(batch: int) -> None:
 
 @torch.inference_mode()
 def test_padding_is_left_out() -> None:
-    """What is there has the bits that it has beside padding; padding gives 0, needs no token that exists, and leaves the cache alone."""
+    """What is there has the bits that it has beside padding; padding gives 0, needs no token that exists, and leaves
+    the cache alone.
+    """
     it = case(SIZES[2], 2)
     memory = it.model.encode(texts(4))
     padded, counted = it.draft.start(memory), it.draft.start(memory)
@@ -176,7 +192,9 @@ def test_padding_is_left_out() -> None:
         inside = torch.arange(3) < torch.tensor(counts)[:, None]
         counted.cache.reserve(99)
         before = counted.cache.k.clone()
-        found = it.runner.step(tokens.masked_fill(~inside, -7), features.masked_fill(~inside[..., None], torch.nan), counted, counts=counts)
+        found = it.runner.step(
+            tokens.masked_fill(~inside, -7), features.masked_fill(~inside[..., None], torch.nan), counted, counts=counts
+        )
         assert torch.equal(found, expected.masked_fill(~inside[..., None], 0.0))
         assert torch.equal(counted.cache.k[:, 2], before[:, 2])
         kept = [turn * n + n for n in counts]
@@ -192,7 +210,10 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch() -> None:
     assert together.cross_mask is not None
     alone = []
     for row, text in enumerate(TEXTS[:4]):
-        cross = [(k[row:row + 1, :, :len(text) + 1].clone(), v[row:row + 1, :, :len(text) + 1].clone()) for k, v in together.cross]
+        cross = [
+            (k[row : row + 1, :, : len(text) + 1].clone(), v[row : row + 1, :, : len(text) + 1].clone())
+            for k, v in together.cross
+        ]
         alone.append(DraftState(KVCache(1, 1, 4, 2, 64), cross, None))
     for length in (3, 1, 2, 1, 1):
         tokens, features = torch.randint(0, 40, (4, length)), torch.randn(4, length, 256)
@@ -201,7 +222,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch() -> None:
         together.cache.crop(kept)
         logits = it.runner.logits(hidden[:, -1])
         for row, state in enumerate(alone):
-            single = it.runner.step(tokens[row:row + 1], features[row:row + 1], state)
+            single = it.runner.step(tokens[row : row + 1], features[row : row + 1], state)
             assert torch.equal(single[0], hidden[row])
             assert torch.equal(it.runner.logits(single[:, -1])[0], logits[row])
             state.cache.crop([kept[row]])
@@ -237,7 +258,10 @@ def test_extreme_attention_is_finite() -> None:
         state.cross = [(200 * k, v) for k, v in state.cross]
     for _ in range(3):
         tokens, features = torch.randint(0, 40, (1, 1)), torch.randn(1, 1, 256)
-        assert differ(it.runner.step(tokens, features, ours), it.oracle.step(tokens, features.double(), theirs)) < 50 * BOUND
+        assert (
+            differ(it.runner.step(tokens, features, ours), it.oracle.step(tokens, features.double(), theirs))
+            < 50 * BOUND
+        )
 
 
 @torch.inference_mode()
@@ -279,7 +303,16 @@ def test_where_torch_runs_instead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(folder: Path, **environment: str) -> tuple[str, list[Path]]:
     """Build the extension as an install does; returns what was printed and what was made."""
-    command = [sys.executable, "-c", "from setuptools import setup; setup()", "build_ext", "--build-lib", str(folder), "--build-temp", str(folder / "temp")]
+    command = [
+        sys.executable,
+        "-c",
+        "from setuptools import setup; setup()",
+        "build_ext",
+        "--build-lib",
+        str(folder),
+        "--build-temp",
+        str(folder / "temp"),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr, sorted((folder / "spear_spec" / "nn").glob("_native*"))
@@ -288,7 +321,10 @@ def build(folder: Path, **environment: str) -> tuple[str, list[Path]]:
 def test_an_install_without_compiler_goes_on(tmp_path: Path) -> None:
     _, built = build(tmp_path, CC="/bin/false")
     assert built == []
-    assert native._open(tmp_path / "spear_spec" / "nn") == (None, "not built: the package was installed without a working C compiler")
+    assert native._open(tmp_path / "spear_spec" / "nn") == (
+        None,
+        "not built: the package was installed without a working C compiler",
+    )
 
 
 def test_a_build_can_be_loaded_and_old_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Laws and whole chains in C: against the token-by-token oracle in float64, and against the chain drawn token by token."""
+"""Laws and whole chains in C: against the token-by-token oracle in float64, and against the chain drawn token by
+token.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,17 @@ from spear_spec.decoding.drafters.chain import ChainDrafter
 from spear_spec.decoding.drafters.decoder import DecoderChain
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.errors import NumericsError
-from spear_spec.models.draft import DraftDecoder
-from spear_spec.models.draft_runner import _RUNNERS, DraftRunner
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.nn import native
+from spear_spec.kernels import native
+from spear_spec.models.drafts.decoder import DraftDecoder
+from spear_spec.models.drafts.runner import _RUNNERS, DraftRunner
+from spear_spec.models.spear_tts import TextToSemantic
 
-LAWS = [SamplingConfig(temperature=t, top_k=k, top_p=p) for t in (0.02, 0.7, 1.0, 10.0) for k in (0, 1, 7, 900, 5000) for p in (0.1, 0.9, 1.0)]
+LAWS = [
+    SamplingConfig(temperature=t, top_k=k, top_p=p)
+    for t in (0.02, 0.7, 1.0, 10.0)
+    for k in (0, 1, 7, 900, 5000)
+    for p in (0.1, 0.9, 1.0)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +52,19 @@ def test_laws_equal_the_oracle(size: int) -> None:
 
 def test_ties_with_the_last_one_kept_stay() -> None:
     logits = torch.tensor([[0.0, 2.0, 0.0, 2.0, 0.0, 2.0, 0.0], [1.0] * 7])
-    for law, kept in ((SamplingConfig(top_k=2, top_p=1.0), [3, 7]), (SamplingConfig(top_p=0.3), [3, 7]), (SamplingConfig(top_k=4, top_p=1.0), [7, 7]),
-                      (SamplingConfig(top_k=3, top_p=0.5), [3, 7])):
+    for law, kept in (
+        (SamplingConfig(top_k=2, top_p=1.0), [3, 7]),
+        (SamplingConfig(top_p=0.3), [3, 7]),
+        (SamplingConfig(top_k=4, top_p=1.0), [7, 7]),
+        (SamplingConfig(top_k=3, top_p=0.5), [3, 7]),
+    ):
         assert (native.law_of(logits, law) > 0).sum(-1).tolist() == kept
 
 
 def test_greedy_takes_the_first_best() -> None:
-    found = native.law_of(torch.tensor([[0.0, 3.0, 3.0], [-5.0, -9.0, -5.0]]), SamplingConfig(temperature=0.0, top_k=1, top_p=0.2))
+    found = native.law_of(
+        torch.tensor([[0.0, 3.0, 3.0], [-5.0, -9.0, -5.0]]), SamplingConfig(temperature=0.0, top_k=1, top_p=0.2)
+    )
     assert found.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
@@ -63,7 +76,9 @@ def test_shapes_and_strides() -> None:
     assert torch.equal(found[1, 2], native.law_of(logits[1, 2].clone(), SamplingConfig(top_p=0.8)))
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(top_p=0.9), SamplingConfig(top_k=3), SamplingConfig(temperature=0.0), SamplingConfig()])
+@pytest.mark.parametrize(
+    "sampling", [SamplingConfig(top_p=0.9), SamplingConfig(top_k=3), SamplingConfig(temperature=0.0), SamplingConfig()]
+)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_bad_logits_are_refused(bad: float, sampling: SamplingConfig) -> None:
     logits = torch.zeros(2, 40)
@@ -105,8 +120,15 @@ class ByToken(DecoderChain):
     propose = ChainDrafter.propose
 
 
-def decoded(model: TextToSemantic, draft: DraftDecoder, drafter: type[DecoderChain], sampling: SamplingConfig, batch: int, seed: int,
-            stop: str | None = None) -> tuple[Any, ...]:
+def decoded(
+    model: TextToSemantic,
+    draft: DraftDecoder,
+    drafter: type[DecoderChain],
+    sampling: SamplingConfig,
+    batch: int,
+    seed: int,
+    stop: str | None = None,
+) -> tuple[Any, ...]:
     """What was kept, why rows ended, the next uniforms of each row; and every proposal."""
     with torch.inference_mode():
         memory = model.encode(texts(batch))
@@ -124,21 +146,28 @@ def decoded(model: TextToSemantic, draft: DraftDecoder, drafter: type[DecoderCha
     return session.tokens, session.ended, [chance.ahead(row, 3) for row in range(batch)], proposals
 
 
-CASES = [*[(sampling, None) for sampling in (*SAMPLINGS.values(), SamplingConfig(temperature=0.0))],
-         *[(SamplingConfig(temperature=1.3, top_p=0.8), stop) for stop in STOPS]]
+CASES = [
+    *[(sampling, None) for sampling in (*SAMPLINGS.values(), SamplingConfig(temperature=0.0))],
+    *[(SamplingConfig(temperature=1.3, top_p=0.8), stop) for stop in STOPS],
+]
 
 
 @pytest.mark.parametrize(("sampling", "stop"), CASES, ids=str)
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("layers", [(), (1, 2)], ids=["independent", "fed"])
-def test_a_chain_in_one_call_is_the_chain_by_token(layers: tuple[int, ...], batch: int, sampling: SamplingConfig, stop: str | None,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit: tokens, laws, and the chance that is left, of ragged rows that leave, end, and come near their caps."""
+def test_a_chain_in_one_call_is_the_chain_by_token(
+    layers: tuple[int, ...], batch: int, sampling: SamplingConfig, stop: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit: tokens, laws, and the chance that is left, of ragged rows that leave, end, and come near their
+    caps.
+    """
     model = tiny_model(semantic=12, dtype=torch.float32)
     torch.manual_seed(2)
     draft = DraftDecoder(DraftConfig(dim=16, depth=2, heads=2, dim_head=8, target_layers=layers), model.cfg).eval()
     if stop == "adaedl":
-        monkeypatch.setitem(STOPS, stop, partial(AdaEDL, start=0.35, step=0.5))  # a threshold that laws lie on both sides of
+        monkeypatch.setitem(
+            STOPS, stop, partial(AdaEDL, start=0.35, step=0.5)
+        )  # a threshold that laws lie on both sides of
     calls = []
     inner = DraftRunner.chain
     monkeypatch.setattr(DraftRunner, "chain", lambda *args: calls.append(1) or inner(*args))
@@ -180,7 +209,13 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
     def speak(rows: int = 1, chance: Any = None, guidance: float = 1.0, **options: Any) -> None:
         with torch.inference_mode():
             memory = model.encode(texts(1).repeat(rows, 1))
-        session = Session(model, memory, SamplingConfig(guidance=guidance), chance=chance or GeneratorChance(range(rows)), max_tokens=9)
+        session = Session(
+            model,
+            memory,
+            SamplingConfig(guidance=guidance),
+            chance=chance or GeneratorChance(range(rows)),
+            max_tokens=9,
+        )
         next(speculate(session, make_drafter("eagle", draft, options=options), make_verifier("rejection"), 4))
 
     speak(guided=True, guidance=2.0)

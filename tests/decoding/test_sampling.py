@@ -25,7 +25,7 @@ from spear_spec.decoding.limits import Guard, default_cap
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import guide
 from spear_spec.errors import ConfigError, NumericsError
-from spear_spec.nn import native
+from spear_spec.kernels import native
 
 WIDE = [
     SamplingConfig(temperature=0.7, top_p=0.9),
@@ -135,23 +135,36 @@ class Parrot:
         self.tokens = tokens
 
     def verify(self, proposal, target_probs, chance, rows):
-        return Verdict(list(rows), [list(self.tokens) for _ in rows], [len(self.tokens) - 1] * len(rows), [len(self.tokens) - 1] * len(rows))
+        return Verdict(
+            list(rows),
+            [list(self.tokens) for _ in rows],
+            [len(self.tokens) - 1] * len(rows),
+            [len(self.tokens) - 1] * len(rows),
+        )
 
 
-@pytest.mark.parametrize(("said", "cap", "kept", "ended", "accepted"), [
-    ([1, 2, 3, 0], 9, [1, 2, 3], "eos", 3),  # 3 is the end token: what follows is dropped
-    ([3, 3, 3, 3], 9, [3], "eos", 1),
-    ([1, 2, 1, 2], 2, [1, 2], "cap", 2),
-    ([1, 2, 3, 0], 3, [1, 2, 3], "eos", 3),
-    ([1, 2, 1, 0], 4, [1, 2, 1, 0], "cap", 3),
-])
+@pytest.mark.parametrize(
+    ("said", "cap", "kept", "ended", "accepted"),
+    [
+        ([1, 2, 3, 0], 9, [1, 2, 3], "eos", 3),  # 3 is the end token: what follows is dropped
+        ([3, 3, 3, 3], 9, [3], "eos", 1),
+        ([1, 2, 1, 2], 2, [1, 2], "cap", 2),
+        ([1, 2, 3, 0], 3, [1, 2, 3], "eos", 3),
+        ([1, 2, 1, 0], 4, [1, 2, 1, 0], "cap", 3),
+    ],
+)
 def test_an_accepted_run_is_cut(said: list[int], cap: int, kept: list[int], ended: str, accepted: int) -> None:
     model = tiny_model(semantic=3)
     with torch.inference_mode():
         session = Session(model, model.encode(texts(1)), generator=torch.Generator(), max_tokens=cap)
         session.laws(Proposal([said[:-1]]))
         verdict = session.commit(Parrot(said).verify(None, None, None, session.rows))
-    assert (session.tokens[0], session.ended[0], verdict.num_accepted, session.running) == (kept, ended, [accepted], False)
+    assert (session.tokens[0], session.ended[0], verdict.num_accepted, session.running) == (
+        kept,
+        ended,
+        [accepted],
+        False,
+    )
     assert session.speech(0) == (kept[:-1] if ended == "eos" else kept)
     assert session.stats[0] == DecodeStats(1, len(kept), 3, accepted, [int(i < accepted) for i in range(3)])
 
@@ -161,7 +174,9 @@ def test_the_guard_ends_a_stuck_utterance() -> None:
     with torch.no_grad():
         model.decoder_norm.gamma.zero_()  # all logits equal: greedy always says token 0
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(1)), SamplingConfig(temperature=0.0), generator=torch.Generator(), max_tokens=500)
+        session = Session(
+            model, model.encode(texts(1)), SamplingConfig(temperature=0.0), generator=torch.Generator(), max_tokens=500
+        )
     for _ in generate(session):
         pass
     assert session.ended == ["guard"]
@@ -190,11 +205,19 @@ def test_stats_add_up() -> None:
     assert both.acceptance_by_position == pytest.approx([2 / 3, 1 / 3, 1 / 3])
 
 
-@pytest.mark.parametrize("spec", [
-    SpecConfig(drafter="eagle"), SpecConfig(drafter="nonsense"), SpecConfig(drafter="small"),
-    SpecConfig(drafter="none", verifier="nonsense"), SpecConfig(drafter="none", num_drafts=2), SpecConfig(drafter="none", tree="wide"),
-    SpecConfig(drafter="none", options={"theta": 1}),
-], ids=str)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SpecConfig(drafter="eagle"),
+        SpecConfig(drafter="nonsense"),
+        SpecConfig(drafter="small"),
+        SpecConfig(drafter="none", verifier="nonsense"),
+        SpecConfig(drafter="none", num_drafts=2),
+        SpecConfig(drafter="none", tree="wide"),
+        SpecConfig(drafter="none", options={"theta": 1}),
+    ],
+    ids=str,
+)
 def test_what_cannot_be_decoded_with_is_refused(spec: SpecConfig) -> None:
     with pytest.raises(ConfigError):
         check(spec)

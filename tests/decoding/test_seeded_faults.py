@@ -27,7 +27,7 @@ from spear_spec.decoding import make_drafter, make_verifier, session, speculate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.verifiers import rejection
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
-from spear_spec.models.text_to_semantic import Memory
+from spear_spec.models.spear_tts import Memory
 from spear_spec.nn.cache import KVCache
 
 Patch = pytest.MonkeyPatch
@@ -36,13 +36,21 @@ FILTERED = SAMPLINGS["top_p"]
 
 def enumerated_verifier() -> bool:
     """Whether the verifier's enumerated law is right."""
-    return all(verifier_error(make_verifier("rejection"), SAMPLINGS[s], "random") < 1e-9 for s in ("plain", "top_p", "top_k"))
+    return all(
+        verifier_error(make_verifier("rejection"), SAMPLINGS[s], "random") < 1e-9 for s in ("plain", "top_p", "top_k")
+    )
 
 
 def enumerated_loop(batch: int = 1, sampling: SamplingConfig = SAMPLINGS["plain"]) -> bool:
     """Whether the loop's enumerated law is right, of a row that outlives its neighbours."""
-    error = loop_error(lambda targets: TableDrafter(draft_laws("random", targets)), make_verifier("rejection"), sampling,
-                       batch=batch, watch=batch - 1, caps=[1, 2, 3, 3][-batch:])
+    error = loop_error(
+        lambda targets: TableDrafter(draft_laws("random", targets)),
+        make_verifier("rejection"),
+        sampling,
+        batch=batch,
+        watch=batch - 1,
+        caps=[1, 2, 3, 3][-batch:],
+    )
     return error < 1e-9
 
 
@@ -57,7 +65,12 @@ def sampled_loop(batch: int = 1) -> bool:
 
 
 def greedy() -> bool:
-    return greedy_flips(lambda s: speculate(s, make_drafter("small", tiny_draft(s.model)), make_verifier("rejection"), 4), batch=4) == 0
+    return (
+        greedy_flips(
+            lambda s: speculate(s, make_drafter("small", tiny_draft(s.model)), make_verifier("rejection"), 4), batch=4
+        )
+        == 0
+    )
 
 
 def skip_the_residual(patch: Patch) -> None:
@@ -66,7 +79,11 @@ def skip_the_residual(patch: Patch) -> None:
 
 def filter_the_residual_again(patch: Patch) -> None:
     right = rejection.residual
-    patch.setattr(rejection, "residual", lambda p, q, token: session.probabilities(right(p, q, token).clamp_min(1e-300).log(), FILTERED))
+    patch.setattr(
+        rejection,
+        "residual",
+        lambda p, q, token: session.probabilities(right(p, q, token).clamp_min(1e-300).log(), FILTERED),
+    )
 
 
 def filter_the_target_again(patch: Patch) -> None:
@@ -77,7 +94,11 @@ def filter_the_target_again(patch: Patch) -> None:
 def target_before_the_filter(patch: Patch) -> None:
     """q after the filter but p before."""
     right = session.probabilities
-    patch.setattr(session, "probabilities", lambda logits, s: right(logits, SamplingConfig(temperature=s.temperature, top_p=1.0, guidance=s.guidance)))
+    patch.setattr(
+        session,
+        "probabilities",
+        lambda logits, s: right(logits, SamplingConfig(temperature=s.temperature, top_p=1.0, guidance=s.guidance)),
+    )
 
 
 def ratio_before_the_filter(patch: Patch) -> None:
@@ -89,7 +110,9 @@ def ratio_before_the_filter(patch: Patch) -> None:
 def bonus_from_the_draft(patch: Patch) -> None:
     right = RejectionVerifier.verify
 
-    def verify(self: RejectionVerifier, proposal: Proposal, target_probs: torch.Tensor, chance: object, rows: list[int]):
+    def verify(
+        self: RejectionVerifier, proposal: Proposal, target_probs: torch.Tensor, chance: object, rows: list[int]
+    ):
         broken = target_probs.clone()
         if proposal.probs is not None and proposal.longest:
             broken[:, -1] = proposal.probs[:, -1]
@@ -105,7 +128,11 @@ def forget_to_crop(patch: Patch) -> None:
 def crop_one_too_few(patch: Patch) -> None:
     """The rejected token's keys stay, and the row goes on behind them."""
     right = KVCache.crop
-    patch.setattr(KVCache, "crop", lambda self, lengths: right(self, [min(new + 1, old) for new, old in zip(lengths, self.lengths)]))
+    patch.setattr(
+        KVCache,
+        "crop",
+        lambda self, lengths: right(self, [min(new + 1, old) for new, old in zip(lengths, self.lengths)]),
+    )
 
 
 def crop_all_rows_alike(patch: Patch) -> None:
@@ -125,7 +152,11 @@ def keep_another_rows_text(patch: Patch) -> None:
 
 
 def no_tree_rollback(patch: Patch) -> None:
-    patch.setattr(KVCache, "keep", lambda self, base, path: setattr(self, "lengths", [b + int((p >= 0).sum()) for b, p in zip(base, path)]))
+    patch.setattr(
+        KVCache,
+        "keep",
+        lambda self, base, path: setattr(self, "lengths", [b + int((p >= 0).sum()) for b, p in zip(base, path)]),
+    )
 
 
 FAULTS: list[tuple[Callable[[Patch], None], Callable[[], bool]]] = [
@@ -153,7 +184,9 @@ FAULTS: list[tuple[Callable[[Patch], None], Callable[[], bool]]] = [
 
 
 @pytest.mark.parametrize(("fault", "check"), FAULTS, ids=lambda f: f.__name__)
-def test_a_seeded_fault_is_caught(fault: Callable[[Patch], None], check: Callable[[], bool], monkeypatch: Patch) -> None:
+def test_a_seeded_fault_is_caught(
+    fault: Callable[[Patch], None], check: Callable[[], bool], monkeypatch: Patch
+) -> None:
     fault(monkeypatch)
     try:
         fine = check()
@@ -162,7 +195,17 @@ def test_a_seeded_fault_is_caught(fault: Callable[[Patch], None], check: Callabl
     assert not fine, f"{fault.__name__} went unnoticed"
 
 
-@pytest.mark.parametrize("check", [enumerated_verifier, enumerated_loop, lambda: enumerated_loop(4), sampled_loop,
-                                   lambda: enumerated_loop(sampling=FILTERED), greedy, lambda: cache_error(0) < 1e-9])
+@pytest.mark.parametrize(
+    "check",
+    [
+        enumerated_verifier,
+        enumerated_loop,
+        lambda: enumerated_loop(4),
+        sampled_loop,
+        lambda: enumerated_loop(sampling=FILTERED),
+        greedy,
+        lambda: cache_error(0) < 1e-9,
+    ],
+)
 def test_the_same_checks_pass_without_a_fault(check: Callable[[], bool]) -> None:
     assert check()

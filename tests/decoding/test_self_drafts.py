@@ -23,9 +23,9 @@ from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.verifiers import make_verifier
 from spear_spec.errors import ConfigError
-from spear_spec.models.draft import DraftDecoder, DraftState
-from spear_spec.models.layer_skip import LayerSkipConfig
-from spear_spec.models.text_to_semantic import Memory, Skip, TextToSemantic
+from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
+from spear_spec.models.drafts.layer_skip import LayerSkipConfig
+from spear_spec.models.spear_tts import Memory, Skip, TextToSemantic
 from spear_spec.nn.cache import KVCache
 
 Patch = pytest.MonkeyPatch
@@ -56,7 +56,9 @@ def make(name: str, model: TextToSemantic, **options: Any) -> Any:
 
 
 class Moody:
-    """A stopping rule of these tests: no draw from a flat law, none behind token 0, and none at all at every fourth look."""
+    """A stopping rule of these tests: no draw from a flat law, none behind token 0, and none at all at every fourth
+    look.
+    """
 
     def __init__(self, rows: int) -> None:
         self.looks = 0
@@ -84,7 +86,9 @@ def moody(monkeypatch: Patch) -> str:
 # --- the law of the loop ---------------------------------------------------------------------------------------------
 
 
-def loop(name: str, sampling: str = "plain", rule: str = "rejection", *, batch: int = 1, watch: int = 0, **options: Any) -> float:
+def loop(
+    name: str, sampling: str = "plain", rule: str = "rejection", *, batch: int = 1, watch: int = 0, **options: Any
+) -> float:
     return loop_error(lambda targets: make(name, targets[0].model, **options), make_verifier(rule), LAWS[sampling], batch=batch, watch=watch,
                       caps=CAPS[:batch] if batch > 1 else None)  # fmt: skip
 
@@ -96,8 +100,16 @@ def test_loop_law_is_the_targets(name: str, sampling: str, rule: str) -> None:
     assert loop(name, sampling, rule) < 1e-9
 
 
-@pytest.mark.parametrize(("sampling", "watch", "rule"), [("plain", 0, "block"), ("plain", 2, "rejection"), ("plain", 3, "rejection"),
-                                                         ("guidance", 0, "rejection"), ("guidance", 2, "block")])
+@pytest.mark.parametrize(
+    ("sampling", "watch", "rule"),
+    [
+        ("plain", 0, "block"),
+        ("plain", 2, "rejection"),
+        ("plain", 3, "rejection"),
+        ("guidance", 0, "rejection"),
+        ("guidance", 2, "block"),
+    ],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_loop_law_in_a_ragged_batch(name: str, sampling: str, watch: int, rule: str) -> None:
     assert loop(name, sampling, rule, batch=4, watch=watch) < 1e-9
@@ -142,7 +154,9 @@ class Uncached:
 
     def __call__(self, settled: list[int], drafted: list[int]) -> list[list[float]]:
         """The law that each of these tokens is drawn from. settled: the start token and the kept ones."""
-        make_logits = {"layer_skip": self._skipping, "early_exit": self._early, "prophet": self._ahead}[self.drafter.name]
+        make_logits = {"layer_skip": self._skipping, "early_exit": self._early, "prophet": self._ahead}[
+            self.drafter.name
+        ]
         arms = [make_logits(memory, settled, drafted[:-1]).tolist() for memory in (self.memory, self.null)]
         guided = getattr(self.drafter, "guided", True)
         return [oracle_law(own, self.sampling, null if guided else None) for own, null in zip(*arms, strict=True)]
@@ -161,21 +175,23 @@ class Uncached:
             seen = seen + layer.cross_attn(seen, *memory.cross[index], memory.cross_mask)
             x = torch.where(whole | torch.tensor(index not in skip.attention), seen, x)
             x = torch.where(whole | torch.tensor(index not in skip.feed_forward), x + layer.ff(x), x)
-        return model.logits(model.decoder_norm(x))[0, len(settled) - 1:]
+        return model.logits(model.decoder_norm(x))[0, len(settled) - 1 :]
 
     def _early(self, memory: Memory, settled: list[int], drafted: list[int]) -> torch.Tensor:
         """The head over the whole sequence, fed with a layer of the plain forward at the same positions."""
         model, draft = self.model, self.drafter.draft
         ids = torch.tensor([[*settled, *drafted]])
         features = draft.fuse_target(model(ids, memory, features=draft.cfg.target_layers).features)
-        return draft.logits(model, draft.step(model, ids, features, draft.start(memory)))[0, len(settled) - 1:]
+        return draft.logits(model, draft.step(model, ids, features, draft.start(memory)))[0, len(settled) - 1 :]
 
     def _ahead(self, memory: Memory, settled: list[int], drafted: list[int]) -> torch.Tensor:
         """An empty window: the newest kept token with the features that predicted it, then the draft's own output."""
         model, draft = self.model, self.drafter.draft
         hidden = torch.zeros(1, 1, model.cfg.dim, dtype=model.dtype)
         if len(settled) > 1:
-            hidden = draft.fuse_target(model(torch.tensor([settled[:-1]]), memory, features=draft.cfg.target_layers).features)[:, -1:]
+            hidden = draft.fuse_target(
+                model(torch.tensor([settled[:-1]]), memory, features=draft.cfg.target_layers).features
+            )[:, -1:]
         state, out = draft.start(memory), []
         for token in (settled[-1], *drafted):
             hidden = draft.step(model, torch.tensor([[token]]), hidden, state)
@@ -187,7 +203,9 @@ def calls(drafter: Any, model: TextToSemantic, sampling: SamplingConfig, *, rule
           caps: list[int] | None = None) -> Iterator[tuple[Session, Proposal]]:  # fmt: skip
     """The loop, handed out before each verdict: the target has scored the draft."""
     verifier, chance = make_verifier(rule), torch.Generator().manual_seed(seed)
-    session = Session(model, model.encode(texts(batch)), sampling, generator=chance, max_tokens=caps or [7, 3, 9, 9][-batch:])
+    session = Session(
+        model, model.encode(texts(batch)), sampling, generator=chance, max_tokens=caps or [7, 3, 9, 9][-batch:]
+    )
     state = drafter.start(session)
     while session.running:
         proposal = drafter.propose(session, state, [min(gamma, left - 1) for left in session.remaining])
@@ -209,7 +227,9 @@ def draft_law_error(name: str, sampling: str = "plain", *, seeds: int = 3, **opt
             for place, row in enumerate(session.rows):
                 if drafted := proposal.tokens[place]:
                     assert proposal.probs is not None
-                    laws = torch.tensor(oracles[row]([model.start_id, *session.tokens[row]], drafted), dtype=torch.float64)
+                    laws = torch.tensor(
+                        oracles[row]([model.start_id, *session.tokens[row]], drafted), dtype=torch.float64
+                    )
                     worst = max(worst, float((proposal.probs[place, : len(drafted)] - laws).abs().max()))
                     compared += len(drafted)
     assert ragged and compared > 30, "this run compared too little"
@@ -238,7 +258,9 @@ def test_nothing_skipped_drafts_with_the_targets_law() -> None:
         assert session.output is not None
         for place, drafted in enumerate(proposal.tokens):
             for at in range(len(drafted)):
-                arms = [out.logits[place, at].tolist() for out in (session.output, session.null_output) if out is not None]
+                arms = [
+                    out.logits[place, at].tolist() for out in (session.output, session.null_output) if out is not None
+                ]
                 law = torch.tensor(oracle_law(arms[0], LAWS["filtered"], arms[1]), dtype=torch.float64)
                 assert proposal.probs is not None
                 assert float((proposal.probs[place, at] - law).abs().max()) < 1e-12
@@ -264,15 +286,24 @@ def verification_error(name: str, sampling: str = "plain", *, seeds: int = 2, **
                 new = 1 + len(proposal.tokens[place])
                 for arm, out in enumerate(outputs):
                     cache = model.new_cache(1)
-                    plain = model(torch.tensor([ids]), own if arm == 0 else own.unconditional(), cache, features=session.features)
+                    plain = model(
+                        torch.tensor([ids]), own if arm == 0 else own.unconditional(), cache, features=session.features
+                    )
                     written = place + arm * len(session.rows)
-                    pairs = [(out.logits[place, :new], plain.logits[0, -new:]), (out.hidden[place, :new], plain.hidden[0, -new:])]
-                    pairs += [(mine[place, :new], theirs[0, -new:]) for mine, theirs in zip(out.features, plain.features)]
+                    pairs = [
+                        (out.logits[place, :new], plain.logits[0, -new:]),
+                        (out.hidden[place, :new], plain.hidden[0, -new:]),
+                    ]
+                    pairs += [
+                        (mine[place, :new], theirs[0, -new:]) for mine, theirs in zip(out.features, plain.features)
+                    ]
                     pairs += [(mine[:, written, :, : len(ids)], theirs[:, 0, :, : len(ids)])
                               for mine, theirs in ((session.cache.k, cache.k), (session.cache.v, cache.v))]  # fmt: skip
                     worst = max(worst, *(float((mine - theirs).abs().max()) for mine, theirs in pairs))
     if name == "early_exit":
-        assert widths == ({0, 1} if options else {1}), "the first layers run for the last draft token, unless a rule stopped behind it"
+        assert widths == ({0, 1} if options else {1}), (
+            "the first layers run for the last draft token, unless a rule stopped behind it"
+        )
     return worst
 
 
@@ -306,7 +337,11 @@ def skip_crops_too_much(patch: Patch) -> None:
 def skip_reads_its_own_past(patch: Patch) -> None:
     """Verification leaves the sublayers out as well, so that the settled rows are the draft's."""
     right = TextToSemantic.forward
-    patch.setattr(TextToSemantic, "forward", lambda self, *args, **named: right(self, *args, **{"skip": Skip(frozenset({1})), **named}))
+    patch.setattr(
+        TextToSemantic,
+        "forward",
+        lambda self, *args, **named: right(self, *args, **{"skip": Skip(frozenset({1})), **named}),
+    )
 
 
 def exit_finishes(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Patch], None]:
@@ -332,7 +367,7 @@ def exit_leaves_keys_of_another_token(patch: Patch) -> None:
     def finish(self: EarlyExitDrafter, session: Session, state: Any, proposal: Proposal) -> Proposal:
         proposal = right(self, session, state, proposal)
         for row, start in enumerate(state.base):
-            keys = session.cache.k[: self.layers, row, :, start:start + len(state.below)]
+            keys = session.cache.k[: self.layers, row, :, start : start + len(state.below)]
             keys.copy_(keys.roll(1, dims=2))
         return proposal
 
@@ -343,7 +378,9 @@ def exit_fed_one_too_early(patch: Patch) -> None:
     """The features of the position that predicted a token, not its own."""
     right = EarlyExitDrafter._head
 
-    def head(self: EarlyExitDrafter, session: Session, state: Any, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def head(
+        self: EarlyExitDrafter, session: Session, state: Any, tokens: torch.Tensor, features: torch.Tensor
+    ) -> torch.Tensor:
         return right(self, session, state, tokens, features.roll(1, dims=1))
 
     patch.setattr(EarlyExitDrafter, "_head", head)
@@ -365,16 +402,34 @@ FAULTS: dict[str, tuple[Callable[[Patch], None], Callable[[], float]]] = {
     "skip_crops_too_much, loop": (skip_crops_too_much, lambda: loop("layer_skip")),
     "skip_reads_its_own_past, draft": (skip_reads_its_own_past, lambda: draft_law_error("layer_skip")),
     "another token's rows, loop": (exit_finishes(lambda x: x.roll(1, dims=1)), lambda: loop("early_exit")),
-    "another token's rows, loop, block": (exit_finishes(lambda x: x.roll(1, dims=1)), lambda: loop("early_exit", "guidance", "block")),
-    "another token's rows, verification": (exit_finishes(lambda x: x.roll(1, dims=1)), lambda: verification_error("early_exit")),
-    "another row's rows, loop": (exit_finishes(lambda x: x.roll(1, dims=0)), lambda: loop("early_exit", batch=4, watch=2)),
-    "the other arm's rows, loop": (exit_finishes(lambda x: x.roll(len(x) // 2, dims=0)), lambda: loop("early_exit", "guidance")),
+    "another token's rows, loop, block": (
+        exit_finishes(lambda x: x.roll(1, dims=1)),
+        lambda: loop("early_exit", "guidance", "block"),
+    ),
+    "another token's rows, verification": (
+        exit_finishes(lambda x: x.roll(1, dims=1)),
+        lambda: verification_error("early_exit"),
+    ),
+    "another row's rows, loop": (
+        exit_finishes(lambda x: x.roll(1, dims=0)),
+        lambda: loop("early_exit", batch=4, watch=2),
+    ),
+    "the other arm's rows, loop": (
+        exit_finishes(lambda x: x.roll(len(x) // 2, dims=0)),
+        lambda: loop("early_exit", "guidance"),
+    ),
     "keys of another token, loop": (exit_leaves_keys_of_another_token, lambda: loop("early_exit")),
-    "keys of another token, verification": (exit_leaves_keys_of_another_token, lambda: verification_error("early_exit")),
+    "keys of another token, verification": (
+        exit_leaves_keys_of_another_token,
+        lambda: verification_error("early_exit"),
+    ),
     "exit_fed_one_too_early, draft": (exit_fed_one_too_early, lambda: draft_law_error("early_exit")),
     "window_goes_on, draft": (window_goes_on, lambda: draft_law_error("prophet")),
     "drafts_of_another_row, exit": (drafts_of_another_row, lambda: draft_law_error("early_exit")),
-    "drafts_of_another_row, prophet": (drafts_of_another_row, lambda: draft_law_error("prophet", "guidance", guided=True)),
+    "drafts_of_another_row, prophet": (
+        drafts_of_another_row,
+        lambda: draft_law_error("prophet", "guidance", guided=True),
+    ),
 }
 
 

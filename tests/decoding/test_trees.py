@@ -1,4 +1,6 @@
-"""Trees in the real loop: what drafters say of their nodes, what the target says after them, and the law of whole utterances."""
+"""Trees in the real loop: what drafters say of their nodes, what the target says after them, and the law of whole
+utterances.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.sampling import guide, probabilities
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.speculative import speculate
-from spear_spec.models import draft_runner
+from spear_spec.models.drafts import runner as draft_runner
 
 SPECS = {
     "kpath": SpecConfig(drafter="kpath", verifier="kseq", num_drafts=3, gamma=2),
@@ -44,12 +46,16 @@ SPECS = {
 
 @pytest.fixture(autouse=True)
 def _exact_draft(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The draft's runner without 8-bit weights, so that an oracle in float64 can follow it (float64 keeps them anyway)."""
+    """The draft's runner without 8-bit weights, so that an oracle in float64 can follow it (float64 keeps them
+    anyway).
+    """
     monkeypatch.setattr(draft_runner, "_RUNNERS", type(draft_runner._RUNNERS)())
 
 
 class TableTreeDrafter:
-    """Random trees, each row its own, from laws given by a function of (row, tokens so far); shapes follow from what is drawn."""
+    """Random trees, each row its own, from laws given by a function of (row, tokens so far); shapes follow from what
+    is drawn.
+    """
 
     name = "table"
 
@@ -76,8 +82,11 @@ class TableTreeDrafter:
                     for _ in range(children):
                         if not any(weights):
                             break
-                        token = max(range(len(q)), key=lambda i: weights[i]) if self.form == "points" else (
-                            session.chance.categorical(torch.tensor([weights], dtype=torch.float64), [row])[0])
+                        token = (
+                            max(range(len(q)), key=lambda i: weights[i])
+                            if self.form == "points"
+                            else (session.chance.categorical(torch.tensor([weights], dtype=torch.float64), [row])[0])
+                        )
                         if self.form != "iid":
                             weights[token] = 0.0
                         tokens[place].append(token)
@@ -99,8 +108,17 @@ class TableTreeDrafter:
         return None
 
 
-def tree_loop_error(name: str, form: str, kind: str, sampling: SamplingConfig, *, batch: int = 1, watch: int = 0,
-                    caps: Sequence[int] = (3,), seed: int = 3) -> float:
+def tree_loop_error(
+    name: str,
+    form: str,
+    kind: str,
+    sampling: SamplingConfig,
+    *,
+    batch: int = 1,
+    watch: int = 0,
+    caps: Sequence[int] = (3,),
+    seed: int = 3,
+) -> float:
     """Largest error of the law of row `watch`'s whole utterances, by enumeration in float64."""
     model = tiny_model(semantic=2, seed=seed)
     targets = [UncachedTarget(model, text, sampling) for text in TEXTS[:batch]]
@@ -117,8 +135,15 @@ def tree_loop_error(name: str, form: str, kind: str, sampling: SamplingConfig, *
     return distance(walk(run, watch, seed), targets[watch].sequences(caps[watch]))
 
 
-PAIRS = [("kseq", "iid"), ("recursive", "iid"), ("recursive", "points"), ("recursive_wor", "wor"), ("matching", "iid"),
-         ("matching", "wor"), ("matching", "points")]
+PAIRS = [
+    ("kseq", "iid"),
+    ("recursive", "iid"),
+    ("recursive", "points"),
+    ("recursive_wor", "wor"),
+    ("matching", "iid"),
+    ("matching", "wor"),
+    ("matching", "points"),
+]
 
 
 @pytest.mark.parametrize("kind", ["random", "zeros", "disjoint"])
@@ -146,7 +171,9 @@ def test_real_drafts_law_by_enumeration(spec: str) -> None:
         memory = model.encode(texts(1))
 
     def run(chance) -> tuple[int, ...]:
-        session = Session(model, memory, sampling, chance=chance, max_tokens=3 if "all" not in spec and spec != "kpath" else 2)
+        session = Session(
+            model, memory, sampling, chance=chance, max_tokens=3 if "all" not in spec and spec != "kpath" else 2
+        )
         for _ in speculate(session, drafter, verifier, SPECS[spec].gamma):
             pass
         return tuple(session.tokens[0])
@@ -154,11 +181,13 @@ def test_real_drafts_law_by_enumeration(spec: str) -> None:
     assert distance(walk(run), target.sequences(3 if "all" not in spec and spec != "kpath" else 2)) < 1e-9
 
 
-def draft_law_by_chain(model, draft, text: list[int], kept: list[int], path: list[int], sampling: SamplingConfig, guided: bool) -> torch.Tensor:
+def draft_law_by_chain(
+    model, draft, text: list[int], kept: list[int], path: list[int], sampling: SamplingConfig, guided: bool
+) -> torch.Tensor:
     """The draft's law after the kept tokens and a path of its own, one token at a time through the plain module."""
     arms = []
     memory = model.encode(torch.tensor([text]))
-    for arm in ([memory, memory.unconditional()] if guided else [memory]):
+    for arm in [memory, memory.unconditional()] if guided else [memory]:
         ids = torch.tensor([[model.start_id, *kept]])
         features = draft.fuse_target(model(ids, arm, features=draft.cfg.target_layers).features)
         features = torch.cat((torch.zeros_like(features[:, :1]), features[:, :-1]), 1)
@@ -178,10 +207,21 @@ def test_nodes_carry_the_law_they_were_drawn_from(spec: str, guided: bool) -> No
     draft = tiny_draft(model)
     sampling = SamplingConfig(temperature=0.8, top_p=0.97, guidance=2.0)
     settings = SPECS[spec]
-    drafter, verifier = make(SpecConfig(drafter=settings.drafter, verifier=settings.verifier, tree="3-2-1" if settings.tree else None, gamma=3,
-                                        num_drafts=settings.num_drafts, options={"guided": guided}), draft)
+    drafter, verifier = make(
+        SpecConfig(
+            drafter=settings.drafter,
+            verifier=settings.verifier,
+            tree="3-2-1" if settings.tree else None,
+            gamma=3,
+            num_drafts=settings.num_drafts,
+            options={"guided": guided},
+        ),
+        draft,
+    )
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(3)), sampling, generator=torch.Generator().manual_seed(1), max_tokens=[9, 4, 12])
+        session = Session(
+            model, model.encode(texts(3)), sampling, generator=torch.Generator().manual_seed(1), max_tokens=[9, 4, 12]
+        )
     seen = 0
     propose = drafter.propose
 
@@ -215,8 +255,13 @@ def test_without_replacement_siblings_differ_and_run_out() -> None:
     model = tiny_model(semantic=2)
     drafter, verifier = make(SPECS["wor, all tokens"], tiny_draft(model))
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(2)), SamplingConfig(temperature=1.0, top_k=2, top_p=1.0),
-                          generator=torch.Generator().manual_seed(1), max_tokens=6)
+        session = Session(
+            model,
+            model.encode(texts(2)),
+            SamplingConfig(temperature=1.0, top_k=2, top_p=1.0),
+            generator=torch.Generator().manual_seed(1),
+            max_tokens=6,
+        )
         state = drafter.start(session)
         proposal = drafter.propose(session, state, [2, 2])
     for tokens, parents in zip(proposal.tokens, proposal.parents):
@@ -229,9 +274,13 @@ def test_dynamic_tree_holds_the_best_nodes() -> None:
     model = tiny_model(semantic=3, seed=2)
     draft = tiny_draft(model)
     sampling = SamplingConfig(temperature=1.0, top_p=1.0)
-    drafter, _ = make(SpecConfig(verifier="recursive", tree="dynamic", gamma=3, options={"nodes": 7, "width": 4}), draft)
+    drafter, _ = make(
+        SpecConfig(verifier="recursive", tree="dynamic", gamma=3, options={"nodes": 7, "width": 4}), draft
+    )
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(1)), sampling, generator=torch.Generator().manual_seed(1), max_tokens=9)
+        session = Session(
+            model, model.encode(texts(1)), sampling, generator=torch.Generator().manual_seed(1), max_tokens=9
+        )
         proposal = drafter.propose(session, drafter.start(session), [3])
         scored = {}
 
@@ -263,12 +312,16 @@ def test_target_laws_after_every_node(guidance: float) -> None:
     targets = [UncachedTarget(model, text, sampling) for text in TEXTS[:3]]
     worst, forms = 0.0, 0
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(3)), sampling, generator=torch.Generator().manual_seed(1), max_tokens=[25, 12, 30])
+        session = Session(
+            model, model.encode(texts(3)), sampling, generator=torch.Generator().manual_seed(1), max_tokens=[25, 12, 30]
+        )
         while session.running:
             trees = []
             for _ in session.rows:
                 count = rng.randint(0, 7)
-                trees.append(([rng.randrange(3) for _ in range(count)], [rng.randint(-1, node - 1) for node in range(count)]))
+                trees.append(
+                    ([rng.randrange(3) for _ in range(count)], [rng.randint(-1, node - 1) for node in range(count)])
+                )
             proposal = Proposal([tokens for tokens, _ in trees], None, [parents for _, parents in trees])
             laws = session.laws(proposal)
             for place, (tokens, parents) in enumerate(trees):
@@ -290,7 +343,9 @@ def test_equal_prefixes_are_scored_once() -> None:
     model = tiny_model(semantic=4)
     widths = []
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(1)), SamplingConfig(), generator=torch.Generator().manual_seed(0), max_tokens=9)
+        session = Session(
+            model, model.encode(texts(1)), SamplingConfig(), generator=torch.Generator().manual_seed(0), max_tokens=9
+        )
         score = session.score
         session.score = lambda tokens, tree=None: widths.append(tokens.shape[1]) or score(tokens, tree)
         laws = session.laws(Proposal([[1, 1, 2, 3, 3]], None, [[-1, -1, 0, 1, 0]]))
@@ -313,7 +368,9 @@ def test_growth_runs_once_for_equal_paths() -> None:
     model = tiny_model(semantic=4)
     drafter, _ = make(SPECS["kpath"], tiny_draft(model))
     with torch.inference_mode():
-        session = Session(model, model.encode(texts(1)), SamplingConfig(), generator=torch.Generator().manual_seed(0), max_tokens=9)
+        session = Session(
+            model, model.encode(texts(1)), SamplingConfig(), generator=torch.Generator().manual_seed(0), max_tokens=9
+        )
         state = drafter.start(session)
         growth = Growth(session, state, drafter.catch_up(session, state))
         nodes = [growth.add(0, token, -1) for token in (1, 2, 1)]

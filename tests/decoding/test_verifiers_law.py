@@ -40,7 +40,9 @@ def test_law_under_every_sampling(name: str, form: str, kind: str) -> None:
 def test_law_of_every_shape(name: str, form: str, kind: str) -> None:
     verifier = make_verifier(name)
     errors = {
-        shape: tree_error(verifier, ALL_SAMPLINGS["temperature" if kind == "zeros" else "plain"], kind, form, shape, seed=1)
+        shape: tree_error(
+            verifier, ALL_SAMPLINGS["temperature" if kind == "zeros" else "plain"], kind, form, shape, seed=1
+        )
         for shape in shapes(form)
     }
     assert max(errors.values()) < TINY, errors

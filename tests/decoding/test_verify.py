@@ -12,9 +12,16 @@ import torch
 from decoding_oracles import TEXTS, tiny_draft, tiny_model
 from scipy import stats
 
-from spear_spec.bench import verify
-from spear_spec.bench.conclusion import conclusion
-from spear_spec.bench.uniformity import (
+from spear_spec.cli.verify import table
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import session
+from spear_spec.decoding.chance import GeneratorChance
+from spear_spec.decoding.verifiers import VERIFIERS, rejection
+from spear_spec.decoding.verifiers.rejection import RejectionVerifier
+from spear_spec.errors import ConfigError, TextError
+from spear_spec.exactness import verify
+from spear_spec.exactness.conclusion import conclusion
+from spear_spec.exactness.uniformity import (
     ALPHA,
     binned_check,
     chi_square_tail,
@@ -26,15 +33,8 @@ from spear_spec.bench.uniformity import (
     settle,
     uniform_checks,
 )
-from spear_spec.bench.verify import BareTTS, run_verify
-from spear_spec.cli.verify import table
-from spear_spec.config import SamplingConfig, SpecConfig
-from spear_spec.decoding import session
-from spear_spec.decoding.chance import GeneratorChance
-from spear_spec.decoding.verifiers import VERIFIERS, rejection
-from spear_spec.decoding.verifiers.rejection import RejectionVerifier
-from spear_spec.errors import ConfigError, TextError
-from spear_spec.models.draft_runner import DraftRunner
+from spear_spec.exactness.verify import BareTTS, run_verify
+from spear_spec.models.drafts.runner import DraftRunner
 from spear_spec.nn.cache import KVCache
 
 

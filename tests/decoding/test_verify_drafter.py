@@ -21,11 +21,11 @@ from torch import Tensor
 
 import spear_spec
 from spear_spec import SamplingConfig, verify_drafter
-from spear_spec.bench.conclusion import conclusion
 from spear_spec.cli import main
 from spear_spec.decoding import DRAFTERS, VERIFIERS, Chance, Proposal, Session, Verdict, make_drafter, probabilities
 from spear_spec.decoding.verifiers.rejection import residual
 from spear_spec.errors import ConfigError, TextError
+from spear_spec.exactness.conclusion import conclusion
 from tests.stubs.voice import make_voice
 
 ROOT = Path(__file__).parents[2]
@@ -198,7 +198,8 @@ def test_named_settings_on_a_bare_model(model: spear_spec.TextToSemantic) -> Non
     assert on_model(model, "none", samples=300)["verifier"] is None
 
 
-# --- what is declared lossy fails, and says how far off it is ----------------------------------------------------------
+# --- what is declared lossy fails, and says how far off it is
+# ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ def test_schema_and_values(tmp_path: Path) -> None:
     kept: list[tuple[int, str]] = []
     seen: list[tuple[int, int]] = []
     voice = StubVoice(tmp_path)
-    result = run_eval(voice, TEXTS, seed=7, keep=lambda i, arm, _: kept.append((i, arm)), progress=lambda *p: seen.append(p))
+    result = run_eval(
+        voice, TEXTS, seed=7, keep=lambda i, arm, _: kept.append((i, arm)), progress=lambda *p: seen.append(p)
+    )
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == ["schema", "voice", "judges", "arms", "items"]
     assert (result["schema"], result["voice"]) == ("eval/1", "stub")

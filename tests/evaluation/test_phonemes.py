@@ -13,8 +13,57 @@ from .conftest import Clip
 
 def test_both_notations_fold_to_the_same() -> None:
     misaki = list("ðə bˈʌTəɹ ʧˈAnʤɪz, nˈW ənd ˈɔlsO.")
-    hama = ["ð", "i", "b", "ə", "ɾ", "ɝ", "t͡ʃ", "eɪ", "n", "d͡ʒ", "ə", "z", "n", "aʊ", "ə", "n", "d", "ɑ", "l", "s", "oʊ"]
-    assert fold(misaki) == fold(hama) == ["ð", "ə", "b", "ə", "t", "ə", "ɹ", "tʃ", "e", "n", "dʒ", "ə", "z", "n", "aʊ", "ə", "n", "d", "ɑ", "l", "s", "o"]
+    hama = [
+        "ð",
+        "i",
+        "b",
+        "ə",
+        "ɾ",
+        "ɝ",
+        "t͡ʃ",
+        "eɪ",
+        "n",
+        "d͡ʒ",
+        "ə",
+        "z",
+        "n",
+        "aʊ",
+        "ə",
+        "n",
+        "d",
+        "ɑ",
+        "l",
+        "s",
+        "oʊ",
+    ]
+    assert (
+        fold(misaki)
+        == fold(hama)
+        == [
+            "ð",
+            "ə",
+            "b",
+            "ə",
+            "t",
+            "ə",
+            "ɹ",
+            "tʃ",
+            "e",
+            "n",
+            "dʒ",
+            "ə",
+            "z",
+            "n",
+            "aʊ",
+            "ə",
+            "n",
+            "d",
+            "ɑ",
+            "l",
+            "s",
+            "o",
+        ]
+    )
 
 
 def test_every_letter_that_a_voice_can_be_asked_for_counts() -> None:

@@ -48,7 +48,9 @@ def test_reference_survives_the_file(tmp_path: Path, clips: list[Clip], speaker_
     assert load_reference(tmp_path / "elsewhere", "af_heart") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema": "other"}', '{"schema":"speaker-reference/1","speakers":{"x":[null]}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"schema": "other"}', '{"schema":"speaker-reference/1","speakers":{"x":[null]}}']
+)
 def test_damaged_reference_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(BundleError, match="damaged"):

@@ -38,7 +38,9 @@ def test_clear_speech_is_understood(clips: list[Clip], word_judge: WordErrorJudg
     assert [m.denominator for m in found] == [8, 6, 6, 8]
 
 
-def test_speech_of_another_sentence_and_noise_are_not(clips: list[Clip], word_judge: WordErrorJudge, noise: Samples) -> None:
+def test_speech_of_another_sentence_and_noise_are_not(
+    clips: list[Clip], word_judge: WordErrorJudge, noise: Samples
+) -> None:
     wrong = word_judge.score(clips[1].samples, Reference(clips[0].text))
     backwards = word_judge.score(clips[0].samples[::-1].copy(), Reference(clips[0].text))
     unheard = word_judge.score(noise, Reference(clips[0].text))

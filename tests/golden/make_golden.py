@@ -4,7 +4,8 @@
     python tests/golden/make_golden.py --voice [FOLDER]    the voice that ships: again whenever its weights change
 
 voice.safetensors holds no weights, only inputs, the checksums of the shards, and the float64 logits of the real
-package at some of the vocabulary (`columns`). The others: one file a case, with float32 weights (used in both precisions), inputs, and what the real package computes:
+package at some of the vocabulary (`columns`). The others: one file a case, with float32 weights (used in both
+precisions), inputs, and what the real package computes:
     logits       its uncached forward, float64, 200 target tokens [B, 201, V]
     logits_f32   the same in float32, every eighth position
     logits_one   its uncached forward for one target token [B, 2, V]
@@ -32,14 +33,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from spear_spec.config import T2SConfig
 from spear_spec.interop import to_spear_tts_state_dict
 from spear_spec.interop.shims import import_spear_tts
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.voice import open_voice
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.voice.bundle import open_voice
 
 HERE = Path(__file__).parent
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"dim": 12, "source_depth": 2, "target_depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2},
-    "grouped": {"dim": 12, "source_depth": 1, "target_depth": 2, "heads": 4, "dim_head": 6, "ff_mult": 2, "target_kv_heads": 2},
-    "early_exit": {"dim": 12, "source_depth": 1, "target_depth": 3, "heads": 2, "dim_head": 8, "ff_mult": 1, "target_early_exit_layer": 2},
+    "grouped": {
+        "dim": 12,
+        "source_depth": 1,
+        "target_depth": 2,
+        "heads": 4,
+        "dim_head": 6,
+        "ff_mult": 2,
+        "target_kv_heads": 2,
+    },
+    "early_exit": {
+        "dim": 12,
+        "source_depth": 1,
+        "target_depth": 3,
+        "heads": 2,
+        "dim_head": 8,
+        "ff_mult": 1,
+        "target_early_exit_layer": 2,
+    },
 }
 TEXT, SEMANTIC, LENGTH, GUIDED, STRIDE = 9, 5, 200, 40, 8
 
@@ -72,8 +89,12 @@ def outputs(model: Any, text: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         ended[torch.arange(len(text)), (text != 0).sum(-1)] = TEXT
         source = model.source_transformer(model.token_emb["text"](ended), mask=ended != 0)
         start = model.start_token["speech"].expand(len(text), 1, -1)
-        state = model.target_transformer(torch.cat((start, model.token_emb["speech"](tokens)), 1), context=source,
-                                         context_mask=ended != 0, early_exit_at_layer=model.early_exit_layer)
+        state = model.target_transformer(
+            torch.cat((start, model.token_emb["speech"](tokens)), 1),
+            context=source,
+            context_mask=ended != 0,
+            early_exit_at_layer=model.early_exit_layer,
+        )
         found["early"] = model.to_early_exit_semantic_logits(state)
     return found
 
@@ -81,7 +102,9 @@ def outputs(model: Any, text: Tensor, tokens: Tensor) -> dict[str, Tensor]:
 def case(name: str, shape: dict[str, Any], seed: int, out: Path) -> None:
     peer = import_spear_tts()
     torch.manual_seed(seed)
-    model = peer.TextToSemantic(num_text_token_ids=TEXT, num_semantic_token_ids=SEMANTIC, cond_drop_prob=0.1, **shape).eval()
+    model = peer.TextToSemantic(
+        num_text_token_ids=TEXT, num_semantic_token_ids=SEMANTIC, cond_drop_prob=0.1, **shape
+    ).eval()
     for parameter in model.parameters():  # gains away from 1
         if parameter.requires_grad:
             parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -89,9 +112,14 @@ def case(name: str, shape: dict[str, Any], seed: int, out: Path) -> None:
     text[1, 4:] = 0
     text[2, 1:] = 0
     tokens = torch.randint(0, SEMANTIC, (3, LENGTH))
-    weights = {f"weights/{key}": value.clone() for key, value in model.state_dict().items()
-               if not key.startswith(("to_logits.", "token_emb.speech"))}
-    found = outputs(copy.deepcopy(model).double(), text, tokens)  # a copy: a float32 forward leaves float32 angles in its cache
+    weights = {
+        f"weights/{key}": value.clone()
+        for key, value in model.state_dict().items()
+        if not key.startswith(("to_logits.", "token_emb.speech"))
+    }
+    found = outputs(
+        copy.deepcopy(model).double(), text, tokens
+    )  # a copy: a float32 forward leaves float32 angles in its cache
     single = outputs(model, text, tokens)
     found["logits_f32"], found["guided_f32"] = single["logits"][:, ::STRIDE], single["guided"]
     meta = {"shape": json.dumps(shape), "package": "spear-tts-pytorch 0.4.8", "stride": str(STRIDE)}
@@ -107,19 +135,41 @@ def voice(out: Path) -> None:
     ours = TextToSemantic(T2SConfig.from_dict(bundle.config.t2s))
     bundle.load_into(ours, "t2s")
     cfg = ours.cfg
-    model = import_spear_tts().TextToSemantic(
-        dim=cfg.dim, source_depth=cfg.source_depth, target_depth=cfg.target_depth, num_text_token_ids=cfg.num_text_token_ids,
-        num_semantic_token_ids=cfg.num_semantic_token_ids, dim_head=cfg.dim_head, heads=cfg.heads, target_kv_heads=cfg.kv_heads,
-        ff_mult=cfg.ff_mult, target_early_exit_layer=cfg.early_exit_layer).eval().double()
+    model = (
+        import_spear_tts()
+        .TextToSemantic(
+            dim=cfg.dim,
+            source_depth=cfg.source_depth,
+            target_depth=cfg.target_depth,
+            num_text_token_ids=cfg.num_text_token_ids,
+            num_semantic_token_ids=cfg.num_semantic_token_ids,
+            dim_head=cfg.dim_head,
+            heads=cfg.heads,
+            target_kv_heads=cfg.kv_heads,
+            ff_mult=cfg.ff_mult,
+            target_early_exit_layer=cfg.early_exit_layer,
+        )
+        .eval()
+        .double()
+    )
     model.load_state_dict({name: tensor.double() for name, tensor in to_spear_tts_state_dict(ours).items()})
     torch.manual_seed(0)
     text = torch.randint(1, cfg.num_text_token_ids, (2, 50))
     text[1, 20:] = 0
     tokens = torch.randint(0, cfg.num_semantic_token_ids, (2, 60))
-    columns = torch.cat((torch.randperm(cfg.num_semantic_token_ids)[:30].sort().values, torch.tensor([cfg.num_semantic_token_ids])))
-    found = {"logits": model(text, tokens, source_type="text", target_type="speech")[:, :, columns], "text": text, "tokens": tokens,
-             "columns": columns}
-    meta = {"shards": json.dumps([shard["sha256"] for shard in bundle.config.files["t2s"]]), "package": "spear-tts-pytorch 0.4.8"}
+    columns = torch.cat(
+        (torch.randperm(cfg.num_semantic_token_ids)[:30].sort().values, torch.tensor([cfg.num_semantic_token_ids]))
+    )
+    found = {
+        "logits": model(text, tokens, source_type="text", target_type="speech")[:, :, columns],
+        "text": text,
+        "tokens": tokens,
+        "columns": columns,
+    }
+    meta = {
+        "shards": json.dumps([shard["sha256"] for shard in bundle.config.files["t2s"]]),
+        "package": "spear-tts-pytorch 0.4.8",
+    }
     save_file({key: value.contiguous() for key, value in found.items()}, out / "voice.safetensors", meta)
     (out / "voice.safetensors").chmod(0o644)
 

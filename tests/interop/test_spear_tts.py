@@ -15,7 +15,7 @@ from torch import Tensor
 from spear_spec.config import T2SConfig
 from spear_spec.errors import BundleError
 from spear_spec.interop import config_from_state_dict, load_spear_tts, to_spear_tts_state_dict
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.spear_tts import TextToSemantic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 State = dict[str, Tensor]
@@ -32,11 +32,20 @@ def state() -> State:
     return peer_state("grouped")
 
 
-@pytest.mark.parametrize(("name", "want"), [
-    ("plain", T2SConfig(9, 5, dim=12, source_depth=2, target_depth=2, heads=2, dim_head=8, ff_mult=2)),
-    ("grouped", T2SConfig(9, 5, dim=12, source_depth=1, target_depth=2, heads=4, dim_head=6, kv_heads=2, ff_mult=2)),
-    ("early_exit", T2SConfig(9, 5, dim=12, source_depth=1, target_depth=3, heads=2, dim_head=8, ff_mult=1, early_exit_layer=2)),
-])
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("plain", T2SConfig(9, 5, dim=12, source_depth=2, target_depth=2, heads=2, dim_head=8, ff_mult=2)),
+        (
+            "grouped",
+            T2SConfig(9, 5, dim=12, source_depth=1, target_depth=2, heads=4, dim_head=6, kv_heads=2, ff_mult=2),
+        ),
+        (
+            "early_exit",
+            T2SConfig(9, 5, dim=12, source_depth=1, target_depth=3, heads=2, dim_head=8, ff_mult=1, early_exit_layer=2),
+        ),
+    ],
+)
 def test_the_shape_is_read_off_the_tensors(name: str, want: T2SConfig) -> None:
     assert config_from_state_dict(peer_state(name), early_exit_layer=want.early_exit_layer) == want
 
@@ -48,8 +57,11 @@ def test_what_is_read_is_written_back(name: str) -> None:
     got = to_spear_tts_state_dict(load_spear_tts(want, early_exit_layer=layer))
     for key, value in want.items():
         assert torch.equal(got.pop(key), value), key
-    tied = {"token_emb.speech.weight": "semantic_token_emb.weight", "to_logits.speech.weight": "semantic_token_emb.weight",
-            "to_logits.text.weight": "token_emb.text.weight"}
+    tied = {
+        "token_emb.speech.weight": "semantic_token_emb.weight",
+        "to_logits.speech.weight": "semantic_token_emb.weight",
+        "to_logits.text.weight": "token_emb.text.weight",
+    }
     assert set(got) == set(tied)
     assert all(torch.equal(value, want[tied[key]]) for key, value in got.items())
 
@@ -71,11 +83,16 @@ def test_the_loaded_model_does_not_share_memory_with_the_checkpoint(state: State
     assert torch.equal(state["start_token.speech"], before)
 
 
-@pytest.mark.parametrize("pack", [
-    lambda state: state, lambda state: {"model": state, "optim": {"state": {}}, "scheduler": {"last_epoch": 3}},
-    lambda state: {f"module.{key}": value for key, value in state.items()},
-    lambda state: {**state, "wav2vec.model.weight": torch.zeros(2)},
-], ids=["plain", "trainer", "prefix", "wav2vec"])
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda state: state,
+        lambda state: {"model": state, "optim": {"state": {}}, "scheduler": {"last_epoch": 3}},
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {**state, "wav2vec.model.weight": torch.zeros(2)},
+    ],
+    ids=["plain", "trainer", "prefix", "wav2vec"],
+)
 def test_files_of_every_shape_the_package_writes(pack: Callable[[State], Any], state: State, tmp_path: Path) -> None:
     torch.save(pack(state), tmp_path / "checkpoint.pt")
     model = load_spear_tts(tmp_path / "checkpoint.pt")
@@ -108,7 +125,10 @@ DAMAGE: list[tuple[Callable[[State], Any], str]] = [
     (drop(f"{LAYER}.1.null_kv"), "null_kv is missing"),
     (drop(f"{LAYER}.0.to_kv.0.weight"), "to_kv"),
     (lambda state: {k: v for k, v in state.items() if ".layers.0." not in k or not k.startswith("target")}, "missing"),
-    (lambda state: {k: v for k, v in state.items() if not k.startswith("source_transformer.layers.")}, "source_transformer"),
+    (
+        lambda state: {k: v for k, v in state.items() if not k.startswith("source_transformer.layers.")},
+        "source_transformer",
+    ),
     (put("colour", torch.zeros(1)), "colour"),
     (put("start_token.speech", "text"), "str"),
     (put("start_token.speech", lambda v: v.long()), "floating"),
@@ -127,8 +147,9 @@ DAMAGE: list[tuple[Callable[[State], Any], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "named"), DAMAGE, ids=[f"{i}-{named}" for i, (_, named) in enumerate(DAMAGE)])
-def test_damaged_and_foreign_checkpoints_are_refused_by_name(damage: Callable[[State], Any], named: str, state: State,
-                                                             tmp_path: Path) -> None:
+def test_damaged_and_foreign_checkpoints_are_refused_by_name(
+    damage: Callable[[State], Any], named: str, state: State, tmp_path: Path
+) -> None:
     broken = damage({**state, "to_logits.text.weight": state["token_emb.text.weight"]})
     torch.save(broken, tmp_path / "broken.pt")
     for source in (broken, tmp_path / "broken.pt"):
@@ -153,8 +174,14 @@ def test_files_that_are_no_checkpoint(content: str, suffix: str, state: State, t
     path = tmp_path / f"checkpoint.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     whole = path.read_bytes()
-    path.write_bytes({"empty": b"", "text": b"hello\n" * 50, "half": whole[: len(whole) // 2],
-                      "flipped": bytes(255 - byte for byte in whole[:600]) + whole[600:]}[content])
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"hello\n" * 50,
+            "half": whole[: len(whole) // 2],
+            "flipped": bytes(255 - byte for byte in whole[:600]) + whole[600:],
+        }[content]
+    )
     with pytest.raises(BundleError, match="checkpoint"):
         load_spear_tts(path)
 

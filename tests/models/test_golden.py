@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from spear_spec.interop import load_spear_tts
-from spear_spec.models.text_to_semantic import Memory, TextToSemantic
+from spear_spec.models.spear_tts import Memory, TextToSemantic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ("plain", "grouped", "early_exit")
@@ -28,8 +28,12 @@ class Case:
             self.found: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             self.shape: dict[str, Any] = json.loads(file.metadata()["shape"])
             self.stride = int(file.metadata()["stride"])
-        weights = {key.removeprefix("weights/"): value for key, value in self.found.items() if key.startswith("weights/")}
-        self.model: TextToSemantic = load_spear_tts(weights, early_exit_layer=self.shape.get("target_early_exit_layer"), dtype=dtype)
+        weights = {
+            key.removeprefix("weights/"): value for key, value in self.found.items() if key.startswith("weights/")
+        }
+        self.model: TextToSemantic = load_spear_tts(
+            weights, early_exit_layer=self.shape.get("target_early_exit_layer"), dtype=dtype
+        )
         text = torch.nn.functional.pad(self.found["text"], (0, 1))
         text[torch.arange(len(text)), (self.found["text"] != 0).sum(-1)] = self.model.text_eos_id
         self.memory: Memory = self.model.encode(text)
@@ -100,7 +104,10 @@ def test_early_exit_equals_the_peers_head(dtype: torch.dtype) -> None:
     layer = case.shape["target_early_exit_layer"]
     assert error(case.model(case.tokens, case.memory, layers=layer).logits, case.found["early"]) < TOLERANCE[dtype]
     cache = case.model.new_cache(len(case.tokens))
-    steps = [case.model(case.tokens[:, i:i + 1], case.memory, cache, layers=layer).logits for i in range(case.tokens.shape[1])]
+    steps = [
+        case.model(case.tokens[:, i : i + 1], case.memory, cache, layers=layer).logits
+        for i in range(case.tokens.shape[1])
+    ]
     assert error(torch.cat(steps, 1), case.found["early"]) < TOLERANCE[dtype]
 
 
@@ -108,5 +115,5 @@ def test_rows_do_not_see_each_other() -> None:
     case = Case("grouped", torch.float64)
     for row, length in enumerate((case.found["text"] != 0).sum(-1).tolist()):
         text = torch.cat((case.found["text"][row, :length], torch.tensor([case.model.text_eos_id])))[None]
-        alone = case.model(case.tokens[row:row + 1], case.model.encode(text)).logits
-        assert error(alone, case.found["logits"][row:row + 1]) < 1e-9
+        alone = case.model(case.tokens[row : row + 1], case.model.encode(text)).logits
+        assert error(alone, case.found["logits"][row : row + 1]) < 1e-9

@@ -1,4 +1,6 @@
-"""The shipped voice is an ordinary Spear-TTS model: its weights give the logits that the real package gives with them."""
+"""The shipped voice is an ordinary Spear-TTS model: its weights give the logits that the real package gives with
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 from safetensors import safe_open
 
 from spear_spec.config import T2SConfig
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.voice import open_voice
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.voice.bundle import open_voice
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "voice.safetensors"
 

@@ -1,4 +1,6 @@
-"""The model against itself: every cached, ragged or tree-shaped way to run it equals the uncached forward of one row."""
+"""The model against itself: every cached, ragged or tree-shaped way to run it equals the uncached forward of one
+row.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,20 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import T2SConfig
-from spear_spec.models.text_to_semantic import Memory, TextToSemantic
+from spear_spec.models.spear_tts import Memory, TextToSemantic
 from spear_spec.nn.tree import Tree
 
-CONFIG = T2SConfig(num_text_token_ids=9, num_semantic_token_ids=7, dim=16, source_depth=1, target_depth=3, heads=4, dim_head=4,
-                   kv_heads=2, early_exit_layer=2)
+CONFIG = T2SConfig(
+    num_text_token_ids=9,
+    num_semantic_token_ids=7,
+    dim=16,
+    source_depth=1,
+    target_depth=3,
+    heads=4,
+    dim_head=4,
+    kv_heads=2,
+    early_exit_layer=2,
+)
 LIMIT = 1e-12
 
 
@@ -53,12 +64,15 @@ def test_cached_equals_uncached_after_random_crops(model: TextToSemantic, batch:
     cache = model.new_cache(batch, capacity=3)
     rows: list[list[int]] = [[] for _ in range(batch)]
     for _ in range(12):
-        fresh = [[model.start_id if not row and i == 0 else rng.randint(0, model.eos_id) for i in range(n)]
-                 for n in [rng.randint(1, 5)] for row in rows]
+        fresh = [
+            [model.start_id if not row and i == 0 else rng.randint(0, model.eos_id) for i in range(n)]
+            for n in [rng.randint(1, 5)]
+            for row in rows
+        ]
         got = model(torch.tensor(fresh), memory, cache).logits
         for b, new in enumerate(fresh):
             rows[b] += new
-            want = alone(model, rows[b], memory, b)[-len(new):]
+            want = alone(model, rows[b], memory, b)[-len(new) :]
             assert (got[b] - want).abs().max() < LIMIT
         lengths = [len(row) - rng.randint(0, min(len(row), 4)) for row in rows]
         cache.crop(lengths)
@@ -71,14 +85,20 @@ def test_a_tree_equals_each_of_its_paths(model: TextToSemantic, seed: int, cache
     rng = random.Random(seed)
     batch, nodes = 3, 9
     memory = encode(model, batch, rng)
-    prefix = [[model.start_id] + [rng.randint(0, 6) for _ in range(rng.randint(0, 5))] for _ in range(batch)] if cached else [[]] * batch
+    prefix = (
+        [[model.start_id] + [rng.randint(0, 6) for _ in range(rng.randint(0, 5))] for _ in range(batch)]
+        if cached
+        else [[]] * batch
+    )
     cache = model.new_cache(batch) if cached else None
     if cache is not None:  # rows of different lengths: write the longest, crop
         longest = max(map(len, prefix))
         model(torch.tensor([row + [0] * (longest - len(row)) for row in prefix]), memory, cache)
         cache.crop([len(row) for row in prefix])
     parents = [[rng.randint(-1 if cached else 0, i - 1) if i else -1 for i in range(nodes)] for _ in range(batch)]
-    tokens = [[model.start_id if not cached and i == 0 else rng.randint(0, 7) for i in range(nodes)] for _ in range(batch)]
+    tokens = [
+        [model.start_id if not cached and i == 0 else rng.randint(0, 7) for i in range(nodes)] for _ in range(batch)
+    ]
     got = model(torch.tensor(tokens), memory, cache, tree=Tree.from_parents(torch.tensor(parents))).logits
     paths: list[list[list[int]]] = []
     for b in range(batch):
@@ -129,7 +149,9 @@ def test_features_are_the_residual_stream_after_the_named_layers(model: TextToSe
     out = model(tokens, memory, features=(1, 3))
     assert len(out.features) == 2
     assert (model.decoder_norm(out.features[1]) - out.hidden).abs().max() < LIMIT
-    assert (model.logits(model.decoder_norm(out.features[0])) - model(tokens, memory, layers=[0]).logits).abs().max() < LIMIT
+    assert (
+        model.logits(model.decoder_norm(out.features[0])) - model(tokens, memory, layers=[0]).logits
+    ).abs().max() < LIMIT
 
 
 def test_some_layers_alone(model: TextToSemantic) -> None:
@@ -137,9 +159,15 @@ def test_some_layers_alone(model: TextToSemantic) -> None:
     full = model(tokens, memory)
     assert (model(tokens, memory, layers=[0, 1, 2]).logits - full.logits).abs().max() < LIMIT
     skipped = TextToSemantic(T2SConfig(**{**CONFIG.to_dict(), "target_depth": 2, "early_exit_layer": None})).double()
-    kept = {k.replace("decoder.2.", "decoder.1."): v for k, v in model.state_dict().items() if not k.startswith(("decoder.1.", "early_exit"))}
+    kept = {
+        k.replace("decoder.2.", "decoder.1."): v
+        for k, v in model.state_dict().items()
+        if not k.startswith(("decoder.1.", "early_exit"))
+    }
     skipped.load_state_dict(kept)
-    want = skipped(tokens, Memory(memory.hidden, memory.mask, [memory.cross[0], memory.cross[2]], memory.cross_mask)).logits
+    want = skipped(
+        tokens, Memory(memory.hidden, memory.mask, [memory.cross[0], memory.cross[2]], memory.cross_mask)
+    ).logits
     assert (model(tokens, memory, layers=[0, 2]).logits - want).abs().max() < LIMIT
 
 
@@ -157,7 +185,7 @@ def test_half_precision_weights_run_and_stay_near(model: TextToSemantic, dtype: 
     half = half.to(dtype).eval()
     text, tokens = torch.tensor([[4, 2, 9, 0], [1, 5, 3, 9]]), torch.tensor([[half.start_id, 1, 2, 3]] * 2)
     cache = half.new_cache(2)
-    got = torch.cat([half(tokens[:, i:i + 1], half.encode(text), cache).logits for i in range(4)], 1)
+    got = torch.cat([half(tokens[:, i : i + 1], half.encode(text), cache).logits for i in range(4)], 1)
     want = plain(tokens, plain.encode(text)).logits
     assert got.dtype == cache.k.dtype == dtype
     assert (got.float() - want).abs().max() < 0.1 * want.abs().max()

@@ -21,7 +21,7 @@ def turned(vector: list[float], position: int) -> list[float]:
     out = []
     for i in range(0, len(vector), 2):
         angle = position / 10000 ** (i / len(vector))
-        a, b = vector[i:i + 2]
+        a, b = vector[i : i + 2]
         out += [a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle)]
     return out
 
@@ -53,7 +53,7 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(2, 1, 1, 1, 16, dtype=torch.float64)
 
     def score(i: int, j: int) -> float:
-        return float((rotate(q, table[i:i + 1]) * rotate(k, table[j:j + 1])).sum())
+        return float((rotate(q, table[i : i + 1]) * rotate(k, table[j : j + 1])).sum())
 
     assert score(5, 2) == pytest.approx(score(150, 147), abs=1e-10)
     assert abs(score(5, 2) - score(5, 3)) > 1e-3
@@ -101,7 +101,9 @@ def test_self_attention_projects_queries_then_keys_then_values() -> None:
     assert (got[0, 0] - layer.to_out(value.repeat(2))).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)]
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_norm_is_root_mean_square(training: bool, dtype: torch.dtype, limit: float) -> None:
     norm, x = RMSNorm(7).to(dtype), torch.randn(4, 7).to(dtype)
@@ -118,7 +120,7 @@ def test_feed_forward_gates_with_the_second_half() -> None:
     layer, x = FeedForward(5, 3).double(), torch.randn(2, 5, dtype=torch.float64)
     hidden = layer.up.weight @ layer.norm(x).T + layer.up.bias[:, None]
     value, gate = hidden[:3], hidden[3:]
-    gelu = gate * 0.5 * (1 + torch.erf(gate / 2 ** 0.5))
+    gelu = gate * 0.5 * (1 + torch.erf(gate / 2**0.5))
     assert (layer(x) - ((layer.down.weight @ (value * gelu)).T + layer.down.bias)).abs().max() < 1e-12
 
 

@@ -76,7 +76,14 @@ def test_random_histories(seed: int) -> None:
     batch = rng.choice([1, 2, 4, 8])
     cache, naive = KVCache(LAYERS, batch, HEADS, rng.choice([1, 3, 64]), WIDTH), Naive(batch)
     for _ in range(25):
-        act(rng.choice(["write", "write", "crop", "keep", "select" if cache.batch > 1 and rng.random() < 0.3 else "write"]), cache, naive, rng)
+        act(
+            rng.choice(
+                ["write", "write", "crop", "keep", "select" if cache.batch > 1 and rng.random() < 0.3 else "write"]
+            ),
+            cache,
+            naive,
+            rng,
+        )
         naive.check(cache)
 
 

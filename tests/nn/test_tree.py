@@ -24,7 +24,10 @@ def test_random_trees(seed: int) -> None:
     batch, nodes = rng.randint(1, 4), rng.randint(1, 12)
     parents = [[rng.randint(-1, node - 1) for node in range(nodes)] for _ in range(batch)]
     valid = [[rng.random() < 0.8 for _ in range(nodes)] for _ in range(batch)]
-    plain, masked = Tree.from_parents(torch.tensor(parents)), Tree.from_parents(torch.tensor(parents), torch.tensor(valid))
+    plain, masked = (
+        Tree.from_parents(torch.tensor(parents)),
+        Tree.from_parents(torch.tensor(parents), torch.tensor(valid)),
+    )
     for b in range(batch):
         for i in range(nodes):
             path = ancestors(parents[b], i)

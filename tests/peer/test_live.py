@@ -16,8 +16,8 @@ from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.session import Session
 from spear_spec.interop import config_from_state_dict, load_spear_tts, to_spear_tts_state_dict
 from spear_spec.interop.shims import import_spear_tts
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.voice import open_voice
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.voice.bundle import open_voice
 
 pytestmark = pytest.mark.peer
 KIND = {"source_type": "text", "target_type": "speech"}
@@ -42,7 +42,9 @@ def peer() -> Any:
 
 
 def random_peer(peer: Any, shape: dict[str, Any], text: int = 21, semantic: int = 33) -> Any:
-    model = peer.TextToSemantic(num_text_token_ids=text, num_semantic_token_ids=semantic, cond_drop_prob=0.1, **shape).eval()
+    model = peer.TextToSemantic(
+        num_text_token_ids=text, num_semantic_token_ids=semantic, cond_drop_prob=0.1, **shape
+    ).eval()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -51,9 +53,18 @@ def random_peer(peer: Any, shape: dict[str, Any], text: int = 21, semantic: int 
 
 def same_shape_peer(peer: Any, cfg: T2SConfig) -> Any:
     return peer.TextToSemantic(
-        dim=cfg.dim, source_depth=cfg.source_depth, target_depth=cfg.target_depth, num_text_token_ids=cfg.num_text_token_ids,
-        num_semantic_token_ids=cfg.num_semantic_token_ids, dim_head=cfg.dim_head, heads=cfg.heads, target_kv_heads=cfg.kv_heads,
-        ff_mult=cfg.ff_mult, target_early_exit_layer=cfg.early_exit_layer, cond_drop_prob=0.1).eval()
+        dim=cfg.dim,
+        source_depth=cfg.source_depth,
+        target_depth=cfg.target_depth,
+        num_text_token_ids=cfg.num_text_token_ids,
+        num_semantic_token_ids=cfg.num_semantic_token_ids,
+        dim_head=cfg.dim_head,
+        heads=cfg.heads,
+        target_kv_heads=cfg.kv_heads,
+        ff_mult=cfg.ff_mult,
+        target_early_exit_layer=cfg.early_exit_layer,
+        cond_drop_prob=0.1,
+    ).eval()
 
 
 def ended(text: Tensor, eos: int) -> Tensor:
@@ -76,7 +87,11 @@ def errors(theirs: Any, ours: TextToSemantic, text: Tensor, tokens: Tensor) -> d
     parts = [part for part in (*ids[:, :20].split(1, 1), *ids[:, 20:].split(6, 1)) if part.shape[1]]
     chunks = torch.cat([ours(part, memory, cache).logits for part in parts], 1)
     want, null = (theirs(text, tokens, cond_drop_prob=drop, **KIND) for drop in (0.0, 1.0))
-    pairs = {"uncached": (ours(ids, memory).logits, want), "cached": (chunks, want), "null": (ours(ids, memory.unconditional()).logits, null)}
+    pairs = {
+        "uncached": (ours(ids, memory).logits, want),
+        "cached": (chunks, want),
+        "null": (ours(ids, memory.unconditional()).logits, null),
+    }
     assert all(got.shape == reference.shape for got, reference in pairs.values())
     return {name: (got - reference).abs().max().item() for name, (got, reference) in pairs.items()}
 
@@ -100,8 +115,13 @@ def test_equal_greedy_tokens_from_both_loops(peer: Any, shape: dict[str, Any], g
     ours = load_spear_tts(theirs.state_dict(), early_exit_layer=shape.get("target_early_exit_layer"))
     text = ragged(21, [7])
     want = theirs.generate(text, temperature=0.0, max_length=60, cond_scale=guidance, **KIND)[0].tolist()
-    session = Session(ours, ours.encode(ended(text, ours.text_eos_id)), SamplingConfig(temperature=0, guidance=guidance),
-                      generator=torch.Generator().manual_seed(0), max_tokens=60)
+    session = Session(
+        ours,
+        ours.encode(ended(text, ours.text_eos_id)),
+        SamplingConfig(temperature=0, guidance=guidance),
+        generator=torch.Generator().manual_seed(0),
+        max_tokens=60,
+    )
     for _ in generate(session):
         pass
     got = session.tokens[0]
@@ -121,7 +141,10 @@ def test_the_package_takes_our_weights_strictly(peer: Any, shape: dict[str, Any]
 
 def test_files_that_the_package_saves_and_loads(peer: Any, tmp_path: Path) -> None:
     theirs = random_peer(peer, SHAPES[1])
-    torch.save({"model": theirs.state_dict(), "optim": torch.optim.Adam(theirs.parameters()).state_dict()}, tmp_path / "theirs.pt")
+    torch.save(
+        {"model": theirs.state_dict(), "optim": torch.optim.Adam(theirs.parameters()).state_dict()},
+        tmp_path / "theirs.pt",
+    )
     ours = load_spear_tts(tmp_path / "theirs.pt")
     torch.save({"model": to_spear_tts_state_dict(ours)}, tmp_path / "ours.pt")
     back = random_peer(peer, SHAPES[1])
@@ -138,6 +161,11 @@ def test_the_shipped_voice_gives_equal_logits_in_the_real_package(peer: Any, dty
     ours = copy.deepcopy(ours).to(dtype)
     theirs = same_shape_peer(peer, ours.cfg).to(dtype)
     theirs.load_state_dict(to_spear_tts_state_dict(ours), strict=True)
-    found = errors(theirs, ours, ragged(ours.cfg.num_text_token_ids, [60, 12]), torch.randint(0, ours.cfg.num_semantic_token_ids, (2, 200)))
+    found = errors(
+        theirs,
+        ours,
+        ragged(ours.cfg.num_text_token_ids, [60, 12]),
+        torch.randint(0, ours.cfg.num_semantic_token_ids, (2, 200)),
+    )
     print({name: f"{value:.1e}" for name, value in found.items()})
     assert max(found.values()) < LIMIT[dtype]

@@ -70,7 +70,9 @@ def test_every_sentence_ends_by_itself_and_is_heard(spoken: list[Spoken]) -> Non
 
 
 def test_pace(spoken: list[Spoken]) -> None:
-    """Seconds against the pace of the teacher's clips, which hold 9 to 15 phoneme letters a second, stress marks counted and silences included."""
+    """Seconds against the pace of the teacher's clips, which hold 9 to 15 phoneme letters a second, stress marks
+    counted and silences included.
+    """
     for item in spoken:
         letters = sum(letter.isalpha() for letter in item.phonemes)
         assert LIMITS["pace_least"] < letters / item.audio.seconds < LIMITS["pace_most"], item.text

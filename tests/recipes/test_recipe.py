@@ -19,11 +19,11 @@ from spear_spec.errors import BundleError, ConfigError
 from spear_spec.evaluation.reference import load_reference
 from spear_spec.pipeline import TTS
 from spear_spec.semantic import SemanticTokenizer
-from spear_spec.training import data
-from spear_spec.training.plan import STAGES, Plan
-from spear_spec.training.run import run_config, run_plan
-from spear_spec.training.stages import add_reference
-from spear_spec.voice import open_voice
+from spear_spec.training.data import corpus as data
+from spear_spec.training.recipe.plan import STAGES, Plan
+from spear_spec.training.recipe.run import run_config, run_plan
+from spear_spec.training.recipe.stages import add_reference
+from spear_spec.voice.bundle import open_voice
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,15 @@ def lj_run(tmp_path_factory: pytest.TempPathFactory, ljspeech: Path, few_steps: 
     """run.sh, as a user calls it, on an LJSpeech-shaped folder."""
     folder = tmp_path_factory.mktemp("lj")
     (folder / "config.json").write_text(json.dumps(few_steps), encoding="utf-8")
-    command = [str(ROOT / "recipes/default_voice/run.sh"), "--config", str(folder / "config.json"), "--corpus", str(ljspeech), "--out", str(folder / "out")]
+    command = [
+        str(ROOT / "recipes/default_voice/run.sh"),
+        "--config",
+        str(folder / "config.json"),
+        "--corpus",
+        str(ljspeech),
+        "--out",
+        str(folder / "out"),
+    ]
     env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,7 +66,9 @@ def test_ljspeech_shaped_folder_gives_a_voice_that_speaks(lj_run: Path) -> None:
     assert evaluation["ctc_phoneme_error"] > 0
 
 
-def test_finished_stages_are_not_run_again(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_stages_are_not_run_again(
+    lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = lj_run / "out"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     run_config(lj_run / "config.json", [f"out={out}", f'prepare.corpora=["{ljspeech}"]'])
@@ -66,7 +76,9 @@ def test_finished_stages_are_not_run_again(lj_run: Path, ljspeech: Path, few_ste
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
 
 
-def test_a_trainer_goes_on_from_its_checkpoint(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+def test_a_trainer_goes_on_from_its_checkpoint(
+    lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path
+) -> None:
     values = copy.deepcopy(few_steps) | {"out": str(lj_run / "out"), "stages": ["t2s"]}
     values["prepare"]["corpora"] = [str(ljspeech)]
     values["t2s"]["training"]["steps"] = 5
@@ -114,7 +126,9 @@ def test_libritts_shaped_folder_gives_a_voice_of_two_speakers(
 
 
 def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
-    made = load_file(lj_run / "out" / "prepared" / "tokens.safetensors") | load_file(lj_run / "out" / "dev" / "tokens.safetensors")
+    made = load_file(lj_run / "out" / "prepared" / "tokens.safetensors") | load_file(
+        lj_run / "out" / "dev" / "tokens.safetensors"
+    )
     given = {key.split("/", 1)[1]: row.clone() for key, row in made.items()}
     total = sum(len(row) for row in given.values())
     first = next(iter(given.values()))
@@ -122,7 +136,10 @@ def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict
     save_file(given, tmp_path / "given.safetensors")
     values = copy.deepcopy(few_steps) | {"out": str(tmp_path / "out"), "stages": ["prepare", "tokenize"]}
     values["prepare"]["corpora"] = [str(ljspeech)]
-    values["tokenize"] |= {"centroids": str(lj_run / "out" / "centroids.safetensors"), "given": [[str(ljspeech), str(tmp_path / "given.safetensors")]]}
+    values["tokenize"] |= {
+        "centroids": str(lj_run / "out" / "centroids.safetensors"),
+        "given": [[str(ljspeech), str(tmp_path / "given.safetensors")]],
+    }
     run_plan(Plan.from_dict(values))
     assert json.loads((tmp_path / "out" / "agreement.json").read_text()) == {
         "clips": 20, "tokens": total, "equal": total - 4, "share": (total - 4) / total}  # fmt: skip
@@ -130,11 +147,25 @@ def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict
 
 def test_gpu_script_goes_on_across_machines(lj_run: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
     """The GPU recipe on the CPU: pack here, train there, collect here, train on on a fresh machine."""
-    env = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "GPU_DIR": str(tmp_path / "parcel"), "DEVICE": "cpu", "WORKERS": "1"}
+    env = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "OMP_NUM_THREADS": "1",
+        "GPU_DIR": str(tmp_path / "parcel"),
+        "DEVICE": "cpu",
+        "WORKERS": "1",
+    }
 
     def gpu(*arguments: object, **more: object) -> str:
         command = [str(ROOT / "recipes/gpu.sh"), *map(str, arguments)]
-        done = subprocess.run(command, env={**env, **{k: str(v) for k, v in more.items()}}, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command,
+            env={**env, **{k: str(v) for k, v in more.items()}},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -155,7 +186,9 @@ def test_gpu_script_goes_on_across_machines(lj_run: Path, few_steps: dict[str, A
     assert load_audio(clip.audio).seconds == pytest.approx(clip.seconds, abs=0.05)
 
 
-def test_the_voice_brings_its_speakers_reference(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+def test_the_voice_brings_its_speakers_reference(
+    lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path
+) -> None:
     plan = Plan.from_dict(few_steps | {"out": str(lj_run / "out"), "prepare": {"corpora": [str(ljspeech)]}})
     add_reference(plan, tmp_path)
     assert load_reference(tmp_path, "LJSpeech-tiny") is None  # every clip is too short
@@ -189,7 +222,9 @@ def test_training_goes_on_from_a_voice(lj_run: Path, ljspeech: Path, few_steps: 
     assert all(torch.equal(trained[key], tensor) for key, tensor in voice.tensors("draft").items())
 
 
-def test_a_voice_of_another_shape_or_alphabet_is_no_start(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
+def test_a_voice_of_another_shape_or_alphabet_is_no_start(
+    lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path
+) -> None:
     for name in ("prepared", "dev", "centroids.safetensors"):
         (tmp_path / name).symlink_to(lj_run / "out" / name)
     values = copy.deepcopy(few_steps) | {"out": str(tmp_path), "stages": ["t2s"]}

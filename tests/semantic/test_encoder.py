@@ -61,7 +61,7 @@ def test_bare_clip_is_not_padded(whisper: Path) -> None:
     clip = noise(16000 * 2 + 639)
     states = ours.hidden(clip, 16000)
     assert states.shape == (100, 32)
-    padded = np.concatenate([clip[: 32000], np.zeros(16000, np.float32)])
+    padded = np.concatenate([clip[:32000], np.zeros(16000, np.float32)])
     assert not torch.allclose(ours.hidden(padded, 16000)[:100], states, atol=1e-3)
 
 

@@ -31,7 +31,9 @@ class Stub(SpeechEncoder):
 
 def test_nearest_is_brute_force() -> None:
     features, centroids = torch.randn(301, 7) * 3 + 5, torch.randn(40, 7) * 3 + 5
-    wanted = torch.tensor([min(range(40), key=lambda k: float(((row - centroids[k]) ** 2).sum())) for row in features.double()])
+    wanted = torch.tensor(
+        [min(range(40), key=lambda k: float(((row - centroids[k]) ** 2).sum())) for row in features.double()]
+    )
     assert torch.equal(nearest(features, centroids), wanted)
     assert torch.equal(nearest(features, centroids, chunk=17), wanted)
     assert nearest(features[:0], centroids).shape == (0,)

@@ -86,11 +86,16 @@ def test_an_accent_is_no_reason_to_warn() -> None:
     assert normalize("Zoë's naïve façade")[1] == []
 
 
-@pytest.mark.parametrize(("text", "says"), [("***", False), ("...", False), ("", False), (" \n", False), ("😀", True), ("7", True), ("日本", True)])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("***", False), ("...", False), ("", False), (" \n", False), ("😀", True), ("7", True), ("日本", True)],
+)
 def test_speakable(text: str, says: bool) -> None:
     assert is_speakable(text) is says
 
 
-@pytest.mark.parametrize(("text", "value"), [("IV", 4), ("MCMXCIX", 1999), ("XLII", 42), ("IIII", None), ("VX", None), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("IV", 4), ("MCMXCIX", 1999), ("XLII", 42), ("IIII", None), ("VX", None), ("", None)]
+)
 def test_roman(text: str, value: int | None) -> None:
     assert roman(text) == value

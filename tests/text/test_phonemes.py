@@ -16,7 +16,10 @@ from spear_spec.text import PhonemeTokenizer, split_sentences
 from spear_spec.text.g2p import _BothCases, shared_g2p
 
 TOKENIZER = PhonemeTokenizer()
-SAMPLE = [json.loads(line) for line in (Path(__file__).parent / "corpus_sample.jsonl").read_text(encoding="utf-8").splitlines()]
+SAMPLE = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "corpus_sample.jsonl").read_text(encoding="utf-8").splitlines()
+]
 
 
 def say(text: str) -> str:
@@ -90,12 +93,20 @@ def test_any_text_is_spoken_or_warned_about(text: str) -> None:
     list(split_sentences(text))
     said, warnings = spoken(text)
     # U+FFFC and the like have names; what has none must be warned about
-    visible = any(unicodedata.category(c)[0] in "LNS" for c in unicodedata.normalize("NFC", text) if c not in "*~^|`_¨´")
+    visible = any(
+        unicodedata.category(c)[0] in "LNS" for c in unicodedata.normalize("NFC", text) if c not in "*~^|`_¨´"
+    )
     assert said or warnings or not visible
 
 
 @_SETTINGS
-@given(st.lists(st.text(string.ascii_letters + "'", min_size=1, max_size=12).filter(lambda w: w.strip("'")), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.text(string.ascii_letters + "'", min_size=1, max_size=12).filter(lambda w: w.strip("'")),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_every_word_has_a_sound(words: list[str]) -> None:
     for word in words:
         assert spoken(word)[0], word

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.training.align import best_path, ctc_frames, diagonal
-from spear_spec.training.ctc import PhonemeCTC, Spoken, output_labels, phones, train_ctc
+from spear_spec.training.data.align import best_path, ctc_frames, diagonal
+from spear_spec.training.data.ctc import PhonemeCTC, Spoken, output_labels, phones, train_ctc
 
 
 def collapse(path: tuple[int, ...]) -> list[int]:
@@ -39,7 +39,9 @@ def corpus(count: int = 60, seed: int = 0) -> list[Spoken]:
     rng = np.random.default_rng(seed)
     out = []
     for _ in range(count):
-        text = "".join("abdm"[i] for i in np.cumsum([int(rng.integers(4)), *rng.integers(1, 4, 4)]) % 4)  # no phone twice in a row
+        text = "".join(
+            "abdm"[i] for i in np.cumsum([int(rng.integers(4)), *rng.integers(1, 4, 4)]) % 4
+        )  # no phone twice in a row
         text = text[:2] + "ˈ" + text[2:3] + ", " + text[3:] + "."
         tokens, frames = [], []
         for c in (" ", *text, " "):

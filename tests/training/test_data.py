@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from spear_spec.errors import BundleError, ConfigError, TextError
-from spear_spec.training import data
+from spear_spec.training.data import corpus as data
 
 
 def wav(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
@@ -27,7 +27,14 @@ def meta(folder: Path, items: list[dict]) -> Path:
 
 
 def item(number: int, phonemes: str = "hˈI.", frames: int = 6, voice: str = "ann") -> dict:
-    return {"id": f"{voice}/{number}", "voice": voice, "text": f"text {number}", "phonemes": phonemes, "frames": [1] * frames, "seconds": 0.5}
+    return {
+        "id": f"{voice}/{number}",
+        "voice": voice,
+        "text": f"text {number}",
+        "phonemes": phonemes,
+        "frames": [1] * frames,
+        "seconds": 0.5,
+    }
 
 
 def test_our_form(tmp_path: Path) -> None:
@@ -75,7 +82,10 @@ def test_lhotse_manifest(tmp_path: Path) -> None:
     ]  # fmt: skip
     CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl.gz")
     clips = data.read_corpus(tmp_path / "cuts.jsonl.gz", scratch=tmp_path / "audio")
-    assert [(clip.id, clip.speaker, clip.text) for clip in clips] == [("cuts/cut-0", "bob", "part 0"), ("cuts/cut-1", "bob", "part 1")]
+    assert [(clip.id, clip.speaker, clip.text) for clip in clips] == [
+        ("cuts/cut-0", "bob", "part 0"),
+        ("cuts/cut-1", "bob", "part 1"),
+    ]
     assert [soundfile.info(clip.audio).frames for clip in clips] == [16000, 16000]
 
 
@@ -112,14 +122,22 @@ def test_clips_with_other_phonemes_are_left_out(tmp_path: Path) -> None:
 
 def test_lengths_are_measured(tmp_path: Path) -> None:
     (tmp_path / "junk.wav").write_bytes(b"junk")
-    names = {"ok": wav(tmp_path / "ok.wav", 0.75), "short": wav(tmp_path / "short.wav", 0.1), "junk": tmp_path / "junk.wav"}
+    names = {
+        "ok": wav(tmp_path / "ok.wav", 0.75),
+        "short": wav(tmp_path / "short.wav", 0.1),
+        "junk": tmp_path / "junk.wav",
+    }
     kept, dropped = data.measure([data.Clip(name, "a", "t", str(path)) for name, path in names.items()], progress=False)
     assert [(clip.id, clip.seconds) for clip in kept] == [("ok", 0.75)]
     assert [name for name, _ in dropped] == ["short", "junk"]
 
 
 def test_prepared_folder_round_trip(tmp_path: Path) -> None:
-    clips = [data.Clip("b", "y", "t", "x.wav", "p", [1, 2, 3], 0.5), data.Clip("a", "x", "t", "x.wav", "p"), data.Clip("c", "x", "t", "x.wav", "p")]
+    clips = [
+        data.Clip("b", "y", "t", "x.wav", "p", [1, 2, 3], 0.5),
+        data.Clip("a", "x", "t", "x.wav", "p"),
+        data.Clip("c", "x", "t", "x.wav", "p"),
+    ]
     data.write_utterances(tmp_path, clips, dropped=[("d", "why")])
     assert data.read_utterances(tmp_path) == clips
     assert data.read_speakers(tmp_path) == ["x", "y"]
@@ -144,7 +162,9 @@ def test_tokenizing_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert set(data.load_tokens(path)) == {"0", "1"}
     tokens = data.tokenize(clips, encode, path, progress=False)
     assert calls == [1600, 3200, 4800, 4800, 6400]
-    assert {key: (len(row), row.dtype) for key, row in tokens.items()} == {str(i): (n, torch.int16) for i, n in enumerate((2, 5, 7, 10))}
+    assert {key: (len(row), row.dtype) for key, row in tokens.items()} == {
+        str(i): (n, torch.int16) for i, n in enumerate((2, 5, 7, 10))
+    }
     assert all(torch.equal(row, data.load_tokens(path)[key]) for key, row in tokens.items())
     path.write_bytes(b"junk")
     with pytest.raises(BundleError):

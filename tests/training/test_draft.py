@@ -5,14 +5,21 @@ import pytest
 import torch
 
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
-from spear_spec.drafts import build_draft
 from spear_spec.errors import ConfigError
-from spear_spec.models.draft import DraftDecoder
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.training.draft import DraftTraining, acceptance, draft_shapes, loss_of, tokens_per_call, train_drafts
-from spear_spec.training.observed import collate, observe
-from spear_spec.training.rollout import says
-from spear_spec.training.t2s import Utterance
+from spear_spec.models.drafts.decoder import DraftDecoder
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.training.drafts.observed import collate, observe
+from spear_spec.training.drafts.rollout import says
+from spear_spec.training.drafts.trainer import (
+    DraftTraining,
+    acceptance,
+    draft_shapes,
+    loss_of,
+    tokens_per_call,
+    train_drafts,
+)
+from spear_spec.training.t2s.trainer import Utterance
+from spear_spec.voice.drafts import build_draft
 
 LAYERS = (1, 2)
 KINDS = {
@@ -59,9 +66,11 @@ def one_at_a_time(model, draft, utterance, position, steps):
     state = draft.start(memory)
     known = position - steps + 2  # positions whose features are the target's
     begin = known - 1 if cfg.window else 0
-    hidden = draft.step(model, tokens[:, begin:known], None if features is None else features[:, begin:known], state)[:, -1:]
+    hidden = draft.step(model, tokens[:, begin:known], None if features is None else features[:, begin:known], state)[
+        :, -1:
+    ]
     for at in range(known, position + 1):
-        hidden = draft.step(model, tokens[:, at:at + 1], hidden, state)
+        hidden = draft.step(model, tokens[:, at : at + 1], hidden, state)
     return draft.logits(model, hidden)[0, 0]
 
 
@@ -143,7 +152,10 @@ def test_every_draft_learns_and_goes_on_where_it_stopped(parts, tmp_path):
     def rates(drafts):
         batch = collate(seen)
         with torch.no_grad():
-            return {name: acceptance(model.logits(batch.hidden), says(draft, model, batch, 1), batch.valid, PLAIN)[0] for name, draft in drafts.items()}
+            return {
+                name: acceptance(model.logits(batch.hidden), says(draft, model, batch, 1), batch.valid, PLAIN)[0]
+                for name, draft in drafts.items()
+            }
 
     torch.manual_seed(0)
     before = rates({name: build_draft(name, shape, model.cfg) for name, shape in shapes.items()})

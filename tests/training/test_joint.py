@@ -1,4 +1,6 @@
-"""Heads that are trained along with the target: what their losses are, what they do to the target, and that a run goes on."""
+"""Heads that are trained along with the target: what their losses are, what they do to the target, and that a run
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from torch import nn
 
 from spear_spec.config import DraftConfig, T2SConfig
 from spear_spec.errors import ConfigError
-from spear_spec.models.draft import DraftDecoder
-from spear_spec.models.heads import MedusaConfig, MedusaHeads
-from spear_spec.models.text_to_semantic import TextToSemantic
+from spear_spec.models.drafts.decoder import DraftDecoder
+from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.checkpoint import load_checkpoint, load_export
-from spear_spec.training.joint import Joint, View
 from spear_spec.training.precision import mixed
-from spear_spec.training.t2s import T2STraining, Trainee, Utterance, batches, collate, history_mask, train_t2s
+from spear_spec.training.t2s.joint import Joint, View
+from spear_spec.training.t2s.trainer import T2STraining, Trainee, Utterance, batches, collate, history_mask, train_t2s
 
 SHAPE = T2SConfig(6, 8, 32, 2, 2, 2, 16)
 SETTINGS = T2STraining(steps=2, warmup=1, batch_tokens=100, align_layers=(0, 1), align_heads=1, joint_steps=3)
@@ -31,8 +33,12 @@ HEADS = ("medusa", "prophet")
 @pytest.fixture
 def data() -> list[Utterance]:
     rng = np.random.default_rng(0)
-    return [Utterance([5, *rng.integers(1, 5, s).tolist(), 6], rng.integers(0, 8, t), np.sort(rng.integers(0, s + 2, t + 1)), "a")
-            for s, t in ((6, 20), (4, 9), (5, 2), (3, 14), (6, 1), (7, 31))]  # the last fills its row: 31 tokens, an end token, no padding
+    return [
+        Utterance(
+            [5, *rng.integers(1, 5, s).tolist(), 6], rng.integers(0, 8, t), np.sort(rng.integers(0, s + 2, t + 1)), "a"
+        )
+        for s, t in ((6, 20), (4, 9), (5, 2), (3, 14), (6, 1), (7, 31))
+    ]  # the last fills its row: 31 tokens, an end token, no padding
 
 
 def run(data: list[Utterance], cfg: T2STraining, out: Path) -> dict[str, torch.Tensor]:
@@ -51,8 +57,10 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
     sides: list[nn.Module] = [trainee] if joint is None else [trainee, joint.module]
     optimizers = []
     for side in sides:
-        groups = [{"params": [p for p in side.parameters() if p.ndim >= 2], "weight_decay": cfg.weight_decay},
-                  {"params": [p for p in side.parameters() if p.ndim < 2], "weight_decay": 0.0}]
+        groups = [
+            {"params": [p for p in side.parameters() if p.ndim >= 2], "weight_decay": cfg.weight_decay},
+            {"params": [p for p in side.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
         optimizers.append(torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), fused=True))
     averages = [model.state_dict()] if joint is None else [model.state_dict(), joint.module.state_dict()]
     averages = [{k: v.clone() for k, v in average.items()} for average in averages]
@@ -74,11 +82,17 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
         no_text = torch.rand(len(batch.tokens)) < cfg.no_text
         masked = history_mask(batch, cfg, progress) & ~no_text[:, None]
         with mixed("cpu"):
-            losses = trainee(batch, masked, no_text, (cfg.align_layers, cfg.align_heads), joint and joint.hook(progress))
+            losses = trainee(
+                batch, masked, no_text, (cfg.align_layers, cfg.align_heads), joint and joint.hook(progress)
+            )
         align_weight = cfg.align_floor + (cfg.align_weight - cfg.align_floor) * max(0.0, 1 - progress / 0.6)
         loss = losses["nll"] + align_weight * losses.get("align", 0) + cfg.auxiliary_weight * losses["auxiliary"]
         loss = loss + losses["joint"] if joint else loss
-        rate = cfg.lr * min(1, (step + 1) / cfg.warmup) * (cfg.lr_floor + (1 - cfg.lr_floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = (
+            cfg.lr
+            * min(1, (step + 1) / cfg.warmup)
+            * (cfg.lr_floor + (1 - cfg.lr_floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+        )
         loss.backward()
         modules: list[nn.Module] = [model] if joint is None else [model, joint.module]
         for side, whole, optimizer, average in zip(modules, sides, optimizers, averages):
@@ -88,7 +102,9 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
             optimizer.step()
             optimizer.zero_grad()
             now = side.state_dict()
-            torch._foreach_lerp_(list(average.values()), [now[k] for k in average], 1 - min(cfg.ema, (step + 1) / (step + 11)))
+            torch._foreach_lerp_(
+                list(average.values()), [now[k] for k in average], 1 - min(cfg.ema, (step + 1) / (step + 11))
+            )
     out = {"trainee": trainee.state_dict(), "ema": averages[0]}
     if joint is not None:
         out |= {"heads": joint.module.state_dict(), "heads_ema": averages[1]}
@@ -111,12 +127,16 @@ def test_without_heads_it_is_the_plain_training(data: list[Utterance], tmp_path:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_on_a_detached_state_change_nothing_of_the_target(name: str, data: list[Utterance], tmp_path: Path) -> None:
+def test_heads_on_a_detached_state_change_nothing_of_the_target(
+    name: str, data: list[Utterance], tmp_path: Path
+) -> None:
     """Same initial weights, masks, order, clipping and steps in every arm: only the gradient differs."""
     plain = run(data, SETTINGS, tmp_path / "plain")
     assert_same(run(data, replace(SETTINGS, joint=name, joint_warmup=1.0), tmp_path / "detached"), plain)
     changed = run(data, replace(SETTINGS, joint=name, joint_warmup=0.0), tmp_path / "joint")
-    assert not torch.equal(changed["model.decoder.0.self_attn.to_qkv.weight"], plain["model.decoder.0.self_attn.to_qkv.weight"])
+    assert not torch.equal(
+        changed["model.decoder.0.self_attn.to_qkv.weight"], plain["model.decoder.0.self_attn.to_qkv.weight"]
+    )
 
 
 def built(name: str, data: list[Utterance], **settings: float) -> tuple[Trainee, Joint, dict[str, torch.Tensor]]:
@@ -140,7 +160,9 @@ def test_the_loss_reaches_the_target_after_the_warmup_only(name: str, data: list
         if warmup > 0.5:
             assert not reached
         else:
-            nothing = {"text_start"} | ({"decoder_norm.gamma"} if name == "prophet" else set())  # its feature leaves before that norm
+            nothing = {"text_start"} | (
+                {"decoder_norm.gamma"} if name == "prophet" else set()
+            )  # its feature leaves before that norm
             assert reached == {k for k, _ in trainee.model.named_parameters()} - nothing
 
 
@@ -165,7 +187,7 @@ def test_medusa_losses_token_by_token(data: list[Utterance]) -> None:
             tokens = spoken(model, utterance)
             memory = model.encode(torch.tensor([utterance.text]))
             for i in range(len(tokens) - 1):
-                hidden = model(torch.tensor([tokens[:i + 1]]), memory).hidden[0, -1]
+                hidden = model(torch.tensor([tokens[: i + 1]]), memory).hidden[0, -1]
                 for k in (1, 2, 3):
                     if i + 1 + k < len(tokens):
                         law = model.logits(heads(hidden[None])[k - 1, 0]).log_softmax(-1)
@@ -187,7 +209,13 @@ def test_prophet_losses_window_by_window(data: list[Utterance]) -> None:
             for i in range(len(tokens) - 1):
                 fed = torch.zeros(1, 1, SHAPE.dim, dtype=torch.float64)
                 if i:
-                    fed = draft.fuse_target([model(torch.tensor([tokens[:i]]), memory, features=draft.cfg.target_layers).features[0][:, -1:]])
+                    fed = draft.fuse_target(
+                        [
+                            model(torch.tensor([tokens[:i]]), memory, features=draft.cfg.target_layers).features[0][
+                                :, -1:
+                            ]
+                        ]
+                    )
                 state = draft.start(memory)
                 for at in range(i, min(i + 3, len(tokens) - 1)):
                     fed = draft.step(model, torch.tensor([[tokens[at]]]), fed, state)
@@ -232,7 +260,11 @@ def test_heads_learn_and_are_exported_beside_the_target(name: str, data: list[Ut
     _, target = load_export(tmp_path / "export", "t2s")
     assert target.keys() == TextToSemantic(SHAPE).state_dict().keys()
     about, weights = load_export(tmp_path / "export_joint", name)
-    heads = MedusaHeads(MedusaConfig.from_dict(about[name])) if name == "medusa" else DraftDecoder(DraftConfig.from_dict(about[name]), SHAPE)
+    heads = (
+        MedusaHeads(MedusaConfig.from_dict(about[name]))
+        if name == "medusa"
+        else DraftDecoder(DraftConfig.from_dict(about[name]), SHAPE)
+    )
     heads.load_state_dict(weights)
     assert about["step"] == 40
     averaged = load_checkpoint(tmp_path / "checkpoint.pt")["joint"]["ema"]
@@ -250,7 +282,13 @@ def test_utterances_too_short_for_a_head_give_no_nan() -> None:
 def test_what_cannot_be_is_refused(data: list[Utterance], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none, medusa or prophet"):
         T2STraining(joint="eagle")
-    for wrong in ({"joint_steps": 0}, {"joint_steps": True}, {"joint_weight": 0.0}, {"joint_decay": 1.5}, {"joint_warmup": -0.1}):
+    for wrong in (
+        {"joint_steps": 0},
+        {"joint_steps": True},
+        {"joint_weight": 0.0},
+        {"joint_decay": 1.5},
+        {"joint_warmup": -0.1},
+    ):
         with pytest.raises(ConfigError, match="joint_"):
             T2STraining(**wrong)  # type: ignore[arg-type]
     run(data, replace(SETTINGS, joint="medusa"), tmp_path)

@@ -9,10 +9,10 @@ import pytest
 
 from spear_spec.cli import main
 from spear_spec.errors import ConfigError
-from spear_spec.training.plan import STAGES, Plan, read_file, set_value
-from spear_spec.training.stages import choose, forget_other_target
-from spear_spec.training.t2s import T2STraining
-from spear_spec.training.vocoder import VocoderTraining
+from spear_spec.training.recipe.plan import STAGES, Plan, read_file, set_value
+from spear_spec.training.recipe.stages import choose, forget_other_target
+from spear_spec.training.t2s.trainer import T2STraining
+from spear_spec.training.vocoder.trainer import VocoderTraining
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,9 +28,20 @@ def test_the_recipes_own_files_are_valid(name: str) -> None:
 
 def test_assignments() -> None:
     values: dict = {"t2s": {"dim": 8}}
-    for assignment in ("out=runs/x", "t2s.dim=16", "t2s.training.steps=3", 'prepare.corpora=["a"]', "tokenize.centroids=null"):
+    for assignment in (
+        "out=runs/x",
+        "t2s.dim=16",
+        "t2s.training.steps=3",
+        'prepare.corpora=["a"]',
+        "tokenize.centroids=null",
+    ):
         set_value(values, assignment)
-    assert values == {"out": "runs/x", "t2s": {"dim": 16, "training": {"steps": 3}}, "prepare": {"corpora": ["a"]}, "tokenize": {"centroids": None}}
+    assert values == {
+        "out": "runs/x",
+        "t2s": {"dim": 16, "training": {"steps": 3}},
+        "prepare": {"corpora": ["a"]},
+        "tokenize": {"centroids": None},
+    }
     for bad in ("out", "out.x=1"):
         with pytest.raises(ConfigError):
             set_value(values, bad)

@@ -1,4 +1,6 @@
-"""Trainers multiply in bfloat16 where the machine has it, in float32 where it would be emulated, and learn the same either way."""
+"""Trainers multiply in bfloat16 where the machine has it, in float32 where it would be emulated, and learn the same
+either way.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,20 @@ import torch
 from spear_spec.config import T2SConfig
 from spear_spec.training import precision
 from spear_spec.training.precision import has_bfloat16, mixed
-from spear_spec.training.t2s import T2STraining, Utterance, train_t2s
+from spear_spec.training.t2s.trainer import T2STraining, Utterance, train_t2s
 
 
-@pytest.mark.parametrize(("able", "dtype"), [({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16),
-                                             ({"neon": True, "bf16": True}, torch.bfloat16), ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
-                                             ({"avx2": True}, torch.float32), ({}, torch.float32)])
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
 def test_products_of_a_cpu(able: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     with mixed("cpu"):
@@ -35,8 +45,16 @@ def test_a_target_learns_the_same_in_both(tmp_path: Path, monkeypatch: pytest.Mo
     learnt = {}
     for able in (True, False):
         monkeypatch.setattr(precision, "has_bfloat16", lambda device, able=able: able)
-        model = train_t2s(data, data, T2SConfig(6, 8, 32, 2, 2, 2, 16), T2STraining(steps=2, warmup=1, batch_tokens=100, joint="prophet"),
-                          tmp_path / str(able), space=1, every=1000, progress_bar=False)
+        model = train_t2s(
+            data,
+            data,
+            T2SConfig(6, 8, 32, 2, 2, 2, 16),
+            T2STraining(steps=2, warmup=1, batch_tokens=100, joint="prophet"),
+            tmp_path / str(able),
+            space=1,
+            every=1000,
+            progress_bar=False,
+        )
         learnt[able] = torch.cat([p.flatten() for p in model.parameters()])
     assert not torch.equal(learnt[True], learnt[False])  # the patch took
     assert torch.dist(learnt[True], learnt[False]) < 0.02 * learnt[True].norm()

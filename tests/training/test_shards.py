@@ -10,7 +10,7 @@ from torch import nn
 
 from spear_spec.errors import BundleError
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint
-from spear_spec.training.shards import read_shards, write_shards
+from spear_spec.training.data.shards import read_shards, write_shards
 
 
 def trained(folder: Path) -> tuple[nn.Module, torch.optim.AdamW, Path]:
@@ -19,7 +19,10 @@ def trained(folder: Path) -> tuple[nn.Module, torch.optim.AdamW, Path]:
     for _ in range(3):
         model(torch.randn(4, 64)).square().sum().backward()
         optimizer.step()
-    save_checkpoint(folder / "a.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 3, "seconds": 1.5, "note": None})
+    save_checkpoint(
+        folder / "a.pt",
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 3, "seconds": 1.5, "note": None},
+    )
     return model, optimizer, folder / "a.pt"
 
 
@@ -38,7 +41,9 @@ def test_round_trip_with_moments(tmp_path: Path) -> None:
     fresh.load_state_dict(state["optimizer"])
     assert fresh.param_groups[0]["betas"] == [0.9, 0.98] or fresh.param_groups[0]["betas"] == (0.9, 0.98)
     for key, slot in optimizer.state_dict()["state"].items():
-        torch.testing.assert_close(fresh.state_dict()["state"][key]["exp_avg_sq"], slot["exp_avg_sq"], rtol=1e-2, atol=1e-9)
+        torch.testing.assert_close(
+            fresh.state_dict()["state"][key]["exp_avg_sq"], slot["exp_avg_sq"], rtol=1e-2, atol=1e-9
+        )
     fresh.step()
 
 

@@ -1,4 +1,6 @@
-"""The search for the sublayers that a draft leaves out: what it finds, how it goes on, and what its objective measures."""
+"""The search for the sublayers that a draft leaves out: what it finds, how it goes on, and what its objective
+measures.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import torch
 from spear_spec.config import SamplingConfig, T2SConfig
 from spear_spec.decoding import Session, generate
 from spear_spec.errors import ConfigError, MissingExtraError
-from spear_spec.models.layer_skip import LayerSkipConfig
-from spear_spec.models.text_to_semantic import TextToSemantic
-from spear_spec.training import skip_search
-from spear_spec.training.skip_search import Reading, Speed, search
+from spear_spec.models.drafts.layer_skip import LayerSkipConfig
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.training.drafts import skip_search
+from spear_spec.training.drafts.skip_search import Reading, Speed, search
 
 TEXTS = [[3, 1, 4, 7], [2, 7], [5, 5, 6, 2, 1, 7]]
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0)
@@ -22,7 +24,17 @@ LAW = SamplingConfig(temperature=1.0, top_p=1.0)
 
 def model(depth: int = 3) -> TextToSemantic:
     torch.manual_seed(0)
-    made = TextToSemantic(T2SConfig(num_text_token_ids=7, num_semantic_token_ids=12, dim=16, source_depth=1, target_depth=depth, heads=2, dim_head=8))
+    made = TextToSemantic(
+        T2SConfig(
+            num_text_token_ids=7,
+            num_semantic_token_ids=12,
+            dim=16,
+            source_depth=1,
+            target_depth=depth,
+            heads=2,
+            dim_head=8,
+        )
+    )
     with torch.no_grad():
         for layer in made.decoder:
             layer.self_attn.to_out.weight.mul_(6.0)
@@ -35,7 +47,10 @@ BEST = LayerSkipConfig(attention=(1, 2), feed_forward=(0,))
 
 def closeness(config: LayerSkipConfig) -> float:
     """Minus the number of switches that stand otherwise than in BEST, with some that count more."""
-    wrong = [2.0 * len({*config.attention} ^ {*BEST.attention}), 1.0 * len({*config.feed_forward} ^ {*BEST.feed_forward})]
+    wrong = [
+        2.0 * len({*config.attention} ^ {*BEST.attention}),
+        1.0 * len({*config.feed_forward} ^ {*BEST.feed_forward}),
+    ]
     return 20.0 - sum(wrong)
 
 
@@ -108,7 +123,7 @@ def test_a_search_that_was_cut_off_goes_on() -> None:
     first, again = ([reading.config for reading in part] for part in (kept, history[6:12]))
     assert again[:2] != first[:2] and again[:4] != first[2:]
     # a search that had ended only measures its leaders again
-    assert all(reading.final for reading in run(known=history)[1][len(history):])
+    assert all(reading.final for reading in run(known=history)[1][len(history) :])
 
 
 def test_leaders_are_measured_again_because_readings_are_noisy() -> None:
@@ -150,11 +165,15 @@ def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_trial_speaks_the_same_texts() -> None:
-    """At temperature 0 what is said does not depend on the switches: as many tokens as the plain loop, in fewer calls."""
+    """At temperature 0 what is said does not depend on the switches: as many tokens as the plain loop, in fewer
+    calls.
+    """
     target = model()
     plain = 0
     for text in TEXTS:
-        session = Session(target, target.encode(torch.tensor([text])), GREEDY, generator=torch.Generator(), max_tokens=24)
+        session = Session(
+            target, target.encode(torch.tensor([text])), GREEDY, generator=torch.Generator(), max_tokens=24
+        )
         for _ in generate(session):
             pass
         plain += session.stats[0].tokens
@@ -166,7 +185,9 @@ def test_every_trial_speaks_the_same_texts() -> None:
 
 
 def test_the_objective_is_tokens_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on by one second a target call: tokens a second are then tokens a call, of the same chance each time."""
+    """A clock that goes on by one second a target call: tokens a second are then tokens a call, of the same chance
+    each time.
+    """
     target = model()
     speed = Speed(target, TEXTS, LAW, gamma=3, verifier="block", seed=4, max_tokens=20)
     calls = 0

@@ -37,13 +37,20 @@ def needs(name: str, options: Mapping[str, Any] | None = None) -> str | None:
     return str((options or {}).get("of", part)) if name == "kpath" else part
 
 
-def make_drafter(name: str, drafts: Any = None, *, tree: str | None = None, num_drafts: int = 1,
-                 options: Mapping[str, Any] | None = None) -> Drafter:
+def make_drafter(
+    name: str,
+    drafts: Any = None,
+    *,
+    tree: str | None = None,
+    num_drafts: int = 1,
+    options: Mapping[str, Any] | None = None,
+) -> Drafter:
     """The drafter of that name, with the trained part that it needs.
 
     Args:
         drafts: the voice's trained parts by name, or one part, which is taken for the right one.
-        tree: see `Shape.parse`. num_drafts: paths of kpath. options: those that the drafter does not know are left to others.
+        tree: see `Shape.parse`. num_drafts: paths of kpath. options: those that the drafter does not know are left to
+        others.
 
     Raises:
         ConfigError: the name is unknown, the voice lacks the weights, or a setting does not fit.
@@ -69,7 +76,9 @@ def _part(name: str, part: str, drafts: Any) -> Any:
         return drafts
     if part not in drafts:
         own = [known for known in DRAFTERS if known != "none" and (needs(known) is None or needs(known) in drafts)]
-        raise ConfigError(f"this voice has no draft decoder for {name}; it can use {', '.join(own) or 'the drafter none'}")
+        raise ConfigError(
+            f"this voice has no draft decoder for {name}; it can use {', '.join(own) or 'the drafter none'}"
+        )
     return drafts[part]
 
 

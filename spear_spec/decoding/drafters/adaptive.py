@@ -136,7 +136,9 @@ class AdaEDL(Threshold):
         self.c = c
 
     def bounds(self) -> Bounds:
-        return Bounds(entropy=[(1 - line) ** 2 / self.c if line <= 1 else -1.0 for line in self.thresholds])  # solved for H
+        return Bounds(
+            entropy=[(1 - line) ** 2 / self.c if line <= 1 else -1.0 for line in self.thresholds]
+        )  # solved for H
 
     def whole(self, accepted: int, drafted: int, limit: int) -> bool:
         return accepted == limit
@@ -145,7 +147,8 @@ class AdaEDL(Threshold):
 class Confidence(Threshold):
     """Stops after a token that its law gave less than theta; the token stays (Draft & Verify, arXiv 2309.08168).
 
-    Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The authors' code
+    Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The authors'
+    code
     takes q before temperature and starts at .8, or .5 when sampling; here q is what the token was drawn with.
     """
 
@@ -162,17 +165,26 @@ class Confidence(Threshold):
 class Acceptance(Bounded):
     """The length that promises most tokens for its cost, from what past drafts came to.
 
-    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k) tokens
+    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k)
+    tokens
     for a cost of 1 + c k (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a position,
-    given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials at the chance
+    given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials at the
+    chance
     of the position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
 
-    Chances are the rows' own, the length is one for the batch: a step costs as much for its longest row as for all. c is
+    Chances are the rows' own, the length is one for the batch: a step costs as much for its longest row as for all. c
+    is
     what one more draft token costs, verification included, against what a call costs anyway: `costs`[0] + [1] x rows.
     """
 
-    def __init__(self, rows: int, costs: tuple[float, float] = (0.035, 0.017), prior: float = 0.88, weight: float = 8.0,
-                 fade: float = 0.95) -> None:
+    def __init__(
+        self,
+        rows: int,
+        costs: tuple[float, float] = (0.035, 0.017),
+        prior: float = 0.88,
+        weight: float = 8.0,
+        fade: float = 0.95,
+    ) -> None:
         self.costs, self.prior, self.weight, self.fade = costs, prior, weight, fade
         self.counts: list[list[tuple[float, float]]] = [[] for _ in range(rows)]  # accepted and tried, by position
 
@@ -202,8 +214,10 @@ class Acceptance(Bounded):
 
     def _count(self, counts: Iterable[tuple[float, float]], accepted: int, drafted: int) -> list[tuple[float, float]]:
         trials = [*[(1, 1)] * accepted, *[(0, 1)] * (accepted < drafted)]
-        return [(self.fade * before[0] + new[0], self.fade * before[1] + new[1])
-                for before, new in zip_longest(counts, trials, fillvalue=(0, 0))]
+        return [
+            (self.fade * before[0] + new[0], self.fade * before[1] + new[1])
+            for before, new in zip_longest(counts, trials, fillvalue=(0, 0))
+        ]
 
 
 STOPS: dict[str, Callable[[int], Stopping]] = {"adaedl": AdaEDL, "confidence": Confidence, "acceptance": Acceptance}

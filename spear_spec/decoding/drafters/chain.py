@@ -21,7 +21,8 @@ class ChainState:
 
 
 class ChainDrafter:
-    """Draws each token from a law of its own, up to gamma of them, or fewer where a rule says that more would be in vain.
+    """Draws each token from a law of its own, up to gamma of them, or fewer where a rule says that more would be in
+    vain.
 
     What a rule looks at (laws, tokens drawn so far, the past) is known before the next token is drawn, and a token that
     was drawn stays in the draft: the chain's length then tells nothing about its tokens and verification stays exact.
@@ -62,16 +63,22 @@ class ChainDrafter:
                     break
             laws.append(law)
             everyone = len(alive) == len(limits)
-            drawn = session.chance.categorical(law if everyone else law[alive], [session.rows[place] for place in alive])
+            drawn = session.chance.categorical(
+                law if everyone else law[alive], [session.rows[place] for place in alive]
+            )
             for place, token in zip(alive, drawn):
                 tokens[place].append(token)
             if rule is not None:
                 alive = rule.after(law, alive, drawn)
             # nothing follows an end token: a row that drew one stops there
-            alive = [place for place in alive if tokens[place][-1] != model.eos_id and len(tokens[place]) < limits[place]]
+            alive = [
+                place for place in alive if tokens[place][-1] != model.eos_id and len(tokens[place]) < limits[place]
+            ]
             if not alive:
                 break
-            law = self.advance(session, state, torch.tensor([[row[-1] if row else 0] for row in tokens], device=model.device))
+            law = self.advance(
+                session, state, torch.tensor([[row[-1] if row else 0] for row in tokens], device=model.device)
+            )
         return self.finish(session, state, Proposal(tokens, torch.stack(laws, 1) if laws else None))
 
     def commit(self, session: Session, state: Any, verdict: Verdict) -> None:

@@ -1,4 +1,6 @@
-"""What every draft with a decoder of its own shares: its caches, the settled tokens it reads, and the laws it draws from."""
+"""What every draft with a decoder of its own shares: its caches, the settled tokens it reads, and the laws it draws
+from.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
-from spear_spec.models.draft_runner import DraftRunner, runner_for
+from spear_spec.models.drafts.runner import DraftRunner, runner_for
 from spear_spec.nn.tree import Tree
 
 if TYPE_CHECKING:
-    from spear_spec.models.draft import DraftDecoder, DraftState
+    from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 
 
 @dataclass
@@ -36,11 +38,18 @@ class DecoderState(ChainState):
     arms: int = 1
     hidden: Tensor | None = None
 
-    def step(self, tokens: Tensor, features: Tensor | None, tree: Tree | None = None, counts: list[int] | None = None) -> Tensor:
+    def step(
+        self, tokens: Tensor, features: Tensor | None, tree: Tree | None = None, counts: list[int] | None = None
+    ) -> Tensor:
         """tokens [B, n]; features and result [arms B, n, D]; counts [B]: tokens of each row, the rest is padding."""
         if self.arms == 2:
-            return self.runner.step(tokens.repeat(2, 1), features, self.draft, None if tree is None else tree.repeat(2),
-                                    None if counts is None else counts * 2)
+            return self.runner.step(
+                tokens.repeat(2, 1),
+                features,
+                self.draft,
+                None if tree is None else tree.repeat(2),
+                None if counts is None else counts * 2,
+            )
         return self.runner.step(tokens, features, self.draft, tree, counts)
 
     def laws(self, hidden: Tensor, session: Session) -> Tensor:
@@ -69,8 +78,13 @@ class DecoderDrafter:
         arms = session.arms if self.guided else 1
         memory = session.memory.guided() if arms == 2 else session.memory
         rows = len(session.rows)
-        return DecoderState(runner_for(self.draft, session.model), self.draft.start(memory), [0] * rows, arms,
-                            stopping=make_stopping(self.stop, rows))
+        return DecoderState(
+            runner_for(self.draft, session.model),
+            self.draft.start(memory),
+            [0] * rows,
+            arms,
+            stopping=make_stopping(self.stop, rows),
+        )
 
     def catch_up(self, session: Session, state: DecoderState) -> Tensor:
         """Read the settled tokens; returns the hidden state [arms B, 1, D] at each row's last one."""
@@ -111,7 +125,9 @@ class DecoderDrafter:
 
 
 class DecoderChain(ChainDrafter, DecoderDrafter):
-    """A chain from a decoder: where it runs ahead it reads its own draft tokens, and its own output in place of features."""
+    """A chain from a decoder: where it runs ahead it reads its own draft tokens, and its own output in place of
+    features.
+    """
 
     leave = DecoderDrafter.leave  # in the order of bases ChainDrafter's, which does nothing yet, comes first
 
@@ -132,7 +148,9 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
             bounds = state.stopping.bounds()
         hidden = self.catch_up(session, state)
         uniforms = [chance.ahead(row, max(limits)) for row in rows]
-        tokens, laws = state.runner.chain(hidden, limits, uniforms, session.sampling, session.model.eos_id, state.draft, bounds.entropy, bounds.chance)
+        tokens, laws = state.runner.chain(
+            hidden, limits, uniforms, session.sampling, session.model.eos_id, state.draft, bounds.entropy, bounds.chance
+        )
         for row, drawn in zip(rows, tokens):
             chance.passed(row, len(drawn))
         return Proposal(tokens, laws)

@@ -6,7 +6,8 @@ from spear_spec.decoding.drafters.decoder import DecoderChain
 
 
 class EagleDrafter(DecoderChain):
-    """Three target layers fused, at the position that predicted each token; ahead of the target its own output stands in.
+    """Three target layers fused, at the position that predicted each token; ahead of the target its own output stands
+    in.
 
     A chain here; `tree.py` grows the dynamic tree of EAGLE-2 from the same decoder.
     """

@@ -17,17 +17,18 @@ from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
-from spear_spec.models.draft_runner import DraftRunner, runner_for
+from spear_spec.models.drafts.runner import DraftRunner, runner_for
 
 if TYPE_CHECKING:
-    from spear_spec.models.draft import DraftDecoder, DraftState
+    from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 
 
 @dataclass
 class EarlyExitState(ChainState):
     """The head's cache, the length that its rows have committed, and what the first layers said in this call.
 
-    below: their output [arms B, 1, D] for the newest token and each draft token that was read. base: the target's lengths.
+    below: their output [arms B, 1, D] for the newest token and each draft token that was read. base: the target's
+    lengths.
     """
 
     runner: DraftRunner
@@ -38,7 +39,8 @@ class EarlyExitState(ChainState):
 
 
 class EarlyExitDrafter(ChainDrafter):
-    """Runs the target's first n layers on each draft token, in the target's own cache, and one block on top as their head.
+    """Runs the target's first n layers on each draft token, in the target's own cache, and one block on top as their
+    head.
 
     The rows stay: verification runs only the layers above for them. With guidance both arms are drafted.
     """
@@ -55,8 +57,12 @@ class EarlyExitDrafter(ChainDrafter):
     def start(self, session: Session) -> EarlyExitState:
         session.features = (self.layers,)
         rows = len(session.rows)
-        return EarlyExitState(runner_for(self.draft, session.model), self.draft.start(session.scored), [0] * rows,
-                              stopping=make_stopping(self.stop, rows))
+        return EarlyExitState(
+            runner_for(self.draft, session.model),
+            self.draft.start(session.scored),
+            [0] * rows,
+            stopping=make_stopping(self.stop, rows),
+        )
 
     def begin(self, session: Session, state: EarlyExitState) -> Tensor:
         fresh, arms, device = session.fresh, session.arms, session.model.device
@@ -80,7 +86,9 @@ class EarlyExitDrafter(ChainDrafter):
         return self._laws(session, state, hidden[torch.arange(len(last), device=device), last][:, None])
 
     def advance(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
-        return self._laws(session, state, self._head(session, state, tokens, self._first_layers(session, state, tokens)))
+        return self._laws(
+            session, state, self._head(session, state, tokens, self._first_layers(session, state, tokens))
+        )
 
     def _first_layers(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
         x = session.model.first_layers(tokens.repeat(session.arms, 1), session.scored, session.cache, self.layers)

@@ -42,7 +42,7 @@ class HistoryDrafter:
         tokens = []
         for row, limit in zip(session.rows, limits):
             history, kept = state[row], session.tokens[row]
-            for token in kept[len(history.tokens):]:
+            for token in kept[len(history.tokens) :]:
                 history.push(token)
             tokens.append(history.guess(limit))
         return Proposal(tokens)

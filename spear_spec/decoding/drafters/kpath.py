@@ -11,7 +11,7 @@ from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spear_spec.models.draft import DraftDecoder
+    from spear_spec.models.drafts.decoder import DraftDecoder
 
 
 class KPathDrafter(DecoderDrafter):
@@ -39,7 +39,9 @@ class KPathDrafter(DecoderDrafter):
             weights = growth.laws[places, [growth.law_index(place, node) for place, node in ends]]
             drawn = session.chance.categorical(weights, [session.rows[place] for place in places])
             ends = [(place, growth.add(place, token, node)) for (place, node), token in zip(ends, drawn)]
-            ends = [(place, node) for place, node in ends if growth.tokens[place][node] != eos and depth < limits[place]]
+            ends = [
+                (place, node) for place, node in ends if growth.tokens[place][node] != eos and depth < limits[place]
+            ]
             if not ends:
                 break
             growth.expand([[node for row, node in ends if row == place] for place in range(len(limits))])

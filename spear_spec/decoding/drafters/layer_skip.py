@@ -15,7 +15,7 @@ from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 
 if TYPE_CHECKING:
-    from spear_spec.models.text_to_semantic import Skip
+    from spear_spec.models.spear_tts import Skip
 
 
 @dataclass
@@ -43,10 +43,14 @@ class LayerSkipDrafter(ChainDrafter):
 
     def begin(self, session: Session, state: LayerSkipState) -> Tensor:
         state.base = list(session.cache.lengths)
-        return self.advance(session, state, torch.tensor([row[-1:] for row in session.fresh], device=session.model.device))
+        return self.advance(
+            session, state, torch.tensor([row[-1:] for row in session.fresh], device=session.model.device)
+        )
 
     def advance(self, session: Session, state: LayerSkipState, tokens: Tensor) -> Tensor:
-        logits = session.model(tokens.repeat(session.arms, 1), session.scored, session.cache, skip=self.skip).logits[:, -1]
+        logits = session.model(tokens.repeat(session.arms, 1), session.scored, session.cache, skip=self.skip).logits[
+            :, -1
+        ]
         return guided(logits, session.arms, session.sampling)
 
     def finish(self, session: Session, state: LayerSkipState, proposal: Proposal) -> Proposal:

@@ -25,7 +25,7 @@ class Occurrences:
         for size in range(min(self.longest, len(past)), 0, -1):
             at = self._behind.get(tuple(past[-size:]))
             if at is not None:
-                return past[at:at + limit]
+                return past[at : at + limit]
         return []
 
 

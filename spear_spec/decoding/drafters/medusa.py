@@ -1,4 +1,6 @@
-"""Medusa: parallel heads on the target's last hidden state, as a chain or as a sparse tree of their best choices (arXiv 2401.10774)."""
+"""Medusa: parallel heads on the target's last hidden state, as a chain or as a sparse tree of their best choices
+(arXiv 2401.10774).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spear_spec.models.heads import MedusaHeads
+    from spear_spec.models.drafts.medusa import MedusaHeads
 
 
 def head_laws(heads: MedusaHeads, session: Session, count: int) -> Tensor:

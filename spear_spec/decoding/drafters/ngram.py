@@ -28,11 +28,11 @@ class NGrams:
         past.append(token)
 
     def guess(self, limit: int) -> list[int]:
-        recent = self.tokens[-(self.order - 1):]
+        recent = self.tokens[-(self.order - 1) :]
         out: list[int] = []
         while len(out) < limit and (token := self._next(recent)) is not None:
             out.append(token)
-            recent = [*recent, token][-(self.order - 1):]
+            recent = [*recent, token][-(self.order - 1) :]
         return out
 
     def _next(self, recent: list[int]) -> int | None:

@@ -1,4 +1,7 @@
-"""Independent small decoders on the target's encoder memory: one layer, or two. They see tokens and text, not the target."""
+"""Independent small decoders on the target's encoder memory: one layer, or two.
+
+They see tokens and text, not the target.
+"""
 
 from __future__ import annotations
 

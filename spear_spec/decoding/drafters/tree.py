@@ -15,7 +15,7 @@ from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spear_spec.models.draft import DraftDecoder
+    from spear_spec.models.drafts.decoder import DraftDecoder
 
 SIBLINGS = {"iid": "drawn independently, duplicates kept", "wor": "drawn without replacement", "top": "the likeliest"}
 MOST_NODES = 512
@@ -23,7 +23,9 @@ MOST_NODES = 512
 
 @dataclass(frozen=True)
 class Shape:
-    """branching: children of every node at each depth (static), or None: grown where the draft is surest, or Medusa's own."""
+    """branching: children of every node at each depth (static), or None: grown where the draft is surest, or
+    Medusa's own.
+    """
 
     branching: tuple[int, ...] | None
 
@@ -51,7 +53,9 @@ class Shape:
 class StaticTreeDrafter(DecoderDrafter):
     """Every node at depth d gets branching[d] children: drawn from the draft's law, or its likeliest tokens."""
 
-    def __init__(self, draft: DraftDecoder, branching: tuple[int, ...], *, siblings: str = "wor", guided: bool = False) -> None:
+    def __init__(
+        self, draft: DraftDecoder, branching: tuple[int, ...], *, siblings: str = "wor", guided: bool = False
+    ) -> None:
         super().__init__(draft, guided=guided)
         if siblings not in SIBLINGS:
             raise ConfigError(f"siblings must be {', '.join(SIBLINGS)}, not {siblings!r}")
@@ -68,8 +72,10 @@ class StaticTreeDrafter(DecoderDrafter):
             level = self._children(session, growth, frontier, children)
             if depth == len(self.branching):
                 break
-            frontier = [[node for node in nodes if growth.tokens[place][node] != eos] if depth < limits[place] else []
-                        for place, nodes in enumerate(level)]
+            frontier = [
+                [node for node in nodes if growth.tokens[place][node] != eos] if depth < limits[place] else []
+                for place, nodes in enumerate(level)
+            ]
             if not any(frontier):
                 break
             growth.expand(frontier)
@@ -103,7 +109,8 @@ class StaticTreeDrafter(DecoderDrafter):
 class DynamicTreeDrafter(DecoderDrafter):
     """Grows where the product of the draft's probabilities is largest, and keeps the best nodes.
 
-    At each depth the `width` best nodes get their `width` likeliest children; of all, the `nodes` best are proposed. The
+    At each depth the `width` best nodes get their `width` likeliest children; of all, the `nodes` best are proposed.
+    The
     shape follows from the draft's laws alone, without chance, so the nodes are point masses.
     """
 
@@ -154,7 +161,10 @@ class DynamicTreeDrafter(DecoderDrafter):
         return level
 
     def _best(self, growth: Growth, values: list[list[float]]) -> Proposal:
-        """The best nodes of each row. A parent is never worse than its child and stands before it, so the kept ones are a tree."""
+        """The best nodes of each row.
+
+        A parent is never worse than its child and stands before it, so the kept ones are a tree.
+        """
         tokens, parents = [], []
         for place, line in enumerate(values):
             kept = sorted(sorted(range(len(line)), key=lambda node: (-line[node], node))[: self.nodes])

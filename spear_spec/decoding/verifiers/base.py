@@ -24,7 +24,8 @@ class Verifier(Protocol):
     forms: frozenset[str]
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        """target_probs [B, N + 1, V]: the target's law after the prefix, then after each draft token (already filtered).
+        """target_probs [B, N + 1, V]: the target's law after the prefix, then after each draft token (already
+        filtered).
 
         For a tree the law after node n is at n + 1. Nodes of one place (same tokens all the way) have the same law.
         """

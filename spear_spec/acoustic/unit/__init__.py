@@ -1,0 +1,1 @@
+"""The unit vocoder: pulses and noise, filtered."""

@@ -1,0 +1,322 @@
+"""Is decoding exact? Whole utterances, spoken through the call that `say` uses, scored against the bare target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import Drafter, Verifier, complete
+from spear_spec.errors import ConfigError, TextError
+from spear_spec.exactness.conclusion import GREEDY
+from spear_spec.exactness.contract import checked_drafter, checked_verifier
+from spear_spec.exactness.reference import Reference, Utterance, drafts_of
+from spear_spec.exactness.scores import Scores
+from spear_spec.exactness.uniformity import FEWEST, settle
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.pipeline import TTS, choose_speaker
+
+SENTENCES = (
+    "The ferry leaves the harbour at half past seven, whatever the weather.",
+    "Nobody could explain why the lights had stayed on all night.",
+    "Good morning!",
+    "She folded the letter twice, put it back into the drawer, and said nothing about it for the rest of the week.",
+    "Is this the road to the old observatory?",
+    "Three hundred and twelve people signed the petition.",
+)
+DEFAULT_SAMPLES = 4000
+REPLAYED = 8  # utterances that a user's drafter is asked about at once
+# Greedy may part where the best logits lie closer than this.
+_TIE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.4}
+
+Texts = list[list[int]]  # text token ids of each sentence, the end token left out
+Progress = Callable[[str], None]
+
+
+def verify_drafter(
+    target: TTS | TextToSemantic | None = None,
+    drafter: str | Drafter | None = None,
+    verifier: str | Verifier = "rejection",
+    *,
+    texts: Sequence[str] | Sequence[Sequence[int]] | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    batch: int = 1,
+    gamma: int | None = None,
+    tree: str | None = None,
+    num_drafts: int | None = None,
+    options: dict[str, Any] | None = None,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    speaker: str | None = None,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Test whether decoding with this drafter and verifier follows the target's own law (statistics: see `run_verify`).
+
+    Args:
+        target: a voice; None: the one that ships with the package; or a bare transformer, and then `texts` are lists of
+            text token ids (without the end token).
+        drafter: a name (None: the voice's own), or an object of one's own: the protocol
+            `spear_spec.decoding.Drafter`. Its `propose` returns
+            for B running rows a `Proposal` of token lists [B][<= gamma], with `probs` [B, N, V], the law that each
+            token was drawn from, or None where tokens were chosen without chance. A copy of it, made before anything
+            is decoded, is asked again what it would draft before each token: what it remembers of utterances must
+            live in the object or in its state, not in a global.
+        verifier: a name, or an object: the protocol `spear_spec.decoding.Verifier`. `verify` gets the proposal and the
+            target's laws [B, N + 1, V], already filtered, and returns a `Verdict`.
+        texts: sentences to speak; all are also compared at temperature 0.
+        samples: tokens that are scored, at least 100. batch: utterances decoded together.
+        gamma, tree, num_drafts, options: as in `SpecConfig`; what is left out comes from the voice.
+        sampling: the law to test under; by default the voice's.
+        max_tokens: cap on the tokens of an utterance.
+        progress: told where a long run stands.
+
+    Returns:
+        The object of schema verify/1. `pass` is true if every check passed and the rule declares to be lossless;
+        `spear_spec.exactness.conclusion.conclusion` says it in words.
+
+    Raises:
+        ConfigError: a setting out of range; names or objects that do not fit each other; an object that breaks its
+            protocol.
+        TextError: there is nothing to say. BundleError: the voice is missing. NumericsError: the model produced NaN.
+    """
+    shape = {"gamma": gamma, "tree": tree, "num_drafts": num_drafts, "options": options}
+    given: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
+    if drafter is not None:
+        given["drafter"] = drafter if isinstance(drafter, str) else checked_drafter(drafter)
+    given["verifier"] = verifier if isinstance(verifier, str) else checked_verifier(verifier)
+    if isinstance(target, TextToSemantic):
+        tts = _bare(target, given)
+        sentences = _check_ids(target, texts)
+    else:
+        tts = (TTS.load() if target is None else target).using(**given)
+        sentences = _spell(tts, texts, speaker)
+    return _verify(
+        tts,
+        sentences,
+        sampling or tts.sampling,
+        samples=samples,
+        batch=batch,
+        seed=seed,
+        max_tokens=max_tokens,
+        progress=progress,
+    )
+
+
+def run_verify(
+    tts: TTS,
+    texts: Sequence[str] | None = None,
+    *,
+    samples: int | None = None,
+    speaker: str | None = None,
+    seed: int = 0,
+    batch: int = 1,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Test the drafter and verifier that this voice is set to; the object of schema verify/1.
+
+    Utterances are generated until `samples` tokens are there (texts are spoken again with fresh randomness as often as
+    needed). Each token x is scored against an uncached forward of the target by a randomised probability integral
+    transform: u = F(x-) + v p(x), v uniform, where F sums p over the vocabulary in an order that depends on the past
+    alone. If decoding is exact, the u are independent and uniform whatever the order. So there are several, each for
+    the
+    faults that it piles up at one end: by falling p (a wrong temperature or filter, stale caches), by q/p with the
+    draft's law q given the true past (a leak of the draft's law, a wrong residual), by token id (the end token, shared
+    random streams). Not stratified by the place in a draft, which correct block rules would fail.
+
+    Three checks of each order; independence of utterances that are decoded beside or after each other; no token that
+    the
+    filters exclude; and greedy identity: every text at temperature 0 gives the tokens of the autoregressive loop, but
+    for ties within 1e-4. At temperature 0 that is the only check, the law being a point.
+
+    A check passes when its Holm-adjusted p-value (the one reported) is at least .001, so a correct build fails less
+    than
+    once in a thousand runs. The whole passes when all checks do and the rule declares to be lossless.
+
+    Raises:
+        TextError: the texts hold nothing to say.
+        ConfigError: a setting is out of range.
+    """
+    law = replace(tts.sampling, **sampling)
+    wanted = DEFAULT_SAMPLES if samples is None else samples
+    return _verify(
+        tts,
+        _spell(tts, texts, speaker),
+        law,
+        samples=wanted,
+        batch=batch,
+        seed=seed,
+        max_tokens=max_tokens,
+        progress=progress,
+    )
+
+
+def _verify(
+    tts: TTS,
+    sentences: Texts,
+    law: SamplingConfig,
+    *,
+    samples: int,
+    batch: int,
+    seed: int,
+    max_tokens: int | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    for name, value, least in (
+        ("samples", samples, FEWEST),
+        ("batch", batch, 1),
+        ("max_tokens", 1 if max_tokens is None else max_tokens, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    tell = progress or (lambda message: None)
+    checks = []
+    if law.temperature > 0:
+        scores = Scores(law, torch.Generator().manual_seed(seed + 1))
+        drafts = drafts_of(tts, law, seed)
+        spoken = _spoken(tts, sentences, law, seed, batch, max_tokens)
+        while scores.count < samples:
+            group = list(islice(spoken, max(batch, 1 if drafts is None else REPLAYED)))
+            guesses = [None] * len(group) if drafts is None else drafts.laws(group)
+            for (ids, tokens), q in zip(group, guesses):
+                scores.add(Reference(tts, ids, law), tokens, q)
+            tell(f"scored {min(scores.count, samples)} of {samples} tokens")
+        checks += scores.checks(samples)
+    checks.append(_greedy_check(tts, sentences, law, batch, max_tokens, tell))
+    settle(checks)
+    settings = replace(tts, sampling=law).describe(batch=batch, seed=seed)
+    return {
+        "schema": "verify/1",
+        "voice": tts.name,
+        **settings,
+        "checks": checks,
+        "pass": all(check["pass"] for check in checks) and bool(settings["lossless"]),
+    }
+
+
+# --- what is tested --------------------------------------------------------------------------------------------------
+
+
+class BareTTS(TTS):
+    """A transformer behind the calls that `say` uses to decode; without text front end and vocoder."""
+
+    @property
+    def name(self) -> str:
+        return "TextToSemantic"
+
+
+def _bare(model: TextToSemantic, given: dict[str, Any]) -> TTS:
+    own = {
+        f"own_{name}": value for name in ("drafter", "verifier") if not isinstance(value := given.get(name, ""), str)
+    }
+    names = {name: value for name, value in given.items() if f"own_{name}" not in own}
+    nothing: Any = None
+    tts = BareTTS(
+        nothing,
+        nothing,
+        model,
+        nothing,
+        {},
+        complete(SpecConfig(), names),
+        SamplingConfig(),
+        embedding=model.semantic_emb.weight[: model.eos_id],
+        **own,
+    )
+    tts.parts().make()
+    return tts
+
+
+def _check_ids(model: TextToSemantic, texts: Any) -> Texts:
+    if texts is None:
+        raise ConfigError("a bare TextToSemantic has no text front end: give texts as lists of text token ids")
+    sentences = []
+    for text in texts:
+        ids = None if isinstance(text, str) else [int(i) for i in text]
+        if not ids or not all(0 <= i < model.text_eos_id for i in ids):
+            raise TextError(
+                f"texts of a bare TextToSemantic are lists of text token ids from 0 to {model.text_eos_id - 1}, not {text!r}"
+            )
+        sentences.append(ids)
+    return _not_empty(sentences)
+
+
+def _spell(tts: TTS, texts: Any, speaker: str | None) -> Texts:
+    if isinstance(texts, str):
+        texts = [texts]
+    if not all(isinstance(text, str) for text in texts or ()):
+        raise TextError("texts of a voice are strings; token ids go with a bare TextToSemantic")
+    speaker = choose_speaker(tts.bundle, speaker)
+    return _not_empty(
+        [ids for text in (SENTENCES if texts is None else texts) for _, ids in tts.sentences(text, speaker)]
+    )
+
+
+def _not_empty(sentences: Texts) -> Texts:
+    if not sentences:
+        raise TextError("there is nothing to say: the text holds no word")
+    return sentences
+
+
+def _spoken(
+    tts: TTS, sentences: Texts, law: SamplingConfig, seed: int, batch: int, max_tokens: int | None
+) -> Iterator[Utterance]:
+    """Texts with their generated tokens, again and again: a b a b c d c d ..., so that in a batch stand texts of
+    several
+    lengths and the same text twice (see `Scores._beside`)."""
+    chance = torch.Generator().manual_seed(seed)
+    once = cycle(sentences)
+    endless = (text for one, two in zip(once, once) for text in (one, two, one, two))
+    while True:
+        group = [next(endless) for _ in range(batch)]
+        yield from zip(group, _decode(tts, group, law, chance, max_tokens))
+
+
+def _decode(
+    tts: TTS, group: Texts, law: SamplingConfig, chance: torch.Generator, max_tokens: int | None
+) -> list[list[int]]:
+    session, verdicts = tts.decode(group, law, chance, max_tokens)
+    for _ in verdicts:
+        pass
+    return session.tokens
+
+
+def _greedy_check(
+    tts: TTS, sentences: Texts, law: SamplingConfig, batch: int, max_tokens: int | None, tell: Progress
+) -> dict[str, Any]:
+    """Every text at temperature 0 against the autoregressive loop alone; tv is the share of texts that part although no
+    tie allows it."""
+    greedy = replace(law, temperature=0.0)
+    plain_tts = replace(tts, spec=SpecConfig(drafter="none"), own_drafter=None, own_verifier=None)
+    total, wrong = 0, 0
+    for start in range(0, len(sentences), batch):
+        group = sentences[start : start + batch]
+        outputs = _decode(tts, group, greedy, torch.Generator().manual_seed(0), max_tokens)
+        for ids, other in zip(group, outputs):
+            plain = _decode(plain_tts, [ids], greedy, torch.Generator().manual_seed(0), max_tokens)[0]
+            total += len(plain)
+            wrong += plain != other and not _tied(Reference(tts, ids, greedy), plain, other)
+        tell(f"greedy: {min(start + batch, len(sentences))} of {len(sentences)} texts")
+    return {
+        "name": GREEDY,
+        "n": total,
+        "tv": wrong / len(sentences),
+        "null_q99": 0.0,
+        "p_value": 0.0 if wrong else 1.0,
+        "detectable_tv": 1 / len(sentences),
+    }
+
+
+def _tied(reference: Reference, plain: list[int], other: list[int]) -> bool:
+    """Whether two greedy outputs part at a place where both tokens are among the best, within a tie."""
+    at = next((i for i, (one, two) in enumerate(zip(plain, other)) if one != two), None)
+    if at is None:  # one is the beginning of the other
+        return False
+    logits = reference.logits(plain[: at + 1])[0][-1]
+    worse = min(float(logits[plain[at]]), float(logits[other[at]]))
+    return float(logits.max()) - worse <= _TIE.get(reference.model.dtype, 1e-4)

@@ -1,0 +1,1 @@
+"""C for what torch is slow at, its packing and its loader."""

@@ -1,0 +1,1 @@
+"""What drafts: decoders, heads, switches; for training and for decoding."""

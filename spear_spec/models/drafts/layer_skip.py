@@ -1,0 +1,48 @@
+"""Which sublayers of a target a self-speculative draft leaves out (Draft & Verify, arXiv 2309.08168)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spear_spec.config import Strict
+from spear_spec.errors import ConfigError
+from spear_spec.models.spear_tts import Skip
+
+
+@dataclass(frozen=True)
+class LayerSkipConfig(Strict):
+    """The sublayers that are left out, by layer (0 is the first); self- and cross-attention of a layer count as one."""
+
+    attention: tuple[int, ...] = ()
+    feed_forward: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("attention", "feed_forward"):
+            layers = getattr(self, name)
+            if not isinstance(layers, tuple) or any(
+                not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in layers
+            ):
+                raise ConfigError(f"{name} must list layers by number (0 is the first), not {layers!r}")
+            if len(set(layers)) != len(layers):
+                raise ConfigError(f"{name} names a layer twice: {layers!r}")
+            object.__setattr__(self, name, tuple(sorted(layers)))
+
+    @property
+    def skipped(self) -> int:
+        """Number of sublayers that are left out."""
+        return len(self.attention) + len(self.feed_forward)
+
+    def skip(self, target_depth: int) -> Skip:
+        """The same for `TextToSemantic.forward`, checked against a target of so many layers.
+
+        Raises:
+            ConfigError: it names a layer that the target has not, or keeps none.
+        """
+        foreign = sorted(i for i in {*self.attention, *self.feed_forward} if i >= target_depth)
+        if foreign:
+            raise ConfigError(
+                f"layer_skip names layer {foreign[0]}, but the target has layers 0 to {target_depth - 1}; search its switches again"
+            )
+        if self.skipped == 2 * target_depth:
+            raise ConfigError("layer_skip leaves every sublayer out; keep at least one")
+        return Skip(frozenset(self.attention), frozenset(self.feed_forward))

@@ -1,0 +1,1 @@
+"""A prepared corpus: clips, durations, shards."""

@@ -1,0 +1,266 @@
+"""What `spear-spec train CONFIG` reads: one JSON or TOML file that names the corpora, the stages and their settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from spear_spec.config import Strict
+from spear_spec.errors import ConfigError
+
+STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate")
+
+
+@dataclass(frozen=True)
+class Prepare(Strict):
+    """corpora, dev: folders (or lhotse manifests). Without dev every `held_out_every`-th clip is held out.
+    speakers: whom to keep, in the order of the models' tables (empty: the `most_speakers` with the most clips)."""
+
+    corpora: tuple[str, ...]
+    dev: tuple[str, ...] = ()
+    form: str = "auto"
+    speakers: tuple[str, ...] = ()
+    most_speakers: int = 1000
+    held_out_every: int = 50
+    shortest: float = 0.3
+    longest: float = 30.0
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Tokenize(Strict):
+    """encoder: hub name or folder; centroids: a file, or null to fit `clusters` on `fit_hours` of speech; given:
+    [corpus folder, token file] pairs that exist; check: of those, how many clips are made again and compared
+    (0: every clip is made again, and all are compared)."""
+
+    encoder: str = "openai/whisper-base"
+    layer: int = 4
+    clusters: int = 1024
+    fit_hours: float = 1.0
+    centroids: str | None = None
+    given: tuple[tuple[str, str], ...] = ()
+    check: int = 0
+
+
+@dataclass(frozen=True)
+class Align(Strict):
+    """method: "ctc" or "diagonal", for clips without durations. The CTC is trained either way: later stages are
+    judged by it.
+    """
+
+    method: str = "ctc"
+    minutes: float = 2.0
+    steps: int | None = None
+    dim: int = 256
+    blocks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.method not in ("ctc", "diagonal"):
+            raise ConfigError(f"align.method must be ctc or diagonal, not {self.method!r}")
+
+
+@dataclass(frozen=True)
+class Target(Strict):
+    """Shape of the text-to-semantic transformer; training: fields of `T2STraining` (`joint` trains drafting heads
+    along with
+    it, which are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on
+    from, instead of random weights."""
+
+    dim: int = 256
+    heads: int = 4
+    dim_head: int = 64
+    encoder_layers: int = 4
+    decoder_layers: int = 6
+    every: int = 150
+    start: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vocoder(Strict):
+    """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`; workers: processes that analyse the
+    audio;
+    pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `vocoder_data.frames_from_pitch`); start: a voice
+    (folder or name) of the same shape to go on from (set training.gan_start to 0 then)."""
+
+    workers: int = 1
+    start: str | None = None
+    pitch: tuple[tuple[str, str], ...] = ()
+    shape: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sampling(Strict):
+    """Candidates [temperature, top_p] are judged on `sentences` of the held-out texts; guidance and top_k are not
+    searched.
+    """
+
+    candidates: tuple[tuple[float, float], ...] = ((0.7, 0.9), (0.7, 0.95), (0.8, 0.95), (1.0, 0.95))
+    judges: tuple[str, ...] = ("wer", "mos")
+    sentences: int = 60
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for temperature, top_p in self.candidates:
+            if temperature < 0.7 or top_p < 0.9:
+                raise ConfigError(
+                    "sampling.candidates: a voice ships with temperature at least 0.7 and top_p at least 0.9"
+                )
+
+
+@dataclass(frozen=True)
+class Draft(Strict):
+    """Shape of the draft; samples: utterances that the target speaks for it; training: fields of `DraftTraining`;
+    start: a
+    voice of the same shapes whose draft is gone on from, where the target was gone on from too."""
+
+    depth: int = 1
+    ff_mult: int = 2
+    layers: tuple[int, ...] = (2, 4, 6)
+    samples: int = 6000
+    minutes: float = 0.0
+    batch: int = 24
+    every: int = 100
+    start: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drafters(Strict):
+    """The other ways to draft, trained on the same samples: names of `training.draft.draft_shapes`, and layer_skip.
+
+    ff_mult, exit_layer (early_exit drafts behind it), tree_nodes (of Medusa's sparse tree): shapes. training: fields of
+    `DraftTraining` for all; own: for one, by name. skip_minutes, skip_trials: how long layer_skip's switches are
+    searched for.
+    start: a voice whose drafts are gone on from.
+    """
+
+    names: tuple[str, ...] = ("small", "small2", "prophet", "medusa", "early_exit", "layer_skip")
+    ff_mult: int = 2
+    exit_layer: int = 2
+    tree_nodes: int = 64
+    every: int = 150
+    skip_minutes: float = 5.0
+    skip_trials: int = 200
+    start: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.names) - {"small", "small2", "prophet", "medusa", "early_exit", "layer_skip"}):
+            raise ConfigError(f"drafters.names: nothing is trained for {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
+class Pack(Strict):
+    """What the bundle says of itself; gamma of the shipped speculation."""
+
+    name: str = "my-voice"
+    licence: str = "unknown"
+    origin: str = "unknown"
+    gamma: int = 5
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluate(Strict):
+    """text: a file with one sentence a line (null: the held-out texts); judges of `spear-spec eval`."""
+
+    text: str | None = None
+    judges: tuple[str, ...] = ("wer", "per", "mos", "speaker_similarity")
+    sentences: int = 200
+    max_tokens: int | None = None
+
+
+SECTIONS: dict[str, type[Strict]] = {
+    "prepare": Prepare, "tokenize": Tokenize, "align": Align, "t2s": Target, "vocoder": Vocoder, "sampling": Sampling,
+    "draft": Draft, "drafters": Drafters, "pack": Pack, "evaluate": Evaluate,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked configuration. out: where everything is written; stages: which to run, in the recipe's order."""
+
+    out: Path
+    stages: tuple[str, ...]
+    prepare: Prepare
+    tokenize: Tokenize
+    align: Align
+    t2s: Target
+    vocoder: Vocoder
+    sampling: Sampling
+    draft: Draft
+    drafters: Drafters
+    pack: Pack
+    evaluate: Evaluate
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+    progress: bool = True
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Check a configuration.
+
+        Raises:
+            ConfigError: an unknown key or stage, a missing one, or a value of the wrong kind.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"unknown key {', '.join(unknown)} in the recipe; known are {', '.join(sorted(known))}")
+        for key in ("out", "prepare"):
+            if key not in values:
+                raise ConfigError(f"the recipe says nothing of {key!r}")
+        stages = tuple(values.get("stages", STAGES))
+        if wrong := [s for s in stages if s not in STAGES]:
+            raise ConfigError(f"unknown stage {', '.join(map(str, wrong))}; known are {', '.join(STAGES)}")
+        rest = {key: values[key] for key in ("device", "threads", "seed", "progress") if key in values}
+        sections: dict[str, Any] = {name: kind.from_dict(values.get(name, {})) for name, kind in SECTIONS.items()}
+        return cls(Path(values["out"]), tuple(s for s in STAGES if s in stages), **sections, **rest)
+
+
+def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON or TOML file as it stands.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold an object")
+    return values
+
+
+def set_value(values: dict[str, Any], assignment: str) -> None:
+    """Apply `section.key=value` (the value as JSON, or a bare string) to a configuration, in place.
+
+    Raises:
+        ConfigError: the assignment has no `=`, or goes through something that is no section.
+    """
+    path, sign, text = assignment.partition("=")
+    if not sign:
+        raise ConfigError(f"{assignment!r} is not KEY=VALUE")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    *sections, key = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: {section} is no section")
+    values[key] = value

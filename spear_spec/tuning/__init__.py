@@ -1,0 +1,1 @@
+"""Which setting is fastest on this machine, and where that is kept."""

@@ -1,0 +1,340 @@
+"""Which drafter, rule and draft length is fastest here? A race of all of them against the clock.
+
+Every setting speaks one sentence; the faster half goes on to more of them, again and again; draft lengths next to the
+fastest follow. What a race picks looks better than it is, so the winner meets the voice's own setting on sentences
+drawn
+anew, and only a gain of two standard errors unseats that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from statistics import fmean, median, stdev
+from typing import Any, Protocol
+
+import torch
+
+from spear_spec.bench.arm import spread
+from spear_spec.bench.machine import commit, hardware, now
+from spear_spec.bench.speed import SENTENCES
+from spear_spec.config import SpecConfig
+from spear_spec.decoding import DecodeStats
+from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.pipeline import TTS
+from spear_spec.tuning.candidates import candidates, named, neighbours
+
+LOOK, HALVING, REFINING = 0.35, 0.5, 0.7  # shares of the time after which these stages end; the rest decides
+ROUNDS, FINAL_ROUNDS = 24, 200  # most of a stage, of the last one
+FEWEST = 6  # rounds to decide on
+SENTENCE = 0.005  # share of the time that the autoregressive loop may take for a sentence; it is cut there
+SHORT = 16  # tokens of a warm-up, and the shortest cut
+WARM_UP = -1  # a round that does not count
+
+
+class OutOfTime(Exception):
+    """The time is over in the middle of a sentence."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one setting: tokens kept, target calls (of all rows), seconds."""
+
+    tokens: int
+    calls: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+
+class Measure(Protocol):
+    """Speaks what belongs to a round, the same for every setting.
+
+    Raises:
+        OutOfTime: the time is over.
+    """
+
+    def __call__(self, tts: TTS, number: int) -> Sample: ...
+
+
+class Speaking:
+    """Decodes the benchmark's sentences in turn, one batch a round, and gives up at the deadline between two target
+    calls.
+    """
+
+    def __init__(
+        self,
+        tts: TTS,
+        *,
+        batch: int,
+        speaker: str | None,
+        seed: int,
+        max_tokens: int | None,
+        sampling: dict[str, Any],
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> None:
+        ids = [tts.tokenizer.encode(sentence, speaker or tts.speakers[0]) for sentence in SENTENCES]
+        self.groups = [[ids[(first + row) % len(ids)] for row in range(batch)] for first in range(len(ids))]
+        self.law, self.seed, self.cap = replace(tts.sampling, **sampling), seed, max_tokens
+        self.deadline, self.clock = deadline, clock
+
+    def shorten(self, plain: TTS, seconds: float) -> None:
+        """Cut sentences at what the autoregressive loop says in so many seconds: a slow machine gets as many rounds
+        as a fast one.
+        """
+        self(plain, WARM_UP)
+        sample = self(plain, WARM_UP)
+        each = sample.seconds * len(self.groups[0]) / sample.calls
+        cut = max(SHORT, int(seconds / each))
+        self.cap = cut if self.cap is None else min(cut, self.cap)
+
+    def __call__(self, tts: TTS, number: int) -> Sample:
+        cap = self.cap if number != WARM_UP else SHORT
+        began = _now(tts)
+        session, verdicts = tts.decode(
+            self.groups[number % len(self.groups)], self.law, torch.Generator().manual_seed(self.seed + number + 1), cap
+        )
+        for _ in verdicts:
+            if self.clock() >= self.deadline:
+                raise OutOfTime
+        seconds = _now(tts) - began
+        total = sum(session.stats, DecodeStats())
+        return Sample(total.tokens, total.target_calls, seconds)
+
+
+@dataclass(eq=False)
+class Arm:
+    """One setting, and what it did in each round. error: why it was given up."""
+
+    tts: TTS
+    samples: dict[int, Sample] = field(default_factory=dict)
+    warm: bool = False
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.cfg = self.tts.describe()
+        self.name = named(self.cfg)
+
+    def ratios(self, other: Arm, since: int = 0) -> list[float]:
+        """Tokens a second as a multiple of the other's, of every round that both ran."""
+        return [
+            sample.rate / other.samples[number].rate
+            for number, sample in self.samples.items()
+            if number >= since and number in other.samples
+        ]
+
+    def score(self, base: Arm, since: int = 0) -> float:
+        """The mean of the middle half of `ratios`; 0 where there are none.
+
+        (Medians say less, and means fall for a hiccup.)
+        """
+        ratios = sorted(self.ratios(base, since))
+        rest = len(ratios) // 4
+        return fmean(ratios[rest : len(ratios) - rest]) if ratios else 0.0
+
+
+class Race:
+    """Rounds in which settings take turns, the autoregressive loop among them."""
+
+    def __init__(
+        self,
+        base: Arm,
+        needed: Sequence[Arm],
+        measure: Measure,
+        clock: Callable[[], float],
+        deadline: float,
+        progress: Callable[[str], None],
+    ) -> None:
+        """needed: whose errors are not forgiven."""
+        self.base, self.needed, self.measure, self.clock, self.deadline, self.progress = (
+            base,
+            needed,
+            measure,
+            clock,
+            deadline,
+            progress,
+        )
+        self.number = 0  # of the next round
+
+    def run(
+        self, arms: Sequence[Arm], rounds: int, until: float, stage: str, *, strict: bool = False, base_every: int = 1
+    ) -> None:
+        """So many rounds, or fewer: none begins after `until`, and with `strict` none goes on. Nothing goes on after
+        the deadline.
+
+        base_every: in how many rounds the loop that all are compared with, the slowest of them, runs once.
+        """
+        for _ in range(rounds):
+            if self.clock() >= until:
+                return
+            runners = list(arms)
+            if self.base not in arms and self.number % base_every == 0:
+                runners.insert(0, self.base)
+            first = self.number % len(runners)
+            for arm in runners[first:] + runners[:first]:
+                if self.clock() >= (min(until, self.deadline) if strict else self.deadline):
+                    return
+                self.progress(f"{stage} ({len(runners)} settings): {arm.name}")
+                try:
+                    self._sample(arm)
+                except OutOfTime:
+                    return
+            self.number += 1
+
+    def _sample(self, arm: Arm) -> None:
+        if arm.error is not None:
+            return
+        try:
+            if not arm.warm:
+                self.measure(arm.tts, WARM_UP)
+                arm.warm = True
+                if self.clock() >= self.deadline:
+                    raise OutOfTime
+            arm.samples[self.number] = self.measure(arm.tts, self.number)
+        except SpearSpecError as error:
+            if arm is self.base or arm in self.needed:
+                raise
+            arm.error, arm.samples = str(error), {}
+
+
+def tune(
+    tts: TTS,
+    *,
+    seconds: float = 100.0,
+    batch: int = 1,
+    speaker: str | None = None,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+    clock: Callable[[], float] = time.monotonic,
+    measure: Measure | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Find the fastest lossless setting for this voice on this machine; returns the tune/1 object.
+
+    Args:
+        tts: with the setting that stays unless another is faster for certain (a lossy one: the autoregressive loop
+            instead).
+        seconds: when to stop at the latest. clock, measure: in place of the time and of decoding, for tests.
+        sampling: as in `TTS.stream`.
+
+    Raises:
+        ConfigError: the time did not suffice. Whatever decoding with the voice's own setting raises.
+    """
+    began = clock()
+    deadline = began + seconds
+    made = {
+        "commit": commit(),
+        "hardware": hardware(tts.t2s.device),
+        "torch": torch.__version__,
+        "voice": tts.name,
+    }  # now: git takes its time
+    arms: list[Arm] = []
+    for candidate in candidates(tts):  # reads weights and makes drafters: on a busy machine that takes its time too
+        if len(arms) > 1 and clock() >= began + LOOK / 2 * seconds:
+            break
+        arms.append(Arm(candidate))
+    base = arms[0]
+    own = next((arm for arm in arms if arm.tts.spec == tts.spec), base)
+    try:
+        if measure is None:
+            speaking = Speaking(
+                tts,
+                batch=batch,
+                speaker=speaker,
+                seed=seed,
+                max_tokens=max_tokens,
+                sampling=sampling,
+                deadline=deadline,
+                clock=clock,
+            )
+            speaking.shorten(base.tts, SENTENCE * seconds)
+            measure = speaking
+    except OutOfTime:
+        raise _too_short() from None
+    race = Race(base, [own], measure, clock, deadline, progress)
+    best = _halve(race, arms, began, seconds)
+    best = _refine(race, arms, best, began + REFINING * seconds)
+    since = race.number
+    race.run([own] if best is own else [own, best], FINAL_ROUNDS, deadline, "final", base_every=4)
+    chosen = best if best is not own and faster(best.ratios(own, since)) else own
+    last = [sample.rate for number, sample in chosen.samples.items() if number >= since]
+    if len(last) < FEWEST:
+        raise _too_short()
+    ranked = sorted(arms, key=lambda arm: -median(arm.ratios(base) or [0.0]))
+    cfg = tts.describe(batch=batch, seed=seed, **sampling)
+    run = {name: cfg[name] for name in ("batch", "seed", "sampling")}
+    return {
+        "schema": "tune/1", **made, **chosen.cfg, **run, "tokens_per_s": spread(last), "speedup": spread(chosen.ratios(base, since)),
+        "gain": spread(chosen.ratios(own, since)), "changed": chosen is not own, "rounds": len(last),
+        "candidates": [_candidate(arm, base, run) for arm in ranked], "seconds": round(clock() - began, 1), "file": None,
+    }  # fmt: skip
+
+
+def _halve(race: Race, arms: list[Arm], began: float, seconds: float) -> Arm:
+    """Everyone once, then the faster half of those who are left, until two are."""
+    base = race.base
+    race.run(arms, 1, began + LOOK * seconds, "first look", strict=True)
+    left = [arm for arm in arms if arm.samples]
+    end = began + HALVING * seconds
+    while len(left) > 2 and race.clock() < end:
+        left = sorted(left, key=lambda arm: -arm.score(base))[: max(2, len(left) // 2)]
+        stages = max(1, math.ceil(math.log2(len(left))))
+        race.run(left, ROUNDS, race.clock() + (end - race.clock()) / stages, "halving")
+    return max(left, key=lambda arm: arm.score(base), default=base)
+
+
+def _refine(race: Race, arms: list[Arm], best: Arm, until: float) -> Arm:
+    """The best of this setting and those with slightly shorter or longer drafts, of these rounds alone; new ones
+    join `arms`.
+    """
+    near = []
+    for tts in neighbours(best.tts):
+        known = next((arm for arm in arms if arm.tts.spec == tts.spec), None)
+        near.append(known or Arm(tts))
+        if known is None:
+            arms.append(near[-1])
+    if not near:
+        return best
+    since = race.number
+    race.run([best, *near], ROUNDS, until, "draft length")
+    if race.number - since < 2:
+        return best
+    return max([best, *near], key=lambda arm: arm.score(race.base, since))
+
+
+def faster(ratios: Sequence[float]) -> bool:
+    """Whether paired ratios speak for a gain: their mean logarithm lies two standard errors above 0."""
+    logs = [math.log(ratio) for ratio in ratios]
+    return len(logs) >= FEWEST and fmean(logs) > 2 * stdev(logs) / math.sqrt(len(logs))
+
+
+def spec_of(result: dict[str, Any]) -> SpecConfig:
+    """The setting that a tune/1 object chose."""
+    if result["drafter"] == "none":
+        return SpecConfig(drafter="none")
+    return SpecConfig(**{f.name: result[f.name] for f in fields(SpecConfig)})
+
+
+def _candidate(arm: Arm, base: Arm, run: dict[str, Any]) -> dict[str, Any]:
+    """An entry of `candidates`; what was not reached, or failed, has no figures."""
+    samples, ratios = list(arm.samples.values()), arm.ratios(base)
+    return {
+        **arm.cfg, **run, "rounds": len(samples),
+        "tokens_per_s": spread([sample.rate for sample in samples]) if samples else None, "speedup": spread(ratios) if ratios else None,
+        "tokens_per_call": round(sum(s.tokens for s in samples) / sum(s.calls for s in samples), 4) if samples else None,
+        "error": arm.error,
+    }  # fmt: skip
+
+
+def _too_short() -> ConfigError:
+    return ConfigError("the time was too short to compare anything on this machine: give more with --seconds")
+
+
+def _now(tts: TTS) -> float:
+    return now(tts.t2s.device)

@@ -1,0 +1,1 @@
+"""A voice on disk, and the parts that it names."""
