@@ -34,5 +34,9 @@ class NumericsError(SpearSpecError):
         super().__init__(message)
 
 
+class ContractError(SpearSpecError):
+    """An object that is not ours (a drafter, a rule, a stage, a target), or a call, broke what its protocol says."""
+
+
 class MissingExtraError(SpearSpecError):
     """An optional dependency is not installed."""

@@ -1,14 +1,14 @@
 """Autoregressive and speculative decoding."""
 
-from spear_spec.decoding.autoregressive import generate
-from spear_spec.decoding.chance import Chance, GeneratorChance
+from spear_spec.decoding.chance import Chance, Uniforms
 from spear_spec.decoding.decode import Parts, check, complete, decode, is_lossless, make
 from spear_spec.decoding.drafters import DRAFTERS, STOPS, make_drafter, needs
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
+from spear_spec.decoding.request import Request
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.speculative import speculate
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
 from spear_spec.decoding.verifiers.base import Verifier
 
@@ -19,10 +19,11 @@ __all__ = [
     "Chance",
     "DecodeStats",
     "Drafter",
-    "GeneratorChance",
     "Parts",
     "Proposal",
+    "Request",
     "Session",
+    "Uniforms",
     "Verdict",
     "Verifier",
     "check",

@@ -1,46 +1,87 @@
-"""All chance in the decoder comes from here: one Bernoulli draw, one categorical draw."""
+"""All chance in the decoder comes from here: streams of uniforms, and the two draws that are made from them.
+
+A row's chance is the stream u(seed, 0), u(seed, 1), ... of Philox 4x32-10 (Salmon et al., SC 2011): key = the seed's low
+and high 32 bits, counter = (n >> 1 as two 32-bit words, 0, 0); of the four words that come out, u(seed, n) takes the
+first two where n is even and the last two where it is odd, low word first, and of these 64 bits the upper 53 as a
+fraction. It depends on nothing else, so it is the same number on a CPU, in C (`kernels/philox.c`) and on a GPU.
+
+Which draw uses which number: a row's draws are counted from 0 in the order in which it makes them. In the plain loop
+draw n is token n. In a speculative step a row uses first one number for each draft token that is drawn (a tree: in the
+order of its nodes), then those of the rule's trials in the rule's order, then one for the recovered or bonus token; the
+next step goes on where this one stopped. Nothing is used for what involves no chance.
+
+The last counter word keeps other uses of a seed apart: 0 draws, 1 seeds of the sentences of a text, 2 of their sound.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_BLOCK = 1024  # uniforms drawn at once: a draw is then a list look-up
-_BELOW_ONE = 1.0 - 2.0**-40  # u * total stays below total, so a draw never runs off the end of the table
+_BLOCK = 256  # uniforms made at once: a draw is then a list look-up
+_ROUNDS = 10
+_MULTIPLY = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = 0xFFFFFFFF
+SENTENCE, SOUND = 1, 2  # last counter word of `derive`
 
 
-class Chance(Protocol):
+class Chance:
     """A source of randomness. Rows are those of the whole session, also after some of them have left the batch."""
+
+    def open(self, row: int, seed: int) -> None:
+        """A row begins, with this seed; a number that was another row's may come again."""
 
     def bernoulli(self, p: float, row: int) -> bool:
         """True with probability p (values above 1 count as 1)."""
-        ...
+        raise NotImplementedError
 
     def categorical(self, weights: Tensor, rows: Sequence[int]) -> list[int]:
         """One index for each row of weights [B, V] (non-negative, sum above 0, not necessarily 1)."""
-        ...
+        raise NotImplementedError
+
+    def ahead(self, row: int, count: int) -> list[float] | None:
+        """The uniforms in [0, 1) that the row's next `count` draws will use, one a draw; they stay there.
+
+        None: this source cannot tell (it is not made of uniforms), and every draw has to be asked for.
+        """
+        return None
+
+    def passed(self, row: int, count: int) -> None:
+        """So many of them have been used elsewhere: `categorical` of a law is the first token whose running sum
+        exceeds u times the law's sum, `bernoulli(p)` is u < p.
+        """
+        raise NotImplementedError
 
 
-class GeneratorChance:
-    """Chance from torch generators, one stream a row.
+class Uniforms(Chance):
+    """Chance from streams of uniforms, one a row.
 
     Promise: row r's draws depend on its own seed and on how many draws it has made, not on the batch around it. A
     row's tokens can therefore differ between batch sizes only where the rounding of a batched matrix product moves a
     probability across a draw.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._blocks: list[list[float]] = [[] for _ in seeds]
+    def __init__(self, seeds: Sequence[int] = ()) -> None:
+        """seeds: of rows 0, 1, ...; others are opened when they begin."""
+        self._seeds: dict[int, int] = {}
+        self._next: dict[int, int] = {}  # number of the first uniform that is not in the row's block yet
+        self._blocks: dict[int, list[float]] = {}  # taken from the end
+        for row, seed in enumerate(seeds):
+            self.open(row, seed)
 
-    @classmethod
-    def from_generator(cls, generator: torch.Generator, rows: int) -> GeneratorChance:
-        """One stream a row, seeded by `generator` in row order."""
-        draw = torch.randint(0, 2**62, (rows,), generator=generator, device=generator.device)
-        return cls([int(seed) for seed in draw.tolist()])
+    def open(self, row: int, seed: int) -> None:
+        self._seeds[row], self._next[row], self._blocks[row] = seed, 0, []
+
+    def _refill(self, row: int) -> None:
+        """Another block behind what is there."""
+        fresh = uniforms(self._seeds[row], self._next[row], _BLOCK)
+        self._blocks[row][:0] = fresh[::-1].tolist()
+        self._next[row] += _BLOCK
 
     def _uniform(self, row: int) -> float:
         block = self._blocks[row]
@@ -48,21 +89,12 @@ class GeneratorChance:
             self._refill(row)
         return block.pop()
 
-    def _refill(self, row: int) -> None:
-        """Another block behind what is there (a block is taken from its end)."""
-        fresh = torch.rand(_BLOCK, generator=self._generators[row], dtype=torch.float64)
-        self._blocks[row][:0] = fresh.clamp_(max=_BELOW_ONE).tolist()
-
     def ahead(self, row: int, count: int) -> list[float]:
-        """The uniforms in [0, 1) that the row's next `count` draws will use, one a draw; they stay there."""
         while len(self._blocks[row]) < count:
             self._refill(row)
         return self._blocks[row][: -count - 1 : -1]
 
     def passed(self, row: int, count: int) -> None:
-        """So many of them have been used elsewhere: `categorical` of a law is the first token whose running sum
-        exceeds u.
-        """
         if count:
             del self._blocks[row][-count:]
 
@@ -76,3 +108,65 @@ class GeneratorChance:
             return [int(torch.searchsorted(table[0], table[0, -1] * self._uniform(rows[0]), right=True))]
         u = torch.tensor([[self._uniform(row)] for row in rows], dtype=torch.float64, device=table.device)
         return torch.searchsorted(table, u * table[:, -1:], right=True)[:, 0].tolist()
+
+
+def uniforms(seed: int, first: int, count: int) -> NDArray[np.float64]:
+    """u(seed, first), u(seed, first + 1), ...: float64 [count] in [0, 1)."""
+    block = np.arange(first >> 1, ((first + count - 1) >> 1) + 1, dtype=np.uint64)
+    zero = np.zeros_like(block)
+    words = philox((block & np.uint64(_LOW), block >> np.uint64(32), zero, zero), seed)
+    pairs = np.stack([words[1] << np.uint64(32) | words[0], words[3] << np.uint64(32) | words[2]], 1).ravel()
+    odd = first & 1
+    return (pairs[odd : odd + count] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def derive(seed: int, index: int, use: int) -> int:
+    """Seed number `index` of those that follow from a seed for one use (`SENTENCE`, `SOUND`): 64 bits."""
+    counter = tuple(np.array([word], dtype=np.uint64) for word in (index & _LOW, index >> 32 & _LOW, 0, use))
+    words = philox(counter, seed)
+    return int(words[1][0]) << 32 | int(words[0][0])
+
+
+def philox(counter: Sequence[NDArray[np.uint64]], seed: int) -> list[NDArray[np.uint64]]:
+    """Philox 4x32-10: four counter words [N] (32 bits in 64) and a 64-bit key to four words [N]."""
+    low, top = np.uint64(_LOW), np.uint64(32)
+    c = list(counter)
+    key = [seed & _LOW, seed >> 32 & _LOW]
+    for _ in range(_ROUNDS):
+        one, two = c[0] * np.uint64(_MULTIPLY[0]), c[2] * np.uint64(_MULTIPLY[1])
+        c = [(two >> top) ^ c[1] ^ np.uint64(key[0]), two & low, (one >> top) ^ c[3] ^ np.uint64(key[1]), one & low]
+        key = [(word + weyl) & _LOW for word, weyl in zip(key, _WEYL)]
+    return c
+
+
+def device_uniforms(seeds: Tensor, first: Tensor, count: int) -> Tensor:
+    """The same on a device, without the host: seeds and first int64 [B] -> float64 [B, count].
+
+    A seed above 2^63 is given as the negative number of the same bits. A product of two 32-bit words wraps around in
+    64 bits, and its halves are still right.
+    """
+    numbers = first[:, None] + torch.arange(count, device=first.device, dtype=torch.int64)
+    block = numbers >> 1
+    zero = torch.zeros_like(block)
+    c = [block & _LOW, block >> 32 & _LOW, zero, zero]
+    key = [(seeds & _LOW)[:, None], (seeds >> 32 & _LOW)[:, None]]
+    for _ in range(_ROUNDS):
+        one, two = c[0] * _MULTIPLY[0], c[2] * _MULTIPLY[1]
+        c = [(two >> 32 & _LOW) ^ c[1] ^ key[0], two & _LOW, (one >> 32 & _LOW) ^ c[3] ^ key[1], one & _LOW]
+        key = [word + weyl & _LOW for word, weyl in zip(key, _WEYL)]
+    odd = numbers & 1 == 1
+    low, high = torch.where(odd, c[2], c[0]), torch.where(odd, c[3], c[1])
+    return (high << 21 | low >> 11).double() * 2.0**-53
+
+
+def check_seed(seed: object) -> int:
+    """A seed as it was given.
+
+    Raises:
+        ConfigError: it is no whole number from 0 to 2^64 - 1.
+    """
+    from spear_spec.errors import ConfigError
+
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {str(seed)[:40]!r}")
+    return seed

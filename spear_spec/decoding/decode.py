@@ -9,14 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from spear_spec.config import SpecConfig
-from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.drafters import TREES, drafter_options, make_drafter, needs
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.drafters.none import NoDrafter
 from spear_spec.decoding.drafters.tree import Shape
+from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.speculative import speculate
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier, verifier_options
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ConfigError

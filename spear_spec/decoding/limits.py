@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FRAME_RATE = 25  # semantic tokens a second
+FRAME_RATE = 25.0  # semantic tokens a second, where a voice says nothing else
 _CYCLES = 12  # longest cycle looked for: about half a second
 _STUCK_SECONDS = 2.5
 _SECONDS_PER_SYMBOL = 0.3  # speech needs about .08
@@ -23,8 +23,9 @@ class Guard:
     speculative loop at the same place and the law of both stays the same.
     """
 
-    def __init__(self, stuck_tokens: int = int(_STUCK_SECONDS * FRAME_RATE)) -> None:
-        self._limit = stuck_tokens
+    def __init__(self, frame_rate: float = FRAME_RATE) -> None:
+        """frame_rate: semantic tokens a second."""
+        self._limit = int(_STUCK_SECONDS * frame_rate)
         self._last: list[int] = []  # newest first
         self._runs = [0] * _CYCLES
 

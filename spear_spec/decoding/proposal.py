@@ -18,17 +18,16 @@ class Proposal:
     (several draws from one law); equal siblings are one place, and the children of all of them are its children.
 
     probs [B, N, V]: the law that each token was drawn from (padding behind a row's tokens is ignored); None: the tokens
-    are point masses, chosen without chance. replacement False: siblings were drawn in turn without replacement, in the
-    order in which they stand, and `probs` has the law of the first of them.
+    are point masses, chosen without chance. Of siblings that were drawn in turn without replacement (a drafter of form
+    "wor"), in the order in which they stand, it is the law of the first.
 
-    below (n, x [arms B, T, D]): the draft ran the target's own first n layers on the newest kept token and the first
+    below (n, x [lanes, T, D]): the draft ran the target's own first n layers on the newest kept token and the first
     T - 1 draft tokens, and left their rows in the target's cache: verification goes on from there. Chains only.
     """
 
     tokens: list[list[int]]
     probs: Tensor | None = None
     parents: list[list[int]] | None = None
-    replacement: bool = True
     below: tuple[int, Tensor] | None = None
 
     @property

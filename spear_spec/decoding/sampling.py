@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,23 +16,10 @@ _LOOKS = (64, 256)  # speech laws are peaked: the nucleus nearly always lies wit
 _COLD = 1e-3
 
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: null + (cond - null) * scale (spear-tts-pytorch's `cond_scale`)."""
-    return unconditional + (conditional - unconditional) * scale
-
-
-def guided(logits: Tensor, arms: int, sampling: SamplingConfig) -> Tensor:
-    """Laws [B, ..., V] from logits [arms B, ..., V]: with two arms the rows with their text come first, those
-    without behind.
-    """
-    if arms == 2:
-        conditional, unconditional = logits.chunk(2)
-        logits = guide(conditional, unconditional, sampling.guidance)
-    return probabilities(logits, sampling)
-
-
-def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
+def probabilities(logits: Tensor, sampling: SamplingConfig | Sequence[SamplingConfig]) -> Tensor:
     """The law that a token is drawn from: temperature, then top-k, then top-p. [..., V] -> [..., V], rows sum to 1.
+
+    sampling: one for all, or one for each entry of the first dimension.
 
     In float32, or in float64 when the logits are. Temperature 0 is one-hot on the first best token. Top-p keeps the
     token that crosses: removed is what has more than top_p before it. Tokens tied with the last one kept stay.
@@ -39,6 +27,10 @@ def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
     Raises:
         NumericsError: a logit is NaN or infinite.
     """
+    if not isinstance(sampling, SamplingConfig):
+        if any(other != sampling[0] for other in sampling[1:]):
+            return torch.cat([probabilities(row[None], own) for row, own in zip(logits, sampling)])
+        sampling = sampling[0]
     x = logits if logits.dtype == torch.float64 else logits.float()
     if x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad and native.available():
         return native.law_of(x, sampling)

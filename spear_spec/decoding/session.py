@@ -1,83 +1,147 @@
-"""A batch of utterances being decoded: caches, kept tokens, and who has ended.
-
-Modules hold weights, sessions hold state.
-"""
+"""Utterances being decoded together: kept tokens, and who has ended. Modules hold weights, sessions hold state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
-from spear_spec.decoding.chance import Chance, GeneratorChance
-from spear_spec.decoding.limits import Guard, default_cap
+from spear_spec.decoding.chance import Chance, Uniforms
+from spear_spec.decoding.limits import FRAME_RATE, Guard, default_cap
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
-from spear_spec.decoding.sampling import guide, probabilities
-from spear_spec.errors import ConfigError
-from spear_spec.models.spear_tts import DecoderOutput, Memory, TextToSemantic
-from spear_spec.nn.tree import Tree
+from spear_spec.decoding.request import Request, check_cap, encode
+from spear_spec.decoding.sampling import probabilities
+from spear_spec.errors import ConfigError, ContractError
+from spear_spec.models.contract import Target
+from spear_spec.models.memory import DecoderOutput, Memory
+from spear_spec.nn.cache import KVCache
+from spear_spec.runtime.contract import Runtime
+from spear_spec.runtime.eager import EagerRuntime
+from spear_spec.runtime.lanes import Lanes
 
 
 class Session:
-    """State of one batch. Rows finish by themselves and then leave the batch.
+    """State of the utterances that are decoded together. They join at any step, and leave when they end or are released.
 
-    Indexed by the session's own row number (0 to B - 1, whole life): `tokens` (kept ids, end token included), `ended`
-    (None, "eos", "cap", "guard"), `stats`. Indexed by place in the batch that still runs: `rows` (row numbers),
-    `fresh` (ids of each row that the target has not read, or that it has only now settled: the draft reads them).
+    Indexed by row number (a row has one from `admit` to `forget`): `tokens` (kept ids, a prefix and the end token
+    included), `ended` (None, "eos", "cap", "guard", "cancelled"), `stats`. Indexed by place in the batch that runs:
+    `rows` (row numbers), `samplings`, `fresh` (ids of each row that the target has not read, or that it has only now
+    settled: the draft reads them).
+
+    A step happens whole or not at all: one that an exception ended leaves caches ahead of tokens, and the session then
+    refuses to go on.
     """
 
     def __init__(
         self,
-        model: TextToSemantic,
-        memory: Memory,
+        model: Target,
+        memory: Memory | None = None,
         sampling: SamplingConfig | None = None,
         *,
         generator: torch.Generator | None = None,
         chance: Chance | None = None,
         max_tokens: int | Sequence[int] | None = None,
+        runtime: Runtime | None = None,
+        frame_rate: float = FRAME_RATE,
     ) -> None:
-        """memory: of B encoded texts. Randomness comes from `chance`, or from `generator` (its state is read once).
+        """Empty, or with the rows of a memory of B encoded texts, whose randomness comes from `chance`, or from
+        `generator` (its state is read once).
 
-        max_tokens: the cap for all rows or for each; by default it follows from the length of the text.
+        max_tokens: the cap for all these rows or for each; by default it follows from the length of the text.
 
         Raises:
-            ConfigError: neither or both of generator and chance; a cap below 1.
+            ConfigError: rows with neither or both of generator and chance; a cap below 1.
         """
+        self.model = model
+        self.runtime: Runtime = EagerRuntime(model) if runtime is None else runtime
+        self.chance: Chance = Uniforms() if chance is None else chance
+        self.frame_rate = frame_rate
+        self.rows: list[int] = []
+        self.samplings: list[SamplingConfig] = []
+        self.fresh: list[list[int]] = []
+        self.caps: list[int] = []
+        self.tokens: list[list[int]] = []
+        self.ended: list[str | None] = []
+        self.stats: list[DecodeStats] = []
+        self._guards: list[Guard] = []
+        self._free: list[int] = []
+        self._whole = True
+        if memory is None:
+            return
         if (generator is None) == (chance is None):
             raise ConfigError("decoding needs an explicit generator (or a source of chance), exactly one of them")
         batch = memory.batch
-        self.model, self.sampling = model, sampling or SamplingConfig()
-        if chance is None:
-            assert generator is not None
-            chance = GeneratorChance.from_generator(generator, batch)
-        self.chance: Chance = chance
+        seeds = [0] * batch
+        if generator is not None:
+            drawn = torch.randint(0, 2**62, (batch,), generator=generator, device=generator.device, dtype=torch.int64)
+            seeds = drawn.tolist()
         if max_tokens is None:
-            self.caps = [default_cap(int(n)) for n in memory.mask.sum(1).tolist()]
+            caps = [default_cap(int(n), frame_rate) for n in memory.mask.sum(1).tolist()]
         else:
-            self.caps = [int(max_tokens)] * batch if isinstance(max_tokens, int) else [int(n) for n in max_tokens]
-        if len(self.caps) != batch or min(self.caps, default=1) < 1:
-            raise ConfigError(
-                f"max_tokens must be a whole number above 0 (or one for each of the {batch} texts), not {max_tokens!r}"
+            caps = [max_tokens] * batch if isinstance(max_tokens, int) else [int(n) for n in max_tokens]
+        if len(caps) != batch:
+            raise ConfigError(f"max_tokens must name one number for each of the {batch} texts, not {len(caps)}")
+        for cap in caps:
+            check_cap(cap)
+        self._begin(memory, [sampling or SamplingConfig()] * batch, seeds, caps, [()] * batch)
+
+    def admit(self, requests: Sequence[Request]) -> list[int]:
+        """Rows join behind those that run; returns their numbers.
+
+        Raises:
+            TextError: text ids that the target does not know. ConfigError: a prefix that leaves nothing to decode.
+        """
+        self._check_whole()
+        if not requests:
+            return []
+        vocabulary, eos = self.model.vocab_size, self.model.eos_id
+        caps = [request.limit(self.frame_rate) for request in requests]
+        for request, cap in zip(requests, caps):
+            if any(not _is_id(token, vocabulary) or token == eos for token in request.prefix):
+                raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
+            if len(request.prefix) >= cap:
+                raise ConfigError(f"a prefix of {len(request.prefix)} tokens leaves nothing of a cap of {cap}")
+        memory = encode(self.model, [request.ids for request in requests])
+        with self._step():
+            return self._begin(
+                memory,
+                [request.sampling for request in requests],
+                [request.seed for request in requests],
+                caps,
+                [tuple(request.prefix) for request in requests],
             )
-        self.memory = memory
-        # with guidance every row is there twice, with its text and (behind all those) without: one call scores both
-        self.arms = 1 if self.sampling.guidance == 1 else 2
-        self.scored = memory if self.arms == 1 else memory.guided()
-        self.cache = model.new_cache(self.arms * batch)
-        self.rows = list(range(batch))
-        self.fresh: list[list[int]] = [[model.start_id] for _ in range(batch)]
-        self.features: tuple[int, ...] = ()  # layers whose output the draft wants to see
-        self.output: DecoderOutput | None = None
-        self.null_output: DecoderOutput | None = None
-        self._base: list[int] = [0] * batch
-        self._slots: list[list[int]] | None = None
-        self._depths: list[int] | None = None
-        self.tokens: list[list[int]] = [[] for _ in range(batch)]
-        self.ended: list[str | None] = [None] * batch
-        self.stats = [DecodeStats() for _ in range(batch)]
-        self._guards = [Guard() for _ in range(batch)]
+
+    def _begin(
+        self,
+        memory: Memory,
+        samplings: Sequence[SamplingConfig],
+        seeds: Sequence[int],
+        caps: Sequence[int],
+        prefixes: Sequence[tuple[int, ...]],
+    ) -> list[int]:
+        guided = [sampling.guidance != 1 for sampling in samplings]
+        if any(guided) and not memory.null_slots:
+            raise ConfigError("this transformer knows no text-free lane: leave guidance at 1")
+        with exact_math(self.model):
+            self.runtime.admit(memory, guided, prefixes)
+        rows = []
+        for seed, cap, prefix in zip(seeds, caps, prefixes):
+            row = self._free.pop() if self._free else len(self.tokens)
+            at = slice(row, row + 1)  # a number that is free, or the next one
+            self.tokens[at], self.ended[at], self.stats[at] = [list(prefix)], [None], [DecodeStats()]
+            self.caps[at], self._guards[at] = [cap], [Guard(self.frame_rate)]
+            for token in prefix:
+                self._guards[row].push(token)
+            self.chance.open(row, seed)
+            self.fresh.append([self.model.start_id, *prefix])
+            rows.append(row)
+        self.rows = [*self.rows, *rows]
+        self.samplings = [*self.samplings, *samplings]
+        return rows
 
     @property
     def running(self) -> bool:
@@ -88,60 +152,66 @@ class Session:
         """Tokens that each running row may still keep."""
         return [self.caps[row] - len(self.tokens[row]) for row in self.rows]
 
-    def speech(self, row: int) -> list[int]:
-        """The kept semantic tokens of a row, without the end token."""
-        tokens = self.tokens[row]
-        return tokens[:-1] if self.ended[row] == "eos" else list(tokens)
+    # --- what drafters read -----------------------------------------------------------------------------------------
 
-    def score(self, tokens: Tensor, tree: Tree | None = None, below: tuple[int, Tensor] | None = None) -> Tensor:
-        """Guided logits [B, n, V] after each of tokens [B, n], which are written behind every row of the cache.
+    @property
+    def lanes(self) -> Lanes:
+        """Rows with guidance are scored twice, with their text and without."""
+        return self.runtime.lanes
 
-        `output` is what the target computed with the text; `null_output` without, where there is guidance.
-        below: what the first layers said of them in the draft, see `TextToSemantic.forward`.
-        """
-        if self.arms == 1:
-            self.output = self.model(tokens, self.memory, self.cache, tree=tree, features=self.features, below=below)
-            return self.output.logits
-        both = self.model(
-            tokens.repeat(2, 1),
-            self.scored,
-            self.cache,
-            tree=None if tree is None else tree.repeat(2),
-            features=self.features,
-            below=below,
-        )
-        self.output, self.null_output = both.split(len(tokens))
-        return guide(self.output.logits, self.null_output.logits, self.sampling.guidance)
+    @property
+    def cache(self) -> KVCache:
+        """The target's, by lane."""
+        return self.runtime.cache
+
+    @property
+    def scored(self) -> Memory:
+        """The encoded texts, by lane."""
+        return self.runtime.memory
+
+    @property
+    def lane_output(self) -> DecoderOutput | None:
+        """What the target computed of the last step, by lane; None before the first."""
+        return self.runtime.output
+
+    @property
+    def memory(self) -> Memory:
+        """The encoded texts, by place."""
+        return self.scored if self.lanes.plain else self.scored.select(self.lanes.texts)
+
+    @property
+    def output(self) -> DecoderOutput | None:
+        """What the target computed with the text in the last step, by place: position i predicted fresh token i."""
+        out = self.lane_output
+        return out if out is None or self.lanes.plain else out.select(self.lanes.texts)
+
+    @property
+    def begun(self) -> list[bool]:
+        """By place: whether the target has said anything of the row."""
+        start = self.model.start_id
+        return [fresh != [start] for fresh in self.fresh]
+
+    def want(self, features: Sequence[int]) -> None:
+        """Layers of the target whose output the draft wants to see from now on."""
+        self.runtime.features = tuple(features)
+
+    def laws_of(self, logits: Tensor, lanes: Lanes | None = None) -> Tensor:
+        """Laws [B, ..., V] of logits by lane: guidance, then each row's own filters. lanes: a draft's own."""
+        mixed = (lanes or self.lanes).mix(logits, [sampling.guidance for sampling in self.samplings])
+        return probabilities(mixed, self.samplings)
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    def score(self, proposal: Proposal | None = None) -> Tensor:
+        """The target's logits [lanes, N + 1, V] after each row's newest token and after each of its draft tokens."""
+        newest = [fresh[-1] for fresh in self.fresh]
+        if proposal is None:
+            return self.runtime.score(newest, [[] for _ in newest])
+        return self.runtime.score(newest, proposal.tokens, proposal.parents, proposal.below)
 
     def laws(self, proposal: Proposal | None = None) -> Tensor:
-        """The target's laws [B, N + 1, V] after the newest token of each row and then after each of its draft tokens.
-
-        Equal prefixes of a tree are scored once: `_slots[b][n]` is the written position of row b's node n.
-        """
-        self._base = self.cache.lengths[: len(self.rows)]
-        self._slots = self._depths = None
-        drafts = [[] for _ in self.fresh] if proposal is None else proposal.tokens
-        if proposal is None or proposal.parents is None:
-            longest = max(len(row) for row in drafts)
-            rows = [[fresh[-1], *row, *[0] * (longest - len(row))] for fresh, row in zip(self.fresh, drafts)]
-            below = None if proposal is None else proposal.below
-            return probabilities(self.score(torch.tensor(rows, device=self.model.device), below=below), self.sampling)
-        layouts = [
-            _lay_out(fresh[-1], tokens, parents)
-            for fresh, tokens, parents in zip(self.fresh, proposal.tokens, proposal.parents)
-        ]
-        self._slots = [slots for _, _, slots in layouts]
-        written = max(len(ids) for ids, _, _ in layouts)
-        rows = [[*ids, *[0] * (written - len(ids))] for ids, _, _ in layouts]
-        tree = Tree.from_lists([parents for _, parents, _ in layouts], self.model.device)
-        self._depths = tree.depth.amax(1).tolist()
-        laws = probabilities(self.score(torch.tensor(rows, device=self.model.device), tree), self.sampling)
-        width = proposal.longest + 1
-        index = [[0, *slots, *[0] * (width - 1 - len(slots))] for slots in self._slots]
-        if all(row == list(range(written)) for row in index):
-            return laws
-        places = torch.tensor(index, device=laws.device)
-        return laws[torch.arange(len(index), device=laws.device)[:, None], places]
+        """The target's laws [B, N + 1, V] after the newest token of each row and then after each of its draft tokens."""
+        return self.laws_of(self.score(proposal))
 
     def commit(self, verdict: Verdict) -> Verdict:
         """Keep what the verdict says: cut at an end token, guard or cap, roll the caches back, let ended rows leave.
@@ -149,7 +219,7 @@ class Session:
         Returns the verdict as it was kept. `verdict.rows` must be the running rows in order.
         """
         verdict.ended = []
-        paths = []  # written positions that are kept: the newest token's, then those of the accepted draft tokens
+        depths = self.runtime.depths
         for place, row in enumerate(self.rows):
             kept, ended = self._keep(row, verdict.tokens[place])
             verdict.tokens[place] = kept
@@ -157,35 +227,13 @@ class Session:
             verdict.num_accepted[place] = accepted
             verdict.ended.append(ended)
             self.ended[row] = ended
-            self.stats[row].count(
-                len(kept), verdict.num_drafted[place], accepted, None if self._depths is None else self._depths[place]
-            )
-            paths.append(self._positions(place, verdict, len(kept)))
+            depth = None if depths is None else depths[place]
+            self.stats[row].count(len(kept), verdict.num_drafted[place], accepted, depth)
         self.fresh = [list(kept) for kept in verdict.tokens]
-        self._roll_back(paths)
+        self.runtime.keep([len(kept) for kept in verdict.tokens], verdict.paths)
         if any(verdict.ended):
             self._leave([place for place, ended in enumerate(verdict.ended) if ended is None])
         return verdict
-
-    def _positions(self, place: int, verdict: Verdict, kept: int) -> list[int]:
-        if self._slots is None:
-            return list(range(kept))
-        assert verdict.paths is not None, "a verifier of trees says which nodes it accepted"
-        slots = self._slots[place]
-        return [0, *[slots[node] for node in verdict.paths[place]]][:kept]
-
-    def _roll_back(self, paths: list[list[int]]) -> None:
-        """Keep these written positions in the cache, and the target's output in the order of the kept tokens."""
-        base = self._base
-        if self._slots is None:
-            self.cache.crop([start + len(path) for start, path in zip(base, paths)] * self.arms)
-            return
-        self.cache.keep(base * self.arms, paths * self.arms)
-        longest = max(len(path) for path in paths)
-        places = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=self.model.device)
-        for name in ("output", "null_output"):
-            if (out := getattr(self, name)) is not None:
-                setattr(self, name, out.at(places))
 
     def _keep(self, row: int, tokens: list[int]) -> tuple[list[int], str | None]:
         store, guard, cap, eos = self.tokens[row], self._guards[row], self.caps[row], self.model.eos_id
@@ -196,34 +244,69 @@ class Session:
                 return tokens[:count], ended
         return tokens, None
 
-    def _leave(self, stay: list[int]) -> None:
-        count = len(self.rows)
+    def _leave(self, stay: Sequence[int]) -> None:
         self.rows = [self.rows[place] for place in stay]
+        self.samplings = [self.samplings[place] for place in stay]
         self.fresh = [self.fresh[place] for place in stay]
-        if not stay:
-            return
-        self.memory = self.memory.select(stay)
-        scored = [place + arm * count for arm in range(self.arms) for place in stay]
-        self.scored = self.memory if self.arms == 1 else self.scored.select(scored)
-        self.cache.select(scored)
-        for name in ("output", "null_output"):
-            if (out := getattr(self, name)) is not None:
-                setattr(self, name, out.select(stay))
+        self.runtime.leave(stay)
+
+    def speech(self, row: int) -> list[int]:
+        """The kept semantic tokens of a row, without the end token."""
+        tokens = self.tokens[row]
+        return tokens[:-1] if self.ended[row] == "eos" else list(tokens)
+
+    # --- leaving ----------------------------------------------------------------------------------------------------
+
+    def release(self, rows: Sequence[int]) -> list[int]:
+        """Rows that still run leave at once, ended as "cancelled"; returns the places of those that stay."""
+        self._check_whole()
+        gone = set(rows)
+        stay = [place for place, row in enumerate(self.rows) if row not in gone]
+        with self._step():
+            for row in gone.intersection(self.rows):
+                self.ended[row] = "cancelled"
+            self._leave(stay)
+        return stay
+
+    def forget(self, row: int) -> None:
+        """An ended row's tokens are no longer wanted; its number goes to a row that joins later."""
+        if row in self.rows:
+            raise ContractError(f"row {row} is still running: release it first")
+        self.tokens[row], self.stats[row] = [], DecodeStats()
+        self._free.append(row)
+
+    # --- whole steps ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        self._whole = False
+        yield
+        self._whole = True
+
+    def step(self) -> Any:
+        """A context in which one step happens: whole, or the session refuses to go on. Nested calls are of one step.
+
+        Raises:
+            ContractError: an earlier step did not come to its end.
+        """
+        self._check_whole()
+        return self._step()
+
+    def _check_whole(self) -> None:
+        if not self._whole:
+            raise ContractError(
+                "an earlier step of this session was broken off (an exception or an interrupt): "
+                "its caches are ahead of its tokens, start a new one"
+            )
 
 
-def _lay_out(newest: int, tokens: list[int], parents: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """The ids and parents that are written for one row, newest kept token first, and the position of each draft node.
+@contextmanager
+def exact_math(model: Target) -> Iterator[None]:
+    """No process-wide setting of torch may change what a step computes: no gradients, no autocast."""
+    kind = model.device.type
+    with torch.inference_mode(), torch.autocast(kind, enabled=False):
+        yield
 
-    Nodes that spell the same tokens share a position: duplicate siblings and shared beginnings of paths cost nothing.
-    """
-    ids, above = [newest], [-1]
-    slots: list[int] = []
-    known: dict[tuple[int, int], int] = {}
-    for token, parent in zip(tokens, parents):
-        at = 0 if parent < 0 else slots[parent]
-        slot = known.setdefault((at, token), len(ids))
-        if slot == len(ids):
-            ids.append(token)
-            above.append(at)
-        slots.append(slot)
-    return ids, above, slots
+
+def _is_id(token: Any, vocabulary: int) -> bool:
+    return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary

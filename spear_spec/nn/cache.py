@@ -57,11 +57,6 @@ class KVCache:
             new[:, :, :, : old.shape[3]] = old
             setattr(self, name, new)
 
-    def positions(self, n: int) -> Tensor:
-        """Absolute positions [B, n] of the next n tokens of each row."""
-        start = torch.tensor(self.lengths, device=self.k.device)
-        return start[:, None] + torch.arange(n, device=self.k.device)
-
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k, v [B, H, n, D] behind each row's length; return views [B, H, longest + n, D] of the layer.
 
@@ -134,3 +129,17 @@ class KVCache:
         index = torch.tensor(rows, device=self.k.device, dtype=torch.long)
         self.k, self.v = self.k.index_select(1, index), self.v.index_select(1, index)
         self.lengths = [self.lengths[r] for r in rows]
+
+    def join(self, other: KVCache) -> None:
+        """Take in the rows of another cache of the same layers, behind the rows that are here."""
+        self.k, self.v = _cat(self.k, other.k), _cat(self.v, other.v)
+        self.lengths = [*self.lengths, *other.lengths]
+
+
+def _cat(one: Tensor, two: Tensor) -> Tensor:
+    """Rows behind rows, with the room to grow of the one that has more."""
+    room = max(one.shape[3], two.shape[3])
+    out = one.new_zeros((one.shape[0], one.shape[1] + two.shape[1], one.shape[2], room, one.shape[4]))
+    out[:, : one.shape[1], :, : one.shape[3]] = one
+    out[:, one.shape[1] :, :, : two.shape[3]] = two
+    return out

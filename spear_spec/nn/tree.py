@@ -21,25 +21,10 @@ class Tree:
     depth: Tensor
 
     @classmethod
-    def from_parents(cls, parents: Tensor, valid: Tensor | None = None) -> Tree:
-        """parents [B, N]: index of each node's parent, -1 for a root; a parent stands before its children.
-
-        Nodes that are not `valid` [B, N] see their ancestors and themselves, and nobody else sees them.
-
-        Raises:
-            ValueError: a parent that does not stand before its child.
-        """
-        tree = cls.from_lists(parents.tolist(), parents.device)
-        if valid is not None:
-            nodes = parents.shape[1]
-            return cls(
-                tree.mask & valid[:, None, :] | torch.eye(nodes, dtype=torch.bool, device=parents.device), tree.depth
-            )
-        return tree
-
-    @classmethod
     def from_lists(cls, parents: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tree:
-        """The same from lists, which may differ in length: missing nodes see themselves alone, and nobody sees them.
+        """Index of each node's parent by row, -1 for a root; a parent stands before its children.
+
+        Rows may differ in length: missing nodes see themselves alone, and nobody sees them.
 
         Raises:
             ValueError: a parent that does not stand before its child.
@@ -58,6 +43,7 @@ class Tree:
                     level[node] = level[parent] + 1
         return cls(torch.from_numpy(mask).to(device), torch.from_numpy(depth).to(device))
 
-    def repeat(self, times: int) -> Tree:
-        """The same trees once more for each further copy of the batch."""
-        return Tree(self.mask.repeat(times, 1, 1), self.depth.repeat(times, 1))
+    def select(self, rows: Sequence[int]) -> Tree:
+        """These rows, in this order; a row may come more than once."""
+        index = torch.tensor(list(rows), dtype=torch.int64, device=self.mask.device)
+        return Tree(self.mask[index], self.depth[index])

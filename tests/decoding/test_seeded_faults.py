@@ -27,7 +27,7 @@ from spear_spec.decoding import make_drafter, make_verifier, session, speculate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.verifiers import rejection
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
-from spear_spec.models.spear_tts import Memory
+from spear_spec.models.memory import Memory
 from spear_spec.nn.cache import KVCache
 
 Patch = pytest.MonkeyPatch

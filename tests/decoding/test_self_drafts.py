@@ -25,7 +25,8 @@ from spear_spec.decoding.verifiers import make_verifier
 from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
-from spear_spec.models.spear_tts import Memory, Skip, TextToSemantic
+from spear_spec.models.memory import Memory, Skip
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.cache import KVCache
 
 Patch = pytest.MonkeyPatch

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from spear_spec.interop import load_spear_tts
-from spear_spec.models.spear_tts import Memory, TextToSemantic
+from spear_spec.models.memory import Memory
+from spear_spec.models.spear_tts import TextToSemantic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ("plain", "grouped", "early_exit")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import T2SConfig
-from spear_spec.models.spear_tts import Memory, TextToSemantic
+from spear_spec.models.memory import Memory
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.tree import Tree
 
 CONFIG = T2SConfig(

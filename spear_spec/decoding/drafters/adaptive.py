@@ -52,7 +52,15 @@ class Stopping(Protocol):
         ...
 
     def commit(self, verdict: Verdict) -> None:
-        """Learn from num_accepted and num_drafted; rows with `verdict.ended` set leave."""
+        """Learn from num_accepted and num_drafted; rows that have ended leave by `leave`."""
+        ...
+
+    def join(self, count: int) -> None:
+        """So many new rows, at the last places."""
+        ...
+
+    def leave(self, stay: list[int]) -> None:
+        """Only the rows at these places go on."""
         ...
 
 
@@ -90,8 +98,20 @@ class Threshold(Bounded):
     """
 
     def __init__(self, rows: int, start: float, step: float = 0.01) -> None:
-        self.step, self.given = step, [0] * rows
-        self.thresholds, self.rates = [start] * rows, [0.0] * rows
+        self.begin, self.step = start, step
+        self.given: list[int] = []
+        self.thresholds: list[float] = []
+        self.rates: list[float] = []
+        self.join(rows)
+
+    def join(self, count: int) -> None:
+        self.given = [*self.given, *[0] * count]
+        self.thresholds += [self.begin] * count
+        self.rates += [0.0] * count
+
+    def leave(self, stay: list[int]) -> None:
+        self.given = [self.given[place] for place in stay]
+        self.thresholds, self.rates = ([line[place] for place in stay] for line in (self.thresholds, self.rates))
 
     def limits(self, limits: list[int]) -> list[int]:
         self.given = limits
@@ -104,8 +124,6 @@ class Threshold(Bounded):
     def commit(self, verdict: Verdict) -> None:
         for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
             self._learn(place, accepted, drafted)
-        if stay := staying(verdict):
-            self.thresholds, self.rates = ([line[place] for place in stay] for line in (self.thresholds, self.rates))
 
     def _learn(self, place: int, accepted: int, drafted: int) -> None:
         if drafted == 0:
@@ -165,37 +183,38 @@ class Confidence(Threshold):
 class Acceptance(Bounded):
     """The length that promises most tokens for its cost, from what past drafts came to.
 
-    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k)
-    tokens
+    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k) tokens
     for a cost of 1 + c k (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a position,
     given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials at the
-    chance
-    of the position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
+    chance of the position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
 
-    Chances are the rows' own, the length is one for the batch: a step costs as much for its longest row as for all. c
-    is
-    what one more draft token costs, verification included, against what a call costs anyway: `costs`[0] + [1] x rows.
+    Chances and length are the row's own, whatever stands beside it. c (`cost`) is what one more draft token costs,
+    verification included, against what a call costs anyway.
     """
 
     def __init__(
-        self,
-        rows: int,
-        costs: tuple[float, float] = (0.035, 0.017),
-        prior: float = 0.88,
-        weight: float = 8.0,
-        fade: float = 0.95,
+        self, rows: int, cost: float = 0.052, prior: float = 0.88, weight: float = 8.0, fade: float = 0.95
     ) -> None:
-        self.costs, self.prior, self.weight, self.fade = costs, prior, weight, fade
-        self.counts: list[list[tuple[float, float]]] = [[] for _ in range(rows)]  # accepted and tried, by position
+        self.cost, self.prior, self.weight, self.fade = cost, prior, weight, fade
+        self.counts: list[list[tuple[float, float]]] = []  # accepted and tried, by position
+        self.join(rows)
+
+    def join(self, count: int) -> None:
+        self.counts += [[] for _ in range(count)]
+
+    def leave(self, stay: list[int]) -> None:
+        self.counts = [self.counts[place] for place in stay]
 
     def limits(self, limits: list[int]) -> list[int]:
-        cost = self.costs[0] + self.costs[1] * len(limits)
-        tokens, best, length = float(len(limits)), 0.0, 0
-        for number, gains in enumerate(zip(*(self._reach(row, max(limits)) for row in self.counts)), 1):
-            tokens += sum(gains)
-            if tokens / (1 + cost * number) > best:
-                best, length = tokens / (1 + cost * number), number
-        return [min(limit, length) for limit in limits]
+        return [min(limit, self._length(row, limit)) for row, limit in zip(self.counts, limits)]
+
+    def _length(self, counts: list[tuple[float, float]], longest: int) -> int:
+        tokens, best, length = 1.0, 0.0, 0
+        for number, gain in enumerate(self._reach(counts, longest), 1):
+            tokens += gain
+            if tokens / (1 + self.cost * number) > best:
+                best, length = tokens / (1 + self.cost * number), number
+        return length
 
     def _reach(self, counts: list[tuple[float, float]], longest: int) -> list[float]:
         chance, reach, line = self.prior, 1.0, []
@@ -210,7 +229,6 @@ class Acceptance(Bounded):
         for place, (accepted, drafted) in enumerate(zip(verdict.num_accepted, verdict.num_drafted)):
             if drafted:
                 self.counts[place] = self._count(self.counts[place], accepted, drafted)
-        self.counts = [self.counts[place] for place in staying(verdict)]
 
     def _count(self, counts: Iterable[tuple[float, float]], accepted: int, drafted: int) -> list[tuple[float, float]]:
         trials = [*[(1, 1)] * accepted, *[(0, 1)] * (accepted < drafted)]

@@ -26,10 +26,22 @@ class Drafter(Protocol):
 
         `session.fresh` has the tokens that were settled since the last call and `session.output` what the target
         computed when it settled them: its position i predicted fresh token i. Every random draw goes through
-        `session.chance`, from a law made by `sampling.probabilities`, and that very law is what the proposal carries.
+        `session.chance`, from a law made by `session.laws_of`, and that very law is what the proposal carries.
         """
         ...
 
     def commit(self, session: Session, state: Any, verdict: Verdict) -> None:
         """Take note of what was kept; rows with `verdict.ended` set have left the session's batch."""
+        ...
+
+
+class Joining(Protocol):
+    """What a drafter has as well, unless its state is None: rows that come and go between the calls above."""
+
+    def admit(self, session: Session, state: Any, count: int) -> None:
+        """So many rows have joined, at the session's last places; `session.fresh` has their start (and prefix)."""
+        ...
+
+    def release(self, session: Session, state: Any, stay: list[int]) -> None:
+        """Rows were cancelled: only those that stood at these places go on, in this order."""
         ...

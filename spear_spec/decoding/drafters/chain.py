@@ -40,7 +40,9 @@ class ChainDrafter:
 
     def leave(self, session: Session, state: Any, stay: list[int]) -> None:
         """Only the rows at these places go on."""
-        raise NotImplementedError
+
+    def join(self, session: Session, state: Any, places: list[int]) -> None:
+        """Rows have joined at these places, the last ones."""
 
     def finish(self, session: Session, state: Any, proposal: Proposal) -> Proposal:
         """Add to the proposal what verification may use."""
@@ -85,5 +87,17 @@ class ChainDrafter:
         """Let the stopping rule learn, and rows that have ended leave."""
         if state.stopping is not None:
             state.stopping.commit(verdict)
-        if any(verdict.ended) and (stay := staying(verdict)):
-            self.leave(session, state, stay)
+        if any(verdict.ended):
+            self.release(session, state, staying(verdict))
+
+    def admit(self, session: Session, state: Any, count: int) -> None:
+        """So many rows have joined, at the session's last places."""
+        if state.stopping is not None:
+            state.stopping.join(count)
+        self.join(session, state, list(range(len(session.rows) - count, len(session.rows))))
+
+    def release(self, session: Session, state: Any, stay: list[int]) -> None:
+        """Only the rows that stood at these places go on."""
+        if state.stopping is not None:
+            state.stopping.leave(stay)
+        self.leave(session, state, stay)

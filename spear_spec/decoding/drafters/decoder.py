@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spear_spec.decoding.chance import GeneratorChance
 from spear_spec.decoding.drafters.adaptive import Bounds, make_stopping, staying
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal, Verdict
-from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.runner import DraftRunner, runner_for
 from spear_spec.nn.tree import Tree
+from spear_spec.runtime.lanes import Lanes
 
 if TYPE_CHECKING:
     from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
@@ -28,40 +27,41 @@ if TYPE_CHECKING:
 class DecoderState(ChainState):
     """The draft's cache and the length that its rows have committed (what lies behind was drafted).
 
-    hidden: of the newest step, for those that run ahead on their own output. arms: 2 where the draft is guided as the
-    target is: then every row is there twice, with its text and without.
+    lanes: the draft's own; where it is guided as the target is, rows with guidance are there twice, with their text and
+    without. committed: by place. hidden: of the newest step, for those that run ahead on their own output.
     """
 
     runner: DraftRunner
     draft: DraftState
+    lanes: Lanes
     committed: list[int]
-    arms: int = 1
     hidden: Tensor | None = None
 
     def step(
         self, tokens: Tensor, features: Tensor | None, tree: Tree | None = None, counts: list[int] | None = None
     ) -> Tensor:
-        """tokens [B, n]; features and result [arms B, n, D]; counts [B]: tokens of each row, the rest is padding."""
-        if self.arms == 2:
-            return self.runner.step(
-                tokens.repeat(2, 1),
-                features,
-                self.draft,
-                None if tree is None else tree.repeat(2),
-                None if counts is None else counts * 2,
-            )
+        """tokens [B, n]; features and result [lanes, n, D]; counts [B]: tokens of each row, the rest is padding."""
+        lanes = self.lanes
+        if not lanes.plain:
+            tokens = lanes.expand(tokens)
+            tree = None if tree is None else tree.select(lanes.places)
+            counts = None if counts is None else lanes.spread(counts)
         return self.runner.step(tokens, features, self.draft, tree, counts)
 
     def laws(self, hidden: Tensor, session: Session) -> Tensor:
-        """hidden [arms B, n, D] -> laws [B, n, V] of what follows."""
+        """hidden [lanes, n, D] -> laws [B, n, V] of what follows."""
         logits = self.runner.logits(hidden.reshape(-1, hidden.shape[-1])).view(*hidden.shape[:2], -1)
-        return guided(logits, self.arms, session.sampling)
+        return session.laws_of(logits, self.lanes)
+
+    def rewind(self) -> None:
+        """Forget what was drafted behind the committed tokens."""
+        self.draft.cache.crop(self.lanes.spread(self.committed))
 
 
 class DecoderDrafter:
     """Reads settled tokens, with the target's features of the positions that predicted them where the decoder is fed.
 
-    guided: with guidance the draft runs both arms too and mixes them as the target does; otherwise it drafts from its
+    guided: with guidance the draft runs both lanes too and mixes them as the target does; otherwise it drafts from its
     plain law, which is cheaper and guesses less well. Verification is exact either way.
     """
 
@@ -74,53 +74,69 @@ class DecoderDrafter:
         self.draft, self.guided = draft, guided
 
     def start(self, session: Session) -> DecoderState:
-        session.features = self.draft.cfg.target_layers
-        arms = session.arms if self.guided else 1
-        memory = session.memory.guided() if arms == 2 else session.memory
+        session.want(self.draft.cfg.target_layers)
+        runner = runner_for(self.draft, session.model)
         rows = len(session.rows)
-        return DecoderState(
-            runner_for(self.draft, session.model),
-            self.draft.start(memory),
-            [0] * rows,
-            arms,
-            stopping=make_stopping(self.stop, rows),
-        )
+        lanes, draft = self._begin(session, list(range(rows)))
+        return DecoderState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows))
+
+    def _begin(self, session: Session, places: list[int]) -> tuple[Lanes, DraftState]:
+        """Lanes, cross-attention and empty cache of the rows at these places."""
+        lanes = Lanes.of([self.guided and session.samplings[place].guidance != 1 for place in places])
+        if not places:
+            return lanes, self.draft.empty()
+        memory = session.memory
+        if not lanes.plain or len(places) < memory.batch:
+            memory = memory.select(lanes.spread(places)).without_text(lanes.free)
+        return lanes, self.draft.start(memory)
+
+    def join(self, session: Session, state: DecoderState, places: list[int]) -> None:
+        """Rows have joined at these places, the last ones."""
+        lanes, draft = self._begin(session, places)
+        state.draft.join(draft)
+        state.lanes = state.lanes.join(lanes)
+        state.committed = [*state.committed, *[0] * len(places)]
 
     def catch_up(self, session: Session, state: DecoderState) -> Tensor:
-        """Read the settled tokens; returns the hidden state [arms B, 1, D] at each row's last one."""
-        fresh, device, cache = session.fresh, session.model.device, state.draft.cache
-        cache.crop(state.committed * state.arms)
+        """Read the settled tokens; returns the hidden state [lanes, 1, D] at each row's last one."""
+        fresh, device = session.fresh, session.model.device
+        state.rewind()
         counts = [len(row) for row in fresh]
         longest = max(counts)
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], device=device)
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], dtype=torch.int64, device=device)
         hidden = state.step(ids, self._features(session, state, longest), counts=counts)
         state.committed = [before + count for before, count in zip(state.committed, counts)]
         if min(counts) != longest:  # padding was written behind the shorter rows
-            cache.crop(state.committed * state.arms)
-            index = torch.tensor([count - 1 for count in counts] * state.arms, device=device)
-            return hidden[torch.arange(len(index), device=device), index][:, None]
+            state.rewind()
+            return at(hidden, [count - 1 for count in state.lanes.spread(counts)])
         return hidden[:, -1:]
 
     def _features(self, session: Session, state: DecoderState, count: int) -> Tensor | None:
-        """The target's fused features of the positions that predicted the fresh tokens, [arms B, count, D]."""
+        """The target's fused features of the positions that predicted the fresh tokens, [lanes, count, D]."""
         if not self.draft.cfg.target_layers:
             return None
-        if session.output is None:  # the start token was predicted by nothing
-            rows = state.arms * len(session.rows)
-            return torch.zeros(rows, count, self.draft.cfg.dim, dtype=session.model.dtype, device=session.model.device)
-        outputs = [session.output] if state.arms == 1 else [session.output, session.null_output]
-        features = zip(*[out.features for out in outputs if out is not None])
-        return self.draft.fuse_target([torch.cat(layer)[:, :count] for layer in features])
+        output = session.output if state.lanes.plain else session.lane_output
+        if output is None:  # the start token was predicted by nothing
+            model = session.model
+            return torch.zeros(len(state.lanes.places), count, model.dim, dtype=model.dtype, device=model.device)
+        return self.draft.fuse_target([layer[:, :count] for layer in output.features])
 
     def commit(self, session: Session, state: DecoderState, verdict: Verdict) -> None:
         """Let rows that have ended leave."""
-        if any(verdict.ended) and (stay := staying(verdict)):
-            self.leave(session, state, stay)
+        if any(verdict.ended):
+            self.leave(session, state, staying(verdict))
+
+    def admit(self, session: Session, state: DecoderState, count: int) -> None:
+        """So many rows have joined, at the session's last places."""
+        self.join(session, state, list(range(len(session.rows) - count, len(session.rows))))
+
+    def release(self, session: Session, state: DecoderState, stay: list[int]) -> None:
+        """Only the rows that stood at these places go on."""
+        self.leave(session, state, stay)
 
     def leave(self, session: Session, state: DecoderState, stay: list[int]) -> None:
         """Only the rows at these places go on."""
-        count = len(state.committed)
-        state.draft.select([place + arm * count for arm in range(state.arms) for place in stay])
+        state.draft.select(state.lanes.leave(stay))
         state.committed = [state.committed[place] for place in stay]
 
 
@@ -129,7 +145,9 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
     features.
     """
 
-    leave = DecoderDrafter.leave  # in the order of bases ChainDrafter's, which does nothing yet, comes first
+    # in the order of bases ChainDrafter's, which do nothing, come first
+    leave = DecoderDrafter.leave
+    join = DecoderDrafter.join
 
     def __init__(self, draft: DraftDecoder, *, guided: bool = False, stop: str | None = None) -> None:
         """stop: see `adaptive.STOPS`."""
@@ -139,17 +157,27 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         rows, chance = session.rows, session.chance
-        by_token = state.arms > 1 or max(limits) == 0 or not state.runner.chains(len(rows))
-        if by_token or not isinstance(chance, GeneratorChance):  # which can tell what it will draw
+        if not state.lanes.plain or max(limits) == 0 or not state.runner.chains(len(rows)):
+            return super().propose(session, state, limits)
+        uniforms = [chance.ahead(row, max(limits)) for row in rows]
+        if any(line is None for line in uniforms):  # this source cannot tell what it will draw
             return super().propose(session, state, limits)
         bounds = Bounds()
         if state.stopping is not None:
             limits = state.stopping.limits(limits)
             bounds = state.stopping.bounds()
         hidden = self.catch_up(session, state)
-        uniforms = [chance.ahead(row, max(limits)) for row in rows]
+        if max(limits) == 0:
+            return Proposal([[] for _ in limits])
         tokens, laws = state.runner.chain(
-            hidden, limits, uniforms, session.sampling, session.model.eos_id, state.draft, bounds.entropy, bounds.chance
+            hidden,
+            limits,
+            [line[: max(limits)] for line in uniforms if line is not None],
+            session.samplings,
+            session.model.eos_id,
+            state.draft,
+            bounds.entropy,
+            bounds.chance,
         )
         for row, drawn in zip(rows, tokens):
             chance.passed(row, len(drawn))
@@ -162,3 +190,9 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
     def advance(self, session: Session, state: DecoderState, tokens: Tensor) -> Tensor:
         state.hidden = state.step(tokens, state.hidden)
         return state.laws(state.hidden, session)[:, 0]
+
+
+def at(x: Tensor, positions: list[int]) -> Tensor:
+    """x [R, n, D] at one position of each row: [R, 1, D]."""
+    index = torch.tensor(positions, dtype=torch.int64, device=x.device)
+    return x[torch.arange(len(positions), device=x.device), index][:, None]

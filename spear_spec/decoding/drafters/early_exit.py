@@ -14,10 +14,10 @@ from torch import Tensor
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.runner import DraftRunner, runner_for
+from spear_spec.runtime.lanes import Lanes
 
 if TYPE_CHECKING:
     from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class EarlyExitState(ChainState):
-    """The head's cache, the length that its rows have committed, and what the first layers said in this call.
+    """The head's cache by lane, the length that its rows have committed, and what the first layers said in this call.
 
-    below: their output [arms B, 1, D] for the newest token and each draft token that was read. base: the target's
-    lengths.
+    lanes: the session's, as they stood when rows last joined or left. below: output [lanes, 1, D] of the first layers for
+    the newest token and each draft token that was read. base: the target's lengths.
     """
 
     runner: DraftRunner
     head: DraftState
+    lanes: Lanes
     committed: list[int]
     below: list[Tensor] = field(default_factory=list)
     base: list[int] = field(default_factory=list)
@@ -42,7 +43,7 @@ class EarlyExitDrafter(ChainDrafter):
     """Runs the target's first n layers on each draft token, in the target's own cache, and one block on top as their
     head.
 
-    The rows stay: verification runs only the layers above for them. With guidance both arms are drafted.
+    The rows stay: verification runs only the layers above for them. With guidance both lanes are drafted.
     """
 
     name = needs = "early_exit"
@@ -55,34 +56,37 @@ class EarlyExitDrafter(ChainDrafter):
         self.layers = draft.cfg.target_layers[0]
 
     def start(self, session: Session) -> EarlyExitState:
-        session.features = (self.layers,)
+        session.want((self.layers,))
         rows = len(session.rows)
+        head = self.draft.start(session.scored) if rows else self.draft.empty()
         return EarlyExitState(
             runner_for(self.draft, session.model),
-            self.draft.start(session.scored),
+            head,
+            Lanes(list(session.lanes.places), list(session.lanes.free)),
             [0] * rows,
             stopping=make_stopping(self.stop, rows),
         )
 
     def begin(self, session: Session, state: EarlyExitState) -> Tensor:
-        fresh, arms, device = session.fresh, session.arms, session.model.device
+        fresh, lanes, device = session.fresh, session.lanes, session.model.device
         state.base, state.below = list(session.cache.lengths), []
-        newest = self._first_layers(session, state, torch.tensor([[row[-1]] for row in fresh], device=device))
+        newest = self._first_layers(
+            session, state, torch.tensor([[row[-1]] for row in fresh], dtype=torch.int64, device=device)
+        )
         longest = max(len(row) for row in fresh)
         features = newest.new_zeros(len(newest), longest, newest.shape[-1])
         if longest > 1:  # accepted tokens: verification has left what the first layers said of them
-            assert session.output is not None
-            outputs = [session.output] if arms == 1 else [session.output, session.null_output]
-            settled = torch.cat([out.features[0] for out in outputs if out is not None])
-            features[:, : longest - 1] = settled[:, 1:longest]
-        last = torch.tensor([len(row) - 1 for row in fresh] * arms, device=device)
+            assert session.lane_output is not None
+            features[:, : longest - 1] = session.lane_output.features[0][:, 1:longest]
+        counts = lanes.spread([len(row) for row in fresh])
+        last = torch.tensor([count - 1 for count in counts], dtype=torch.int64, device=device)
         features[torch.arange(len(last), device=device), last] = newest[:, 0]
         cache = state.head.cache
-        cache.crop(state.committed * arms)
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], device=device)
+        cache.crop(lanes.spread(state.committed))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], dtype=torch.int64, device=device)
         hidden = self._head(session, state, ids, features)
         state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
-        cache.crop(state.committed * arms)
+        cache.crop(lanes.spread(state.committed))
         return self._laws(session, state, hidden[torch.arange(len(last), device=device), last][:, None])
 
     def advance(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
@@ -91,22 +95,28 @@ class EarlyExitDrafter(ChainDrafter):
         )
 
     def _first_layers(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
-        x = session.model.first_layers(tokens.repeat(session.arms, 1), session.scored, session.cache, self.layers)
+        x = session.model.first_layers(session.lanes.expand(tokens), session.scored, session.cache, self.layers)
         state.below.append(x)
         return x
 
     def _head(self, session: Session, state: EarlyExitState, tokens: Tensor, features: Tensor) -> Tensor:
-        return state.runner.step(tokens.repeat(session.arms, 1), self.draft.fuse_target([features]), state.head)
+        return state.runner.step(session.lanes.expand(tokens), self.draft.fuse_target([features]), state.head)
 
     def _laws(self, session: Session, state: EarlyExitState, hidden: Tensor) -> Tensor:
-        return guided(state.runner.logits(hidden[:, -1]), session.arms, session.sampling)
+        return session.laws_of(state.runner.logits(hidden[:, -1]))
 
     def finish(self, session: Session, state: EarlyExitState, proposal: Proposal) -> Proposal:
         session.cache.crop(state.base)
         proposal.below = (self.layers, torch.cat(state.below, 1))
         return proposal
 
+    def join(self, session: Session, state: EarlyExitState, places: list[int]) -> None:
+        before = len(state.lanes.places)
+        memory = session.scored.select(range(before, len(session.lanes.places)))
+        state.head.join(self.draft.start(memory))
+        state.lanes = Lanes(list(session.lanes.places), list(session.lanes.free))
+        state.committed = [*state.committed, *[0] * len(places)]
+
     def leave(self, session: Session, state: EarlyExitState, stay: list[int]) -> None:
-        count = len(state.committed)
-        state.head.select([place + arm * count for arm in range(session.arms) for place in stay])
+        state.head.select(state.lanes.leave(stay))
         state.committed = [state.committed[place] for place in stay]

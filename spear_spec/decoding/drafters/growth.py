@@ -23,7 +23,7 @@ class Growth:
     """
 
     def __init__(self, session: Session, state: DecoderState, root: Tensor) -> None:
-        """root [arms B, 1, D]: the draft's hidden state at each row's newest kept token."""
+        """root [lanes, 1, D]: the draft's hidden state at each row's newest kept token."""
         rows = len(session.rows)
         self.session, self.state = session, state
         self.tokens: list[list[int]] = [[] for _ in range(rows)]
@@ -74,20 +74,22 @@ class Growth:
                     depth[place, at] = depth[place, parent] + 1
                 seen[place, at, at] = True
         self._seen, self._depth = seen, depth
-        device, arms = self.session.model.device, self.state.arms
+        device, lanes = self.session.model.device, self.state.lanes
         tree = Tree(torch.from_numpy(seen).to(device), torch.from_numpy(depth).to(device))
-        follows = torch.from_numpy(index).to(device).repeat(arms, 1)
+        follows = lanes.expand(torch.from_numpy(index).to(device))
         features = self._hidden[torch.arange(len(follows), device=device)[:, None], follows]
-        hidden = self.state.step(torch.tensor(ids, device=device), features, tree)
+        hidden = self.state.step(torch.tensor(ids, dtype=torch.int64, device=device), features, tree)
         self._hidden = torch.cat((self._hidden, hidden), 1)
         self.laws = torch.cat((self.laws, self.state.laws(hidden, self.session)), 1)
 
-    def proposal(self, *, points: bool = False, replacement: bool = True) -> Proposal:
+    def proposal(self, *, points: bool = False) -> Proposal:
         """What has grown, with the law that each node was drawn from (none for point masses)."""
         if points or not any(self.tokens):
-            return Proposal(self.tokens, None, self.parents, replacement)
+            return Proposal(self.tokens, None, self.parents)
         index = [[self.law_index(place, parent) for parent in parents] for place, parents in enumerate(self.parents)]
         longest = max(len(row) for row in index)
-        places = torch.tensor([[*row, *[0] * (longest - len(row))] for row in index], device=self.laws.device)
+        places = torch.tensor(
+            [[*row, *[0] * (longest - len(row))] for row in index], dtype=torch.int64, device=self.laws.device
+        )
         laws = self.laws[torch.arange(len(index), device=places.device)[:, None], places]
-        return Proposal(self.tokens, laws, self.parents, replacement)
+        return Proposal(self.tokens, laws, self.parents)

@@ -47,6 +47,16 @@ class HistoryDrafter:
             tokens.append(history.guess(limit))
         return Proposal(tokens)
 
+    def admit(self, session: Session, state: dict[int, History], count: int) -> None:
+        """So many rows have joined, at the session's last places."""
+        for row in session.rows[-count:]:
+            state[row] = self.history()
+
+    def release(self, session: Session, state: dict[int, History], stay: list[int]) -> None:
+        """Rows were cancelled."""
+        for row in set(state) - set(session.rows):
+            del state[row]
+
     def commit(self, session: Session, state: dict[int, History], verdict: Verdict) -> None:
         for row, ended in zip(verdict.rows, verdict.ended):
             if ended is not None:

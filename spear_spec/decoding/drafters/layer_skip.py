@@ -11,11 +11,10 @@ from torch import Tensor
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 
 if TYPE_CHECKING:
-    from spear_spec.models.spear_tts import Skip
+    from spear_spec.models.memory import Skip
 
 
 @dataclass
@@ -28,7 +27,7 @@ class LayerSkipState(ChainState):
 class LayerSkipDrafter(ChainDrafter):
     """Reads the keys and values that the whole target has left of the settled tokens, and its own of the draft.
 
-    Its rows are cropped before verification, which writes those of every layer. With guidance both arms are drafted.
+    Its rows are cropped before verification, which writes those of every layer. With guidance both lanes are drafted.
     """
 
     name = needs = "layer_skip"
@@ -44,18 +43,17 @@ class LayerSkipDrafter(ChainDrafter):
     def begin(self, session: Session, state: LayerSkipState) -> Tensor:
         state.base = list(session.cache.lengths)
         return self.advance(
-            session, state, torch.tensor([row[-1:] for row in session.fresh], device=session.model.device)
+            session,
+            state,
+            torch.tensor([row[-1:] for row in session.fresh], dtype=torch.int64, device=session.model.device),
         )
 
     def advance(self, session: Session, state: LayerSkipState, tokens: Tensor) -> Tensor:
-        logits = session.model(tokens.repeat(session.arms, 1), session.scored, session.cache, skip=self.skip).logits[
-            :, -1
-        ]
-        return guided(logits, session.arms, session.sampling)
+        out = session.model(session.lanes.expand(tokens), session.scored, session.cache, skip=self.skip)
+        return session.laws_of(out.logits[:, -1])
 
     def finish(self, session: Session, state: LayerSkipState, proposal: Proposal) -> Proposal:
         session.cache.crop(state.base)
         return proposal
 
-    def leave(self, session: Session, state: LayerSkipState, stay: list[int]) -> None:
-        pass  # the only rows are the session's own
+    # no `join` nor `leave`: the only rows are the session's own

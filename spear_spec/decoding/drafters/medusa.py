@@ -7,13 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.drafters.decoder import at
 from spear_spec.decoding.proposal import Proposal, Verdict
-from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
 
@@ -23,13 +22,15 @@ if TYPE_CHECKING:
 
 def head_laws(heads: MedusaHeads, session: Session, count: int) -> Tensor:
     """What each of the first `count` heads says of each row, laws [B, count, V]; guided as the target is."""
-    fresh = session.fresh
-    index = torch.tensor([len(row) - 1 for row in fresh], device=session.model.device)
-    rows, logits = torch.arange(len(fresh), device=index.device), []
-    for out in (session.output, session.null_output) if session.arms == 2 else (session.output,):
-        assert out is not None
-        logits.append(session.model.logits(heads(out.hidden[rows, index], count)).transpose(0, 1))
-    return guided(torch.cat(logits), session.arms, session.sampling)
+    out, lanes = session.lane_output, session.lanes
+    assert out is not None
+    hidden = at(out.hidden, [len(row) - 1 for row in lanes.spread(session.fresh)])[:, 0]
+    return session.laws_of(session.model.logits(heads(hidden, count)).transpose(0, 1))
+
+
+def spoken(session: Session, limits: list[int], most: int) -> list[int]:
+    """Limits of rows that the target has said something of: heads sit on its last hidden state."""
+    return [min(limit, most) if begun else 0 for limit, begun in zip(limits, session.begun)]
 
 
 @dataclass
@@ -53,9 +54,7 @@ class MedusaDrafter(ChainDrafter):
         return MedusaState(stopping=make_stopping(self.stop, len(session.rows)))
 
     def propose(self, session: Session, state: MedusaState, limits: list[int]) -> Proposal:
-        if session.output is None:  # the target has said nothing yet
-            return Proposal([[] for _ in limits])
-        return super().propose(session, state, [min(limit, self.heads.cfg.heads) for limit in limits])
+        return super().propose(session, state, spoken(session, limits, self.heads.cfg.heads))
 
     def begin(self, session: Session, state: MedusaState) -> Tensor:
         state.laws, state.drawn = head_laws(self.heads, session, self.heads.cfg.heads), 0
@@ -65,9 +64,6 @@ class MedusaDrafter(ChainDrafter):
         assert state.laws is not None
         state.drawn += 1
         return state.laws[:, state.drawn]
-
-    def leave(self, session: Session, state: MedusaState, stay: list[int]) -> None:
-        return None
 
 
 class MedusaTreeDrafter:
@@ -97,7 +93,8 @@ class MedusaTreeDrafter:
         return None
 
     def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
-        if session.output is None:
+        limits = spoken(session, limits, max(self.depths))
+        if max(limits) == 0:
             return Proposal([[] for _ in limits])
         depth = max(min(max(self.depths), max(limits)), 1)
         laws = head_laws(self.heads, session, depth)
@@ -107,14 +104,14 @@ class MedusaTreeDrafter:
             kept: list[int] = []
             above: list[int] = []
             number = {-1: -1}
-            for node, (at, rank, parent) in enumerate(zip(self.depths, self.ranks, self.parents)):
+            for node, (level, rank, parent) in enumerate(zip(self.depths, self.ranks, self.parents)):
                 # children of what is left out are left out; so are tokens that the head rules out
-                if at > limit or parent not in number or rank >= len(ids[0]) or chances[at - 1][rank] <= 0:
+                if level > limit or parent not in number or rank >= len(ids[0]) or chances[level - 1][rank] <= 0:
                     continue
                 if parent >= 0 and kept[number[parent]] == session.model.eos_id:
                     continue
                 number[node] = len(kept)
-                kept.append(ids[at - 1][rank])
+                kept.append(ids[level - 1][rank])
                 above.append(number[parent])
             tokens.append(kept)
             parents.append(above)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState
+from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState, at
 from spear_spec.decoding.session import Session
 
 
@@ -18,11 +18,10 @@ class ProphetDrafter(DecoderChain):
     name = needs = "prophet"
 
     def catch_up(self, session: Session, state: DecoderState) -> Tensor:
-        """The hidden state [arms B, 1, D] at each row's newest token, read in an empty window."""
+        """The hidden state [lanes, 1, D] at each row's newest token, read in an empty window."""
         fresh, device, cache = session.fresh, session.model.device, state.draft.cache
         cache.crop([0] * cache.batch)
-        newest = torch.tensor([[row[-1]] for row in fresh], device=device)
+        newest = torch.tensor([[row[-1]] for row in fresh], dtype=torch.int64, device=device)
         features = self._features(session, state, max(len(row) for row in fresh))
         assert features is not None
-        index = torch.tensor([len(row) - 1 for row in fresh] * state.arms, device=device)
-        return state.step(newest, features[torch.arange(len(index), device=device), index][:, None])
+        return state.step(newest, at(features, [len(row) - 1 for row in state.lanes.spread(fresh)]))

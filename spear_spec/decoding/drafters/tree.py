@@ -79,7 +79,7 @@ class StaticTreeDrafter(DecoderDrafter):
             if not any(frontier):
                 break
             growth.expand(frontier)
-        return growth.proposal(points=self.siblings == "top", replacement=self.siblings != "wor")
+        return growth.proposal(points=self.siblings == "top")
 
     def _children(self, session: Session, growth: Growth, frontier: list[list[int]], count: int) -> list[list[int]]:
         """Give every frontier node its children; returns them by row."""

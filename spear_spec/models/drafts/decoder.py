@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from spear_spec.config import DraftConfig, T2SConfig
 from spear_spec.errors import ConfigError
-from spear_spec.models.spear_tts import Memory, TextToSemantic, cached_positions
+from spear_spec.models.contract import Target
+from spear_spec.models.memory import Memory, cached_positions
 from spear_spec.nn.attention import RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import DecoderLayer
@@ -20,18 +21,30 @@ from spear_spec.nn.transformer import DecoderLayer
 
 @dataclass
 class DraftState:
-    """What one utterance (or batch) needs: the draft's own cache and its cross-attention keys/values."""
+    """What a batch needs: the draft's own cache, and the text with the draft's cross-attention keys/values."""
 
     cache: KVCache
-    cross: list[tuple[Tensor, Tensor]]
-    cross_mask: Tensor | None
+    memory: Memory
+
+    @property
+    def cross(self) -> list[tuple[Tensor, Tensor]]:
+        """k, v [B, H, 1 + S, dim_head] of each layer, null slot first."""
+        return self.memory.cross
+
+    @property
+    def cross_mask(self) -> Tensor | None:
+        """[B, 1, 1, 1 + S], or None."""
+        return self.memory.cross_mask
 
     def select(self, rows: list[int]) -> None:
         """Keep only these rows."""
-        index = torch.tensor(rows, device=self.cache.k.device, dtype=torch.long)
         self.cache.select(rows)
-        self.cross = [(k[index], v[index]) for k, v in self.cross]
-        self.cross_mask = None if self.cross_mask is None else self.cross_mask[index]
+        self.memory = self.memory.select(rows)
+
+    def join(self, other: DraftState) -> None:
+        """Take in the rows of another, behind those that are here."""
+        self.cache.join(other.cache)
+        self.memory = self.memory.trimmed().join(other.memory)
 
 
 class DraftDecoder(nn.Module):
@@ -80,19 +93,20 @@ class DraftDecoder(nn.Module):
 
     def start(self, memory: Memory, capacity: int = 512) -> DraftState:
         """Cross-attention keys/values of the draft, computed once, and an empty cache."""
-        weight = self.enter.weight
-        cache = KVCache(
-            self.cfg.depth,
-            memory.batch,
-            self.cfg.heads,
-            capacity,
-            self.cfg.dim_head,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
-        return DraftState(
-            cache, [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers], memory.cross_mask
-        )  # type: ignore[union-attr, operator]
+        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers]  # type: ignore[union-attr, operator]
+        return DraftState(self._cache(memory.batch, capacity), Memory.of(memory.hidden, memory.mask, cross))
+
+    def empty(self) -> DraftState:
+        """The state of no rows, which others can join."""
+        weight, cfg = self.enter.weight, self.cfg
+        hidden = weight.new_zeros(0, 0, cfg.dim)
+        mask = torch.zeros(0, 0, dtype=torch.bool, device=weight.device)
+        cross = [(weight.new_zeros(0, cfg.heads, 1, cfg.dim_head),) * 2 for _ in range(cfg.depth)]
+        return DraftState(self._cache(0, 1), Memory.of(hidden, mask, cross))
+
+    def _cache(self, rows: int, capacity: int) -> KVCache:
+        weight, cfg = self.enter.weight, self.cfg
+        return KVCache(cfg.depth, rows, cfg.heads, capacity, cfg.dim_head, dtype=weight.dtype, device=weight.device)
 
     def fuse_target(self, features: list[Tensor]) -> Tensor:
         """The target's features [B, n, D] of each of `target_layers` -> [B, n, D]."""
@@ -105,7 +119,7 @@ class DraftDecoder(nn.Module):
         assert features is not None, "this draft is fed with the target's features"
         return self.enter(torch.cat((self.token_norm(embedded), self.feature_norm(features)), dim=-1))
 
-    def step(self, model: TextToSemantic, tokens: Tensor, features: Tensor | None, state: DraftState) -> Tensor:
+    def step(self, model: Target, tokens: Tensor, features: Tensor | None, state: DraftState) -> Tensor:
         """tokens [B, n] and features [B, n, D] behind each row's cache -> hidden [B, n, D] (before `norm`)."""
         length = tokens.shape[1]
         cache = state.cache
@@ -117,6 +131,6 @@ class DraftDecoder(nn.Module):
         cache.advance(length)
         return x
 
-    def logits(self, model: TextToSemantic, hidden: Tensor) -> Tensor:
+    def logits(self, model: Target, hidden: Tensor) -> Tensor:
         """hidden [B, n, D] -> logits [B, n, V] by the target's tied embedding."""
-        return F.linear(self.norm(hidden), model.semantic_emb.weight)
+        return F.linear(self.norm(hidden), model.embedding[: model.vocab_size])

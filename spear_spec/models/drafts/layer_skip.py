@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spear_spec.config import Strict
 from spear_spec.errors import ConfigError
-from spear_spec.models.spear_tts import Skip
+from spear_spec.models.memory import Skip
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
+from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
-from spear_spec.models.spear_tts import TextToSemantic, cached_positions
+from spear_spec.models.memory import cached_positions
 from spear_spec.nn.attention import attend, rotate
 from spear_spec.nn.transformer import DecoderLayer
 from spear_spec.nn.tree import Tree
@@ -34,7 +35,7 @@ _FEW = 64
 class DraftRunner:
     """Steps and logits of one draft on one target, for inference alone. Snapshot of the weights: see `runner_for`."""
 
-    def __init__(self, draft: DraftDecoder, model: TextToSemantic, *, exact: bool = False) -> None:
+    def __init__(self, draft: DraftDecoder, model: Target, *, exact: bool = False) -> None:
         """exact: keep the weights in full precision (by default a CPU rounds them to 8 bits, see `PackedLinear`)."""
         dim = draft.cfg.dim
         self.draft, self.dim = draft, dim
@@ -46,7 +47,7 @@ class DraftRunner:
         def pack(weight: Tensor) -> PackedLinear:
             return PackedLinear(weight, exact=exact)
 
-        vectors = torch.cat((model.semantic_emb.weight, model.start[None]))  # the start token's id is the last row
+        vectors = model.embedding  # the start token's id is the last row
         self.table = F.normalize(vectors, dim=-1) @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma).t()
         self.fed = bool(draft.cfg.target_layers)
         # an independent draft has no second half: the kernel adds nothing then
@@ -55,7 +56,7 @@ class DraftRunner:
             if self.fed
             else torch.zeros_like(draft.enter.weight)
         )
-        self.head = fold(model.semantic_emb.weight, draft.norm.gamma).t()
+        self.head = fold(vectors[: model.vocab_size], draft.norm.gamma).t()
         self.layers = []
         for layer in draft.layers:
             assert isinstance(layer, DecoderLayer)
@@ -180,9 +181,9 @@ def _unit(x: Tensor) -> Tensor:
 _RUNNERS: WeakKeyDictionary[DraftDecoder, tuple[tuple[object, ...], DraftRunner]] = WeakKeyDictionary()
 
 
-def runner_for(draft: DraftDecoder, model: TextToSemantic) -> DraftRunner:
+def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
     """The runner of this draft on this target; made again when a weight has changed, moved or been replaced."""
-    weights = (*draft.parameters(), model.semantic_emb.weight, model.start)
+    weights = (*draft.parameters(), *model.shared())
     key = tuple((w.data_ptr(), w._version, w.dtype) for w in weights)
     known = _RUNNERS.get(draft)
     if known is None or known[0] != key:

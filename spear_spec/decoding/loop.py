@@ -1,0 +1,131 @@
+"""The two loops. Plain: one token a target call, the baseline that everything is measured against and the oracle of its
+law. Speculative: a drafter runs ahead, the target scores the draft in one call, a rule settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from spear_spec.decoding.contract import proposal_problem, verdict_problem
+from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.proposal import Verdict
+from spear_spec.decoding.request import Request
+from spear_spec.decoding.session import Session, exact_math
+from spear_spec.decoding.verifiers.base import Verifier
+from spear_spec.errors import ContractError
+
+
+class Plain:
+    """The autoregressive loop on a session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def admit(self, requests: Sequence[Request]) -> list[int]:
+        """See `Session.admit`."""
+        return self.session.admit(requests)
+
+    def release(self, rows: Sequence[int]) -> None:
+        """See `Session.release`."""
+        self.session.release(rows)
+
+    def step(self) -> Verdict:
+        """One target call, one token a row."""
+        session = self.session
+        # modes are set for the step, not for the iteration: they must not leak out through a yield
+        with session.step(), exact_math(session.model):
+            law = session.laws()
+            drawn = session.chance.categorical(law[:, 0], session.rows)
+            count = len(drawn)
+            return session.commit(Verdict(session.rows, [[token] for token in drawn], [0] * count, [0] * count))
+
+
+class Speculative:
+    """The speculative loop on a session (arXiv 2211.17192): rows advance at their own rate.
+
+    A row drafts at most gamma tokens, fewer where its cap is near.
+    """
+
+    def __init__(self, session: Session, drafter: Drafter, verifier: Verifier, gamma: int) -> None:
+        self.session, self.drafter, self.verifier, self.gamma = session, drafter, verifier, gamma
+        # objects that are not ours are looked at in every step
+        self._check_draft, self._check_rule = (not _ours(thing) for thing in (drafter, verifier))
+        with session.step(), exact_math(session.model):
+            self.state = drafter.start(session)
+
+    def admit(self, requests: Sequence[Request]) -> list[int]:
+        """Rows join, in the session and in the drafter's state.
+
+        Raises:
+            ContractError: the drafter keeps a state and cannot take them. The rest as `Session.admit`.
+        """
+        rows = self.session.admit(requests)
+        if rows:
+            self._tell("admit", len(rows))
+        return rows
+
+    def release(self, rows: Sequence[int]) -> None:
+        """Rows leave before they have ended."""
+        if gone := set(rows) & set(self.session.rows):
+            self._tell("release", self.session.release(sorted(gone)))
+
+    def _tell(self, what: str, argument: Any) -> None:
+        """The drafter's part of rows that come and go; one without state needs none."""
+        method = getattr(self.drafter, what, None)
+        if method is not None:
+            with self.session.step(), exact_math(self.session.model):
+                method(self.session, self.state, argument)
+        elif self.state is not None:
+            raise ContractError(f"drafter {self.drafter.name} keeps a state and has no method {what}()")
+
+    def step(self) -> Verdict:
+        """One target call.
+
+        Raises:
+            NumericsError: the model produced NaN or infinity. ContractError: the drafter or the rule broke its contract.
+        """
+        session, drafter = self.session, self.drafter
+        with session.step(), exact_math(session.model):
+            # the call itself adds one token, so a draft that reaches the cap would be thrown away
+            limits = [min(self.gamma, left - 1) for left in session.remaining]
+            proposal = drafter.propose(session, self.state, limits)
+            if self._check_draft and (
+                problem := proposal_problem(proposal, drafter.form, limits, session.model.vocab_size, session.rows)
+            ):
+                raise ContractError(f"drafter {drafter.name}: {problem}")
+            laws = session.laws(proposal)
+            verdict = self.verifier.verify(proposal, laws, session.chance, session.rows)
+            if self._check_rule and (problem := verdict_problem(verdict, proposal, session.rows, laws.shape[-1])):
+                raise ContractError(f"verifier {self.verifier.name}: {problem}")
+            verdict = session.commit(verdict)
+            drafter.commit(session, self.state, verdict)
+            return verdict
+
+
+def generate(session: Session) -> Iterator[Verdict]:
+    """Decode until every row has ended; one Verdict of one token a running row for each target call.
+
+    Raises:
+        NumericsError: the model produced NaN or infinity.
+    """
+    loop = Plain(session)
+    while session.running:
+        yield loop.step()
+
+
+def speculate(session: Session, drafter: Drafter, verifier: Verifier, gamma: int = 5) -> Iterator[Verdict]:
+    """Decode until every row has ended; one Verdict for each target call.
+
+    Raises:
+        NumericsError: the model produced NaN or infinity. ContractError: the drafter or the rule broke its contract.
+    """
+    if not session.running:
+        return
+    loop = Speculative(session, drafter, verifier, gamma)
+    while session.running:
+        yield loop.step()
+
+
+def _ours(thing: object) -> bool:
+    return type(thing).__module__.startswith("spear_spec.")

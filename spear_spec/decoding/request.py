@@ -1,0 +1,69 @@
+"""What is asked of the engine: one utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from spear_spec.config import SamplingConfig
+from spear_spec.decoding.chance import check_seed
+from spear_spec.decoding.limits import default_cap
+from spear_spec.errors import ConfigError
+from spear_spec.models.contract import Target
+from spear_spec.models.memory import Memory
+
+
+@dataclass(frozen=True)
+class Request:
+    """One utterance to write.
+
+    ids: text ids, without the end token that a target may want. prefix: semantic tokens already spoken; decoding goes on
+    behind them, and they count as kept. seed: of this utterance's stream of uniforms. cap: most tokens, the prefix and
+    the end token included; None: it follows from the length of the text.
+
+    Raises:
+        ConfigError: a field that cannot be used.
+    """
+
+    ids: Sequence[int]
+    prefix: Sequence[int] = ()
+    seed: int = 0
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    cap: int | None = None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if not isinstance(self.sampling, SamplingConfig):
+            raise ConfigError(f"sampling must be a SamplingConfig, not {type(self.sampling).__name__}")
+        check_cap(self.cap)
+
+    def limit(self, frame_rate: float) -> int:
+        """Its cap."""
+        return default_cap(len(self.ids) + 1, frame_rate) if self.cap is None else self.cap
+
+
+def check_cap(cap: object) -> None:
+    """Refuse a cap that is none.
+
+    Raises:
+        ConfigError: it is no whole number above 0, nor None.
+    """
+    if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
+        raise ConfigError(f"max_tokens must be a whole number above 0, not {str(cap)[:40]!r}")
+
+
+def encode(target: Target, texts: Sequence[Sequence[int]]) -> Memory:
+    """The one place where text ids become memory: ragged texts, padded, in one call of the encoder.
+
+    Raises:
+        TextError: ids that the target does not know.
+    """
+    rows = [target.text(ids) for ids in texts]
+    width = max(len(row) for row in rows)
+    padded = [[*row, *[0] * (width - len(row))] for row in rows]
+    there = [[True] * len(row) + [False] * (width - len(row)) for row in rows]
+    with torch.inference_mode():
+        ids = torch.tensor(padded, dtype=torch.int64, device=target.device)
+        return target.encode(ids, torch.tensor(there, dtype=torch.bool, device=target.device))

@@ -1,0 +1,90 @@
+"""What drafters, rules, runtimes, trainers and the engine know of a transformer that writes semantic tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spear_spec.models.memory import DecoderOutput, Memory, Skip
+from spear_spec.nn.cache import KVCache
+from spear_spec.nn.tree import Tree
+
+
+class Target(Protocol):
+    """An autoregressive decoder on an encoded text.
+
+    It reads `[start_id, token_1, token_2, ...]`; logits at position i are the law of token i + 1 over `vocab_size` ids,
+    the end token `eos_id` among them. `start_id` is `vocab_size`: it is read and never written. dim: width of `hidden`,
+    of `embed` and of the features; depth: decoder layers, counted from 1 in `features`.
+    """
+
+    eos_id: int
+    vocab_size: int
+    start_id: int
+    dim: int
+    depth: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def embedding(self) -> Tensor:
+        """Vectors of the tokens and, last, of the start: [vocab_size + 1, dim]. A draft shares them, and the head."""
+        ...
+
+    def shared(self) -> tuple[Tensor, ...]:
+        """The weights that `embedding` is made of: when one changes, what was derived from it is made again."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> list[int]:
+        """Text ids of a request as `encode` wants them: with an end token where the transformer has one.
+
+        Raises:
+            TextError: an id that the transformer does not know, or more than it can read.
+        """
+        ...
+
+    def encode(self, text_ids: Tensor, mask: Tensor | None = None) -> Memory:
+        """text_ids [B, S], ragged rows padded with 0; mask [B, S], True where there is text."""
+        ...
+
+    def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
+        """An empty cache for so many rows; it grows."""
+        ...
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids [B, T], `start_id` included, to vectors [B, T, dim]."""
+        ...
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        memory: Memory,
+        cache: KVCache | None = None,
+        *,
+        tree: Tree | None = None,
+        features: Sequence[int] = (),
+        skip: Skip | None = None,
+        below: tuple[int, Tensor] | None = None,
+    ) -> DecoderOutput:
+        """Score tokens [B, T]: the whole sequence, or with a cache what follows each row's committed prefix.
+
+        New tokens see earlier ones or, with `tree`, their ancestors. features: layers whose output is kept. skip:
+        sublayers that are left out. below (n, x): what the first n layers said of the first tokens, whose cache rows
+        are there already. A transformer may refuse `skip` and `below` with a ConfigError.
+        """
+        ...
+
+    def first_layers(self, tokens: Tensor, memory: Memory, cache: KVCache, count: int) -> Tensor:
+        """The first `count` layers alone on tokens [B, T] behind each row: [B, T, dim]; for early exits."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [B, T, dim] after the last norm -> logits [B, T, vocab_size]."""
+        ...
