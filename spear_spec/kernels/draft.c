@@ -9,8 +9,8 @@
    no NaN: NaN in gives NaN out. With -O3, gcc 12 takes loops apart that it should vectorise, hence -O2
    -ftree-vectorize.
 
-   Whoever calls has checked sizes, dtypes and lengths (draft.py and native.py do); only what it would have to read tensors for is
-   checked here: token ids, depths of a tree, NaN. */
+   Whoever calls has checked sizes, dtypes and lengths (draft.py and native.py do); checked here is only what takes
+   reading tensors: token ids, depths of a tree, NaN. */
 
 #include "law.h"
 #include "linear.h"

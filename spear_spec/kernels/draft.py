@@ -72,7 +72,7 @@ class NativeDraft:
             self._layers,
         )
 
-    def _at(self, weight: Tensor, shape: Sequence[int], dtype: torch.dtype, name: str) -> int:
+    def _at(self, weight: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> int:
         weight = weight.detach().contiguous()
         self._held.append(weight)
         return pointer(weight, shape, dtype, name)
@@ -124,13 +124,14 @@ class NativeDraft:
             sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
         tokens, features = tokens.contiguous(), features.contiguous()
         past, _held = self._past(batch, count, nodes, cache, cross, cross_mask, angles)
-        hidden = torch.empty(batch, count, self._dim, dtype=_FLOAT, device="cpu")
+        features_at = pointer(features, (batch, count, self._dim), _FLOAT, "features")
+        hidden = torch.empty_like(features)
         status = self._step(
             self._draft,
             batch,
             count,
             pointer(tokens, (batch, count), torch.int64, "tokens"),
-            pointer(features, hidden.shape, _FLOAT, "features"),
+            features_at,
             past,
             nodes,
             None if sees is None else pointer(sees, (batch, count, nodes), torch.bool, "the mask of a tree"),
@@ -148,10 +149,10 @@ class NativeDraft:
             ContractError: another shape, dtype or device.
         """
         hidden = hidden.contiguous()
-        rows = len(hidden)
-        logits = torch.empty(rows, self._size, dtype=_FLOAT, device="cpu")
+        rows = hidden.shape[0]
+        at = pointer(hidden, (rows, self._dim), _FLOAT, "hidden states")
+        logits = hidden.new_empty(rows, self._size)
         if rows:
-            at = pointer(hidden, (rows, self._dim), _FLOAT, "hidden states")
             native.check(self._logits(self._head, rows, at, logits.data_ptr()), "the draft's head")
         return logits
 
@@ -187,10 +188,11 @@ class NativeDraft:
         if any(bound is not None and len(bound) != batch for bound in (entropy, least)):
             raise ContractError(f"{batch} rows need as many bounds to stop at")
         how, how_step = native.samplings(sampling, batch)
-        hidden = hidden.clone(memory_format=torch.contiguous_format)
+        hidden = hidden.clone(memory_format=torch.contiguous_format)  # it will be overwritten
+        hidden_at = pointer(hidden, (batch, 1, self._dim), _FLOAT, "hidden states")
         past, _held = self._past(batch, steps, 0, cache, cross, cross_mask, angles)
         tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
-        laws = torch.empty(batch, steps, self._size, dtype=_FLOAT, device="cpu")
+        laws = hidden.new_empty(batch, steps, self._size)
         status = self._chain(
             self._draft,
             self._head,
@@ -203,7 +205,7 @@ class NativeDraft:
             (c_double * (batch * steps))(*[u for row in uniforms for u in row]),
             None if entropy is None else (c_double * batch)(*entropy),
             None if least is None else (c_double * batch)(*least),
-            pointer(hidden, (batch, 1, self._dim), _FLOAT, "hidden states"),
+            hidden_at,
             past,
             tokens,
             counts,
@@ -231,9 +233,9 @@ class NativeDraft:
         written = nodes - count if nodes else 0  # nodes of the tree that lie in the cache already
         if len(lengths) != batch or min(lengths) < max(written, 0) or written < 0:
             raise ContractError(f"rows of {lengths} positions do not hold what {batch} rows need")
-        reached = max(lengths) + count
-        if reached > min(capacity, len(angles)):
-            raise ContractError(f"{reached} positions do not fit into {capacity}, with {len(angles)} rotations")
+        reached, turns = max(lengths) + count, angles.shape[0]
+        if reached > capacity or reached > turns:
+            raise ContractError(f"{reached} positions do not fit into {capacity}, with {turns} rotations")
         if len(cross) != self._depth:
             raise ContractError(f"a draft of {self._depth} layers needs the text of each, not of {len(cross)}")
         held = [x.contiguous() for pair in cross for x in pair]
@@ -253,7 +255,7 @@ class NativeDraft:
             mask_at = pointer(mask, (batch, 1, 1, memory), torch.bool, "the mask of the text")
         past = CPast(
             (c_int64 * batch)(*lengths),
-            pointer(angles, (len(angles), self._dim_head // 2), torch.complex64, "rotations"),
+            pointer(angles, (turns, self._dim_head // 2), torch.complex64, "rotations"),
             keys,
             values,
             capacity,

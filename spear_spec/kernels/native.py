@@ -108,7 +108,8 @@ def law_of(logits: Tensor, sampling: SamplingConfig | Sequence[SamplingConfig]) 
     batch = 1 if isinstance(sampling, SamplingConfig) or logits.ndim == 1 else logits.shape[0]
     how, step = samplings(sampling, batch)
     logits = logits.contiguous()
-    laws = torch.empty(logits.shape, dtype=torch.float32, device="cpu")
+    at = pointer(logits, logits.shape, torch.float32, "logits")
+    laws = torch.empty_like(logits)
     if not laws.numel():
         return laws
     status = library().spear_laws(
@@ -117,7 +118,7 @@ def law_of(logits: Tensor, sampling: SamplingConfig | Sequence[SamplingConfig]) 
         batch,
         logits.numel() // size // batch,
         size,
-        pointer(logits, logits.shape, torch.float32, "logits"),
+        at,
         laws.data_ptr(),
     )
     check(status, "the law of tokens")

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from spear_spec.errors import ContractError
 
 
-def pointer(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype, name: str) -> int:
+def pointer(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> int:
     """The address of a contiguous tensor on the CPU.
 
     Raises:
         ContractError: it has another shape, dtype, device or layout; `name` says which tensor in the message.
     """
-    _check(tensor, shape, dtype, name)
-    if not tensor.is_contiguous():
-        raise ContractError(f"the kernel was given {name} with strides {tensor.stride()}, it must be contiguous")
+    if not (_fits(tensor, shape, dtype) and tensor.is_contiguous()):
+        raise _refused(tensor, shape, dtype, name)
     return tensor.data_ptr()
 
 
-def stacked_pointer(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype, name: str) -> int:
-    """The same for a tensor [L, ...] whose first dimension may have gaps between its entries; they do not overlap.
+def stacked_pointer(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> int:
+    """The same for a tensor [L, B, H, T, D] whose layers may lie apart: each is contiguous, and they do not overlap.
 
     Raises:
         ContractError: as `pointer`.
     """
-    _check(tensor, shape, dtype, name)
-    first = tensor[0]
-    if not first.is_contiguous() or (len(tensor) > 1 and tensor.stride(0) < first.numel()):
-        raise ContractError(
-            f"the kernel was given {name} with strides {tensor.stride()}, each entry of the first dimension "
-            "must be contiguous"
-        )
-    return tensor.data_ptr()
+    if _fits(tensor, shape, dtype):
+        layers, batch, heads, positions, dim = shape
+        apart, row, *within = tensor.stride()
+        size = heads * positions * dim
+        if (
+            within == [positions * dim, dim, 1]
+            and (batch == 1 or row == size)
+            and (layers == 1 or apart >= batch * size)
+        ):
+            return tensor.data_ptr()
+    raise _refused(tensor, shape, dtype, name)
 
 
-def _check(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype, name: str) -> None:
-    """Everything but strides. A meta or fake tensor has no address, a conjugate or negative view other values."""
-    if (
+def _fits(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Everything but strides. A meta tensor has no address, a conjugate or negative view other values than it holds."""
+    return (
         tensor.dtype is dtype
-        and tensor.shape == torch.Size(shape)
-        and tensor.device.type == "cpu"
+        and tensor.shape == shape
+        and tensor.is_cpu
         and tensor.layout is torch.strided
         and not tensor.is_neg()
         and not (dtype.is_complex and tensor.is_conj())
-    ):
-        return
-    raise ContractError(
-        f"the kernel was given {name} {list(tensor.shape)} {tensor.dtype} on {tensor.device} ({tensor.layout}), "
-        f"it must be {list(shape)} {dtype} on the cpu"
+    )
+
+
+def _refused(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> ContractError:
+    strides = f"strides {tensor.stride()}" if tensor.layout is torch.strided else tensor.layout
+    return ContractError(
+        f"the kernel was given {name} {list(tensor.shape)} {tensor.dtype} on {tensor.device} ({strides}), "
+        f"it must be {list(shape)} {dtype} on the cpu, contiguous"
     )

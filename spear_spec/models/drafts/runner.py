@@ -34,7 +34,8 @@ _TINY = 1e-6  # not zero in half precision either
 # tokens in one step, over all rows, padding not counted: with many more, torch's products of whole blocks catch up
 # with the kernel
 _FEW = 64
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def _undisturbed(
