@@ -22,6 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spear_spec.errors import ConfigError
+from spear_spec.kernels import native
+
 _BLOCK = 256  # uniforms made at once: a draw is then a list look-up
 _ROUNDS = 10
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
@@ -79,8 +82,9 @@ class Uniforms(Chance):
 
     def _refill(self, row: int) -> None:
         """Another block behind what is there."""
-        fresh = uniforms(self._seeds[row], self._next[row], _BLOCK)
-        self._blocks[row][:0] = fresh[::-1].tolist()
+        seed, first = self._seeds[row], self._next[row]
+        fresh = native.uniforms(seed, first, _BLOCK) if native.available() else uniforms(seed, first, _BLOCK).tolist()
+        self._blocks[row][:0] = reversed(fresh)
         self._next[row] += _BLOCK
 
     def _uniform(self, row: int) -> float:
@@ -165,8 +169,6 @@ def check_seed(seed: object) -> int:
     Raises:
         ConfigError: it is no whole number from 0 to 2^64 - 1.
     """
-    from spear_spec.errors import ConfigError
-
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
         raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {str(seed)[:40]!r}")
     return seed

@@ -27,13 +27,13 @@ def probabilities(logits: Tensor, sampling: SamplingConfig | Sequence[SamplingCo
     Raises:
         NumericsError: a logit is NaN or infinite.
     """
-    if not isinstance(sampling, SamplingConfig):
-        if any(other != sampling[0] for other in sampling[1:]):
-            return torch.cat([probabilities(row[None], own) for row, own in zip(logits, sampling)])
-        sampling = sampling[0]
     x = logits if logits.dtype == torch.float64 else logits.float()
+    if not isinstance(sampling, SamplingConfig) and all(other == sampling[0] for other in sampling):
+        sampling = sampling[0]
     if x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad and native.available():
         return native.law_of(x, sampling)
+    if not isinstance(sampling, SamplingConfig):
+        return torch.cat([probabilities(row[None], own) for row, own in zip(x, sampling, strict=True)])
     if not math.isfinite(x.sum().item()):
         raise NumericsError
     temperature = sampling.temperature

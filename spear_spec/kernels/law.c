@@ -1,9 +1,11 @@
-/* From logits to the law that a token is drawn from, and the draw: the mathematics of decoding/sampling.py and chance.py.
+/* From logits to the law that a token is drawn from, and the draw: the mathematics of decoding/sampling.py and
+   chance.py.
 
    As tensor operations a law of a thousand tokens costs as much as half a step of a draft; here it is some ten
-   microseconds, because the nucleus is found by counting rather than sorting: floats above 0 are ordered as their bits are. */
+   microseconds, because the nucleus is found by counting rather than sorting: floats above 0 are ordered as their bits
+   are. */
 
-#include "native.h"
+#include "law.h"
 
 #define SHIFT 20      /* a bucket is an eighth of an octave */
 #define BUCKETS 1024  /* 1.0 has bucket 1016 */
@@ -98,31 +100,34 @@ EVERY_CPU static void keep(int64_t size, float least, float *law)
     for (int64_t i = 0; i < size; i++) law[i] /= sum;
 }
 
-/* logits [rows, size] -> laws [rows, size]. Returns 0, NO_MEMORY, or NO_NUMBER if a logit is NaN or infinite. */
-int spear_laws(const struct sampling *how, int64_t rows, int64_t size, const float *logits, float *laws)
+/* The law of one row; values [size]: scratch. */
+static int one(const struct sampling *how, int64_t size, const float *logits, float *law, float *values)
 {
-    const int filtered = how->top_p < 1 || (how->top_k > 0 && how->top_k < size);
+    const int status = soften(logits, size, how->temperature > 0 ? how->temperature : 1, law);
+    if (status) return status;
+    if (how->temperature > 0) {
+        if (how->top_p < 1 || (how->top_k > 0 && how->top_k < size)) keep(size, threshold(law, size, how, values), law);
+        return 0;
+    }
+    int64_t best = 0;
+    for (int64_t i = 1; i < size; i++)
+        if (logits[i] > logits[best]) best = i;
+    for (int64_t i = 0; i < size; i++) law[i] = i == best;
+    return 0;
+}
+
+int spear_laws(const struct sampling *how, int64_t step, int64_t batch, int64_t rows, int64_t size, const float *logits,
+               float *laws)
+{
     float *values = malloc((size_t)size * sizeof *values);
     if (!values) return NO_MEMORY;
     int status = 0;
-    for (int64_t r = 0; r < rows && !status; r++, logits += size, laws += size) {
-        status = soften(logits, size, how->temperature > 0 ? how->temperature : 1, laws);
-        if (status) break;
-        if (how->temperature > 0) {
-            if (filtered) keep(size, threshold(laws, size, how, values), laws);
-            continue;
-        }
-        int64_t best = 0;
-        for (int64_t i = 1; i < size; i++)
-            if (logits[i] > logits[best]) best = i;
-        for (int64_t i = 0; i < size; i++) laws[i] = i == best;
-    }
+    for (int64_t r = 0; r < batch * rows && !status; r++)
+        status = one(how + r / rows * step, size, logits + r * size, laws + r * size, values);
     free(values);
     return status;
 }
 
-/* The token at which the running sum of the law first exceeds u times all of it, 0 <= u < 1; one of weight 0 is never
-   drawn. table [size]: scratch. */
 int64_t spear_draw(const float *law, int64_t size, double u, double *table)
 {
     double sum = 0;
@@ -133,7 +138,6 @@ int64_t spear_draw(const float *law, int64_t size, double u, double *table)
     return at;
 }
 
-/* In nats. */
 double spear_entropy(const float *law, int64_t size)
 {
     double sum = 0;

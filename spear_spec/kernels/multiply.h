@@ -1,8 +1,8 @@
-/* Matrix products for vectors of LANES floats: native.c includes this once for each width, with TARGET (an attribute) and
-   the names NAMED(x) that the width's functions have.
+/* Matrix products for vectors of LANES floats: linear.c includes this once for each width, with TARGET (an attribute)
+   and the names NAMED(x) that the width's functions have.
 
-   Vectors are the compiler's own. What is computed for a row is the same whatever rows stand beside it: each sum runs over
-   the input in order. */
+   Vectors are the compiler's own. What is computed for a row is the same whatever rows stand beside it: each sum runs
+   over the input in order. */
 
 typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
 typedef int32_t NAMED(integers) __attribute__((vector_size(4 * LANES)));
@@ -10,9 +10,10 @@ typedef uint32_t NAMED(words) __attribute__((vector_size(4 * LANES)));
 
 #define PARTS (WORDS / LANES) /* vectors in a quarter of a panel */
 
-/* Sums of up to 4 rows for quarters first to last of a panel (all constants, once inlined); the rows share the conversion
-   of the weights. */
-INLINE TARGET void NAMED(quarters)(const int8_t *codes, int64_t in, int rows, const float *x, int first, int last, float sums[4][PANEL])
+/* Sums of up to 4 rows for quarters first to last of a panel (all constants, once inlined); the rows share the
+   conversion of the weights. */
+INLINE TARGET void NAMED(quarters)(const int8_t *codes, int64_t in, int rows, const float *x, int first, int last,
+                                   float sums[4][PANEL])
 {
     NAMED(lanes) sum[4][4][PARTS] = {{{{0}}}};
     for (int64_t i = 0; i < in; i++, codes += PANEL)
@@ -22,7 +23,8 @@ INLINE TARGET void NAMED(quarters)(const int8_t *codes, int64_t in, int rows, co
             memcpy(&four, codes + (size_t)p * sizeof four, sizeof four);
             UNROLL
             for (int q = first; q < last; q++) {
-                const NAMED(lanes) code = __builtin_convertvector((NAMED(integers))(four << (24 - 8 * q)) >> 24, NAMED(lanes));
+                const NAMED(integers) bytes = (NAMED(integers))(four << (24 - 8 * q)) >> 24;
+                const NAMED(lanes) code = __builtin_convertvector(bytes, NAMED(lanes));
                 UNROLL
                 for (int r = 0; r < rows; r++) sum[r][q][p] += x[r * in + i] * code;
             }
@@ -31,8 +33,10 @@ INLINE TARGET void NAMED(quarters)(const int8_t *codes, int64_t in, int rows, co
         for (int q = first; q < last; q++) memcpy(sums[r] + q * WORDS, sum[r][q], sizeof sum[r][q]);
 }
 
-/* Not more than 8 vectors of sums at a time, or they would not stay in registers (16 where a quarter of 4 rows is that). */
-INLINE TARGET void NAMED(columns)(const struct linear *w, int rows, const float *x, const float *add, int64_t add_step, float *y)
+/* Not more than 8 vectors of sums at a time, or they would not stay in registers (16 where a quarter of 4 rows is
+   that). */
+INLINE TARGET void NAMED(columns)(const struct linear *w, int rows, const float *x, const float *add, int64_t add_step,
+                                  float *y)
 {
     const int64_t in = w->in, out = w->out;
     for (int64_t first = 0; first < out; first += PANEL) {
@@ -62,7 +66,8 @@ INLINE TARGET void NAMED(columns)(const struct linear *w, int rows, const float 
     }
 }
 
-TARGET static void NAMED(multiply)(const struct linear *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
+TARGET static void NAMED(multiply)(const struct linear *w, int64_t rows, const float *x, const float *add,
+                                   int64_t add_step, float *y)
 {
     for (int64_t r = 0; r < rows; r += 4) {
         const float *from = x + r * w->in, *more = add ? add + r * add_step : NULL;

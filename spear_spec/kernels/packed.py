@@ -15,21 +15,24 @@ class PackedLinear:
     """x [R, in] float -> [R, out], without bias; rows of the weight have a scale each (symmetric, 8 bits).
 
     Only for drafts: what a draft says may be rounded, since the law it was drawn from is the law that verification is
-    given. `exact` keeps the weights as they are (other devices and dtypes do so anyway).
+    given. `exact` keeps the weights as they are (other devices and dtypes do so anyway). Either way it has a copy.
     """
 
     def __init__(self, weight: Tensor, *, exact: bool = False) -> None:
         """weight [out, in]."""
+        weight = weight.detach()
         self._codes: Tensor | None = None
         if exact or weight.device.type != "cpu" or weight.dtype != torch.float32:
-            self._plain = weight.t()
+            self._plain = weight.clone().t()
             return
         self._in = weight.shape[1]
         self._pad = -self._in % _BLOCK
         weight = F.pad(weight, (0, self._pad))
         self._scale = (weight.abs().amax(1).clamp_min(1e-12) / 127).to(torch.bfloat16)
         # codes for the scale as it is after rounding, or each row would be off by up to .2 %
-        self._codes = (weight / self._scale.float()[:, None]).round().clamp_(-127, 127).to(torch.int8).contiguous()
+        self._codes = (
+            (weight / self._scale.to(torch.float32)[:, None]).round().clamp_(-127, 127).to(torch.int8).contiguous()
+        )
 
     @property
     def packed(self) -> bool:

@@ -1,15 +1,19 @@
 """The draft decoder's inference plan: the same mathematics as `DraftDecoder.step` in about half as many operations.
 
 A draft takes one step a token, so this is where speculation is won. At this size a step is dispatch and reading
-weights.
-What can be done once is done once: norm gains are folded into the weights behind them, and the token half of the
-entering projection becomes a table with one row a token; on a CPU the weights are read in 8 bits, by one call into C
-where the package was built with it (`nn/native.py`).
+weights. What can be done once is done once: norm gains are folded into the weights behind them, and the token half of
+the entering projection becomes a table with one row a token; on a CPU the weights are read in 8 bits, by one call into
+C where the package was built with it (`kernels/draft.py`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,11 +22,12 @@ from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
+from spear_spec.kernels.draft import NativeDraft
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import cached_positions
-from spear_spec.nn.attention import attend, rotate
+from spear_spec.nn.attention import attend, rotary_table, rotate
 from spear_spec.nn.transformer import DecoderLayer
 from spear_spec.nn.tree import Tree
 
@@ -30,15 +35,37 @@ _TINY = 1e-6  # not zero in half precision either
 # tokens in one step, over all rows, padding not counted: with many more, torch's products of whole blocks catch up
 # with the kernel
 _FEW = 64
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _undisturbed(
+    method: Callable[Concatenate[DraftRunner, _P], _R],
+) -> Callable[Concatenate[DraftRunner, _P], _R]:
+    """Without gradients and autocast, whatever the caller has set: neither may change what a draft says."""
+
+    @functools.wraps(method)
+    def run(self: DraftRunner, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        cast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        if not cast and not torch.is_grad_enabled():  # as in every decoding loop
+            return method(self, *args, **kwargs)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class DraftRunner:
-    """Steps and logits of one draft on one target, for inference alone. Snapshot of the weights: see `runner_for`."""
+    """Steps and logits of one draft on one target, for inference alone. Snapshot of the weights: see `runner_for`.
 
+    It refers to neither module, and holds nothing of an utterance: threads may share it, each with a state of its own.
+    """
+
+    @_undisturbed
     def __init__(self, draft: DraftDecoder, model: Target, *, exact: bool = False) -> None:
         """exact: keep the weights in full precision (by default a CPU rounds them to 8 bits, see `PackedLinear`)."""
         dim = draft.cfg.dim
-        self.draft, self.dim = draft, dim
+        self.dim, self._dim_head = dim, draft.cfg.dim_head
         root = math.sqrt(dim)
 
         def fold(weight: Tensor, gain: Tensor) -> Tensor:
@@ -57,7 +84,7 @@ class DraftRunner:
             else torch.zeros_like(draft.enter.weight)
         )
         self.head = fold(vectors[: model.vocab_size], draft.norm.gamma).t()
-        self.layers = []
+        self.layers: list[PackedLayer] = []
         for layer in draft.layers:
             assert isinstance(layer, DecoderLayer)
             own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
@@ -70,16 +97,17 @@ class DraftRunner:
                     pack(fold(cross.to_q.weight, cross.norm.gamma)),
                     pack(cross.to_out.weight),
                     pack(fold(ff.up.weight, ff.norm.gamma)),
-                    ff.up.bias,
+                    ff.up.bias.detach().clone(),
                     pack(ff.down.weight),
-                    ff.down.bias,
+                    ff.down.bias.detach().clone(),
                 )
             )
-        self.native = None
+        self.native: NativeDraft | None = None
         if self.enter.packed and native.available():
-            self.native = native.NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
-        self._rotary = torch.empty(0)
+            self.native = NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
+        self._rotary = self._turns(2048)
 
+    @_undisturbed
     def step(
         self,
         tokens: Tensor,
@@ -100,13 +128,13 @@ class DraftRunner:
         cache.reserve(positions)
         if features is None or not self.fed:
             features = self.table.new_zeros(batch, length, self.dim)
-        if self.native is not None and (rows if counts is None else sum(counts)) <= _FEW and not features.requires_grad:
+        if self.native is not None and (rows if counts is None else sum(counts)) <= _FEW:
             hidden = self.native.step(
                 tokens, features, cache, state.cross, state.cross_mask, self._angles(positions), tree, counts
             )
             cache.advance(length)
             return hidden
-        table, mask, causal = cached_positions(self.draft.rotary(positions), cache, length, tree)
+        table, mask, causal = cached_positions(self._angles(positions), cache, length, tree)
         features = features.reshape(rows, self.dim)
         features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(
             _TINY
@@ -127,12 +155,13 @@ class DraftRunner:
         cache.advance(length)
         return x.view(batch, length, self.dim)
 
+    @_undisturbed
     def chain(
         self,
         hidden: Tensor,
         limits: list[int],
         uniforms: list[list[float]],
-        sampling: SamplingConfig,
+        sampling: SamplingConfig | Sequence[SamplingConfig],
         eos: int,
         state: DraftState,
         entropy: list[float] | None = None,
@@ -158,18 +187,25 @@ class DraftRunner:
         )
 
     def _angles(self, positions: int) -> Tensor:
-        """Rotations of at least so many positions, for the kernel."""
-        if len(self._rotary) < positions:
-            self._rotary = self.draft.rotary(positions)
-        return self._rotary
+        """Rotations of at least so many positions. A table is replaced, never changed: other threads may be reading."""
+        table = self._rotary
+        if len(table) < positions:
+            self._rotary = table = self._turns(2 * positions)
+        return table
+
+    def _turns(self, positions: int) -> Tensor:
+        double = self.table.dtype == torch.float64
+        dtype = torch.float64 if double else torch.float32
+        return rotary_table(positions, self._dim_head, dtype=dtype, device=self.table.device)
 
     def chains(self, rows: int) -> bool:
         """Whether `chain` can draw for so many rows."""
         return self.native is not None and rows <= _FEW
 
+    @_undisturbed
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, D] -> logits [B, V], as `DraftDecoder.logits`."""
-        if self.native is not None and len(hidden) <= _FEW and not hidden.requires_grad:
+        if self.native is not None and len(hidden) <= _FEW:
             return self.native.logits(hidden)
         return torch.mm(_unit(hidden), self.head)
 
@@ -178,16 +214,52 @@ def _unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
-_RUNNERS: WeakKeyDictionary[DraftDecoder, tuple[tuple[object, ...], DraftRunner]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Seen:
+    """A weight as it was when a runner was made of it.
+
+    It keeps the weight's memory, so that no other weight can come to lie at the same address, and its version counter,
+    which every change in place raises. Tensors made in inference mode have none: of these it keeps the bits instead.
+    """
+
+    alias: Tensor
+    version: int | None
+    bits: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Tensor) -> _Seen:
+        if weight.is_inference():
+            return cls(weight.detach(), None, weight.detach().clone())
+        return cls(weight.detach(), weight._version, None)
+
+    def still(self, weight: Tensor) -> bool:
+        """Whether the weight is where and what it was."""
+        alias = self.alias
+        if weight.data_ptr() != alias.data_ptr() or weight.dtype != alias.dtype or weight.shape != alias.shape:
+            return False
+        if weight.device != alias.device or weight.stride() != alias.stride():
+            return False
+        if self.bits is None:
+            return not weight.is_inference() and weight._version == self.version
+        return torch.equal(weight.detach(), self.bits)  # a NaN is never equal: then the runner is made again
+
+
+# values refer to weights, never to a module: a draft that nobody else holds goes, and its entry with it
+_RUNNERS: WeakKeyDictionary[DraftDecoder, tuple[list[_Seen], DraftRunner]] = WeakKeyDictionary()
+_MAKING = Lock()
 
 
 def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
-    """The runner of this draft on this target; made again when a weight has changed, moved or been replaced."""
+    """The runner of this draft on this target; made again when a weight has been changed in place, moved or replaced.
+
+    Changes that PyTorch itself does not count (through `.data` or a numpy view) are seen only of weights that were made
+    in inference mode, whose bits are compared.
+    """
     weights = (*draft.parameters(), *model.shared())
-    key = tuple((w.data_ptr(), w._version, w.dtype) for w in weights)
-    known = _RUNNERS.get(draft)
-    if known is None or known[0] != key:
-        with torch.inference_mode():
-            known = (key, DraftRunner(draft, model))
-        _RUNNERS[draft] = known
-    return known[1]
+    with _MAKING:  # two threads that start at once make one
+        known = _RUNNERS.get(draft)
+        if known is None or len(known[0]) != len(weights) or not all(map(_Seen.still, known[0], weights)):
+            with torch.inference_mode():
+                known = ([_Seen.of(weight) for weight in weights], DraftRunner(draft, model))
+            _RUNNERS[draft] = known
+        return known[1]

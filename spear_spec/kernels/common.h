@@ -1,7 +1,8 @@
-/* What the parts of the kernel share: see native.c. */
+/* What every C file here may use; it includes none of them. Who includes whom:
+   common.h <- law.h, linear.h <- draft.c; philox.h stands alone. */
 
-#ifndef SPEAR_NATIVE_H
-#define SPEAR_NATIVE_H
+#ifndef SPEAR_COMMON_H
+#define SPEAR_COMMON_H
 
 #include <math.h>
 #include <stdint.h>
@@ -22,14 +23,7 @@
 #define UNROLL
 #endif
 
-enum { NO_MEMORY = 1, NO_TOKEN = 2, NO_NUMBER = 3 }; /* what a call returns where it does not return 0 */
-
-/* temperature 0 is greedy; top_k 0 and top_p 1 are off. */
-struct sampling {
-    float temperature;
-    double top_p;
-    int64_t top_k;
-};
+enum { NO_MEMORY = 1, NO_TOKEN = 2, NO_NUMBER = 3, NO_TREE = 4 }; /* what a call returns where it does not return 0 */
 
 /* e^x for x <= 0 or NaN: 2^n times a series of the remainder, which is below .35; the error is that of float32. */
 INLINE float exp_below(float x)
@@ -49,9 +43,5 @@ INLINE float exp_below(float x)
     memcpy(&power, &bits, sizeof power);
     return power * series;
 }
-
-int spear_laws(const struct sampling *how, int64_t rows, int64_t size, const float *logits, float *laws);
-double spear_entropy(const float *law, int64_t size);
-int64_t spear_draw(const float *law, int64_t size, double u, double *table);
 
 #endif

@@ -1,33 +1,22 @@
-/* A step and the head of the draft decoder on a CPU: the mathematics of DraftRunner (models/draft_runner.py).
+/* A step and the head of the draft decoder on a CPU: the mathematics of DraftRunner (models/drafts/runner.py).
 
    A step reads about a megabyte of 8-bit weights, some 50 microseconds; as separate tensor operations it costs several
    times that in dispatch. Plain C11, called from native.py through ctypes, single-threaded, without state of its own.
 
    A "row" here is one new token of one utterance. What is computed for a row is the same, bit for bit, whatever rows
    stand beside it: sums run over the input in order, and keys that it does not see are left out rather than masked.
-   pyproject.toml has the compiler's flags. They let it reorder the sum of a dot product, but not assume that there is no
-   NaN: NaN in gives NaN out. With -O3, gcc 12 takes loops apart that it should vectorise, hence -O2 -ftree-vectorize. */
+   pyproject.toml has the compiler's flags. They let it reorder the sum of a dot product, but not assume that there is
+   no NaN: NaN in gives NaN out. With -O3, gcc 12 takes loops apart that it should vectorise, hence -O2
+   -ftree-vectorize.
 
-#include "native.h"
+   Whoever calls has checked sizes, dtypes and lengths (draft.py and native.py do); checked here is only what takes
+   reading tensors: token ids, depths of a tree, NaN. */
 
-#define VERSION 2 /* of the structures and arguments below; native.py has the same number */
-#define WORDS 16 /* of four codes each, in a panel's row */
-#define PANEL 64 /* outputs that a matrix product makes at once */
+#include "law.h"
+#include "linear.h"
+
+#define VERSION 3 /* of the structures and arguments below; native.py has the same number */
 #define BLEND 32 /* of attention's outputs, held in registers */
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define WIDER 1
-#else
-#define WIDER 0
-#endif
-
-/* y = W x; codes [panels][in][WORDS][4]: a panel holds PANEL outputs, output 16 q + j in byte q of word j, so that shifts take
-   them apart (a conversion of neighbouring bytes is shuffles, three times as long); those behind `out` are zero. scale [out]. */
-struct linear {
-    const int8_t *codes;
-    const float *scale;
-    int64_t in, out;
-};
 
 struct layer {
     struct linear to_qkv, self_out, to_q, cross_out, up, down;
@@ -41,38 +30,21 @@ struct draft {
     const struct layer *layers; /* [depth] */
 };
 
-#define LANES 4
-#define NAMED(name) name##_4
-#define TARGET
-#include "multiply.h"
+/* What lies before the new tokens of a batch.
 
-#if WIDER
-#define LANES 8
-#define NAMED(name) name##_8
-#define TARGET __attribute__((target("avx2,fma")))
-#include "multiply.h"
-
-#define LANES 16
-#define NAMED(name) name##_16
-#define TARGET __attribute__((target("avx512f,avx512vl,avx2,fma")))
-#include "multiply.h"
-#endif
-
-/* x [rows, in] -> y [rows, out] = W x + add; add: NULL, or rows that lie add_step apart (0: a bias); may be y. */
-static void multiply(const struct linear *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
-{
-#if WIDER
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) {
-        multiply_16(w, rows, x, add, add_step, y);
-        return;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        multiply_8(w, rows, x, add, add_step, y);
-        return;
-    }
-#endif
-    multiply_4(w, rows, x, add, add_step, y);
-}
+   lengths [batch]: committed positions of each row; angles [positions, dim_head]: cosine and sine of each pair in turn,
+   of as many positions as are reached; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
+   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross
+   [depth][2]: keys and values of the text [batch, heads, memory, dim_head]; cross_mask: NULL or [batch, memory]. */
+struct past {
+    const int64_t *lengths;
+    const float *angles;
+    float *keys, *values;
+    int64_t capacity, layer_step;
+    const float *const *cross;
+    int64_t memory;
+    const uint8_t *cross_mask;
+};
 
 INLINE float dot(const float *a, const float *b, int64_t size)
 {
@@ -82,7 +54,8 @@ INLINE float dot(const float *a, const float *b, int64_t size)
 }
 
 /* out [width] = sum of share[i] v[at[i]]; v [positions, dim]. */
-INLINE void blend(const float *share, const int32_t *at, int64_t count, const float *v, int64_t dim, int64_t width, float *out)
+INLINE void blend(const float *share, const int32_t *at, int64_t count, const float *v, int64_t dim, int64_t width,
+                  float *out)
 {
     float sums[BLEND] = {0};
     for (int64_t i = 0; i < count; i++)
@@ -92,8 +65,8 @@ INLINE void blend(const float *share, const int32_t *at, int64_t count, const fl
 
 /* Attention of one row: q and out [heads, dim]; k and v: heads lie head_step apart, then [positions, dim]; at [count]:
    the positions that it sees; weight [count]: scratch. */
-EVERY_CPU static void attend(const float *q, const float *k, const float *v, int64_t heads, int64_t dim, int64_t head_step,
-                             const int32_t *at, int64_t count, float *weight, float *out)
+EVERY_CPU static void attend(const float *q, const float *k, const float *v, int64_t heads, int64_t dim,
+                             int64_t head_step, const int32_t *at, int64_t count, float *weight, float *out)
 {
     const float root = 1 / sqrtf((float)dim);
     for (int64_t h = 0; h < heads; h++, q += dim, k += head_step, v += head_step, out += dim) {
@@ -121,7 +94,7 @@ EVERY_CPU static void unit(const float *x, int64_t rows, int64_t dim, float leas
     }
 }
 
-/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine), write heads to_step apart. */
+/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine); written to_step apart. */
 static void rotate(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
 {
     for (int64_t h = 0; h < heads; h++, x += dim, to += to_step)
@@ -146,78 +119,80 @@ int spear_native_version(void) { return VERSION; }
 
 /* `count` new tokens behind each row of a batch.
 
-   tokens [batch, count]; features [batch, count, dim]; lengths [batch]: committed positions; angles [positions, dim_head]:
-   cosine and sine of each pair in turn; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
-   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross [depth][2]:
-   keys and values [batch, heads, memory, dim_head]; cross_mask: NULL or [batch, memory].
+   tokens [batch, count]; features [batch, count, dim].
    nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
    already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
    counts: NULL, or [batch]: only the first so many tokens of each row are there, what lies behind is padding.
    hidden [batch, count, dim]: the result, zero for padding; may be the features.
-   Returns 0, NO_MEMORY or NO_TOKEN. */
-int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens, const float *features,
-                     const int64_t *lengths, const float *angles, float *keys, float *values, int64_t capacity, int64_t layer_step,
-                     const float *const *cross, int64_t memory, const uint8_t *cross_mask, int64_t nodes,
-                     const uint8_t *node_mask, const int64_t *node_depth, const int64_t *counts, float *hidden)
+   Returns 0, NO_MEMORY, NO_TOKEN, or NO_TREE if a depth lies outside the tree. */
+int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens,
+                     const float *features, const struct past *past, int64_t nodes, const uint8_t *node_mask,
+                     const int64_t *node_depth, const int64_t *counts, float *hidden)
 {
     const int64_t dim = draft->dim, heads = draft->heads, dim_head = draft->dim_head, inner = draft->inner;
-    const int64_t width = heads * dim_head;
+    const int64_t width = heads * dim_head, step = past->capacity * dim_head, memory = past->memory;
     const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner;
-    const int64_t most = capacity > memory ? capacity : memory;
+    const int64_t most = past->capacity > memory ? past->capacity : memory;
     int64_t rows = 0;
     for (int64_t b = 0; b < batch; b++) rows += counts ? counts[b] : count;
     const size_t floats = (size_t)(rows * (2 * dim + wide + width + inner) + most);
     int64_t *from = malloc((size_t)rows * sizeof *from + floats * sizeof(float) + (size_t)most * sizeof(int32_t));
     if (!from) return NO_MEMORY;
-    float *x = (float *)(from + rows), *normed = x + rows * dim, *mapped = normed + rows * dim, *seen = mapped + rows * wide;
-    float *gated = seen + rows * width, *weight = gated + rows * inner;
+    float *x = (float *)(from + rows), *normed = x + rows * dim, *mapped = normed + rows * dim;
+    float *seen = mapped + rows * wide, *gated = seen + rows * width, *weight = gated + rows * inner;
     int32_t *at = (int32_t *)(weight + most);
     int64_t found = 0;
     for (int64_t b = 0; b < batch; b++)
         for (int64_t i = 0; i < (counts ? counts[b] : count); i++) from[found++] = b * count + i;
     for (int64_t r = 0; r < rows; r++) {
         const int64_t token = tokens[from[r]];
-        if (token < 0 || token >= draft->ids) {
+        const int known = token >= 0 && token < draft->ids;
+        if (!known || (nodes && !(node_depth[from[r]] >= 0 && node_depth[from[r]] < nodes))) {
             free(from);
-            return NO_TOKEN;
+            return known ? NO_TREE : NO_TOKEN;
         }
         unit(features + from[r] * dim, 1, dim, 1e-6f, normed + r * dim); /* the first feature of an utterance is zero */
         memcpy(x + r * dim, draft->table + token * dim, (size_t)dim * sizeof *x);
     }
-    multiply(draft->enter, rows, normed, x, dim, x);
+    spear_multiply(draft->enter, rows, normed, x, dim, x);
     for (int64_t l = 0; l < draft->depth; l++) {
         const struct layer *w = draft->layers + l;
 
         unit(x, rows, dim, 0, normed);
-        multiply(&w->to_qkv, rows, normed, NULL, 0, mapped);
+        spear_multiply(&w->to_qkv, rows, normed, NULL, 0, mapped);
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t b = from[r] / count, slot = lengths[b] + from[r] % count;
-            const int64_t position = nodes ? lengths[b] + count - nodes + node_depth[from[r]] : slot;
-            const int64_t place = l * layer_step + (b * heads * capacity + slot) * dim_head, step = capacity * dim_head;
-            float *q = mapped + r * 3 * width, *k = q + width, *v = k + width;
-            rotate(q, angles + position * dim_head, heads, dim_head, dim_head, q);
-            rotate(k, angles + position * dim_head, heads, dim_head, step, keys + place);
-            for (int64_t h = 0; h < heads; h++) memcpy(values + place + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
+            const int64_t b = from[r] / count, before = past->lengths[b], slot = before + from[r] % count;
+            const int64_t position = nodes ? before + count - nodes + node_depth[from[r]] : slot;
+            const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
+            const float *angle = past->angles + position * dim_head;
+            float *q = mapped + r * 3 * width, *k = q + width, *v = k + width, *to = past->values + place;
+            rotate(q, angle, heads, dim_head, dim_head, q);
+            rotate(k, angle, heads, dim_head, step, past->keys + place);
+            for (int64_t h = 0; h < heads; h++) memcpy(to + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
         }
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t b = from[r] / count, start = l * layer_step + b * heads * capacity * dim_head;
-            const int64_t open = nodes ? lengths[b] + count - nodes : lengths[b] + from[r] % count + 1;
+            const int64_t b = from[r] / count, before = past->lengths[b];
+            const int64_t start = l * past->layer_step + b * heads * step;
+            const int64_t open = nodes ? before + count - nodes : before + from[r] % count + 1;
             const int64_t sees = visible(open, nodes ? node_mask + from[r] * nodes : NULL, nodes, at);
-            attend(mapped + r * 3 * width, keys + start, values + start, heads, dim_head, capacity * dim_head, at, sees, weight, seen + r * width);
+            attend(mapped + r * 3 * width, past->keys + start, past->values + start, heads, dim_head, step, at, sees,
+                   weight, seen + r * width);
         }
-        multiply(&w->self_out, rows, seen, x, dim, x);
+        spear_multiply(&w->self_out, rows, seen, x, dim, x);
 
         unit(x, rows, dim, 0, normed);
-        multiply(&w->to_q, rows, normed, NULL, 0, mapped);
+        spear_multiply(&w->to_q, rows, normed, NULL, 0, mapped);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t b = from[r] / count, start = b * heads * memory * dim_head;
-            const int64_t sees = visible(cross_mask ? 0 : memory, cross_mask ? cross_mask + b * memory : NULL, cross_mask ? memory : 0, at);
-            attend(mapped + r * width, cross[2 * l] + start, cross[2 * l + 1] + start, heads, dim_head, memory * dim_head, at, sees, weight, seen + r * width);
+            const uint8_t *mask = past->cross_mask ? past->cross_mask + b * memory : NULL;
+            const int64_t sees = visible(mask ? 0 : memory, mask, mask ? memory : 0, at);
+            attend(mapped + r * width, past->cross[2 * l] + start, past->cross[2 * l + 1] + start, heads, dim_head,
+                   memory * dim_head, at, sees, weight, seen + r * width);
         }
-        multiply(&w->cross_out, rows, seen, x, dim, x);
+        spear_multiply(&w->cross_out, rows, seen, x, dim, x);
 
         unit(x, rows, dim, 0, normed);
-        multiply(&w->up, rows, normed, w->up_bias, 0, mapped);
+        spear_multiply(&w->up, rows, normed, w->up_bias, 0, mapped);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < inner; i++) {
                 const float *value = mapped + r * 2 * inner, gate = value[inner + i];
@@ -225,7 +200,7 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
             }
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < dim; i++) x[r * dim + i] += w->down_bias[i];
-        multiply(&w->down, rows, gated, x, dim, x);
+        spear_multiply(&w->down, rows, gated, x, dim, x);
     }
     if (counts) memset(hidden, 0, (size_t)(batch * count * dim) * sizeof *hidden);
     for (int64_t r = 0; r < rows; r++) memcpy(hidden + from[r] * dim, x + r * dim, (size_t)dim * sizeof *hidden);
@@ -239,41 +214,43 @@ int spear_draft_logits(const struct linear *head, int64_t rows, const float *hid
     float *normed = malloc((size_t)(rows * head->in) * sizeof *normed);
     if (!normed) return NO_MEMORY;
     unit(hidden, rows, head->in, 0, normed);
-    multiply(head, rows, normed, NULL, 0, logits);
+    spear_multiply(head, rows, normed, NULL, 0, logits);
     free(normed);
     return 0;
 }
 
-/* A chain in one call: from `hidden`, draw a token, step on it, and so on, up to limits[b] tokens of row b; nothing follows `eos`.
+/* A chain in one call: from `hidden`, draw a token, step on it, and so on, up to limits[b] tokens of row b; nothing
+   follows `eos`.
 
-   hidden [batch, dim]: at each row's newest settled token; overwritten. uniforms [batch, steps]: what each draw of a row uses;
-   steps: the largest limit, at least 1. most_entropy, least_chance: NULL or [batch]: a row stops before a law of more nats, and
-   after a token of less chance. tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the
-   law of each, also of rows that have stopped, up to the longest count. The rest as in spear_draft_step: the drafted
-   positions lie behind `lengths`, which stay as they are.
+   how: the sampling of all rows (how_step 0) or of each (1). hidden [batch, dim]: at each row's newest settled token;
+   overwritten. uniforms [batch, steps]: what each draw of a row uses; steps: the largest limit, at least 1.
+   most_entropy, least_chance: NULL or [batch]: a row stops before a law of more nats, and after a token of less chance.
+   tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the law of each, also of rows
+   that have stopped, up to the longest count. The drafted positions lie behind past->lengths, which stay as they are.
    Returns 0, NO_MEMORY, NO_TOKEN, or NO_NUMBER if a logit is NaN or infinite. */
-int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how, int64_t batch, int64_t steps,
-                      const int64_t *limits, int64_t eos, const double *uniforms, const double *most_entropy,
-                      const double *least_chance, float *hidden, const int64_t *lengths,
-                      const float *angles, float *keys, float *values, int64_t capacity, int64_t layer_step, const float *const *cross,
-                      int64_t memory, const uint8_t *cross_mask, int64_t *tokens, int64_t *counts, float *laws)
+int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how,
+                      int64_t how_step, int64_t batch, int64_t steps, const int64_t *limits, int64_t eos,
+                      const double *uniforms, const double *most_entropy, const double *least_chance, float *hidden,
+                      const struct past *past, int64_t *tokens, int64_t *counts, float *laws)
 {
     const int64_t size = head->out;
-    double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) + (size_t)(batch * size) * sizeof(float));
+    double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) +
+                           (size_t)(batch * size) * sizeof(float));
     if (!table) return NO_MEMORY;
     int64_t *at = (int64_t *)(table + size), *newest = at + batch, *alive = newest + batch;
     float *logits = (float *)(alive + batch);
+    struct past reached = *past;
+    reached.lengths = at;
     int64_t running = 0;
     int status = 0;
     for (int64_t b = 0; b < batch; b++) {
-        at[b] = lengths[b];
+        at[b] = past->lengths[b];
         newest[b] = counts[b] = 0;
         running += alive[b] = limits[b] > 0;
     }
     for (int64_t step = 0; running; step++) {
         if (step) {
-            status = spear_draft_step(draft, batch, 1, newest, hidden, at, angles, keys, values, capacity, layer_step, cross, memory,
-                                      cross_mask, 0, NULL, NULL, NULL, hidden);
+            status = spear_draft_step(draft, batch, 1, newest, hidden, &reached, 0, NULL, NULL, NULL, hidden);
             if (status) break;
             for (int64_t b = 0; b < batch; b++) at[b]++;
         }
@@ -281,7 +258,7 @@ int spear_draft_chain(const struct draft *draft, const struct linear *head, cons
         running = 0;
         for (int64_t b = 0; b < batch && !status; b++) {
             float *own = laws + (b * steps + step) * size;
-            if ((status = spear_laws(how, 1, size, logits + b * size, own))) break;
+            if ((status = spear_laws(how + b * how_step, 0, 1, 1, size, logits + b * size, own))) break;
             if (most_entropy && alive[b]) alive[b] = spear_entropy(own, size) <= most_entropy[b];
             if (!alive[b]) continue;
             newest[b] = tokens[b * steps + step] = spear_draw(own, size, uniforms[b * steps + step], table);

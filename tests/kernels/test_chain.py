@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, oracle_law, texts, tiny_model
+from decoding_oracles import SAMPLINGS, TEXTS, oracle_law, texts, tiny_model
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import GeneratorChance, Session, make_drafter, make_verifier, probabilities, speculate
@@ -17,7 +17,7 @@ from spear_spec.decoding.drafters.adaptive import STOPS, AdaEDL
 from spear_spec.decoding.drafters.chain import ChainDrafter
 from spear_spec.decoding.drafters.decoder import DecoderChain
 from spear_spec.decoding.proposal import Proposal
-from spear_spec.errors import NumericsError
+from spear_spec.errors import ContractError, NumericsError
 from spear_spec.kernels import native
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.runner import _RUNNERS, DraftRunner
@@ -85,6 +85,64 @@ def test_bad_logits_are_refused(bad: float, sampling: SamplingConfig) -> None:
     logits[1, 39] = bad
     with pytest.raises(NumericsError):
         native.law_of(logits, sampling)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 4)])
+def test_each_row_has_its_own_sampling(shape: tuple[int, ...]) -> None:
+    """As that row alone, bit for bit."""
+    rows = [
+        SamplingConfig(temperature=0.0),
+        SamplingConfig(temperature=1.7, top_k=5, top_p=0.6),
+        SamplingConfig(temperature=0.4, top_p=1.0),
+    ]
+    logits = torch.randn(*shape, 50)
+    found = native.law_of(logits, rows)
+    for row, sampling in enumerate(rows):
+        assert torch.equal(found[row], native.law_of(logits[row], sampling))
+    assert torch.equal(native.law_of(logits, [rows[1]] * 3), native.law_of(logits, rows[1]))
+    for count in (0, 2, 4):
+        with pytest.raises(ContractError, match="3 rows need as many sampling settings"):
+            native.law_of(logits, (rows * 2)[:count])
+
+
+def test_a_top_k_beyond_every_integer_of_c_is_off() -> None:
+    logits = torch.randn(1, 50)
+    expected = native.law_of(logits, SamplingConfig(top_k=0, top_p=1.0))
+    assert torch.equal(native.law_of(logits, SamplingConfig(top_k=2**64 + 1, top_p=1.0)), expected)
+
+
+@pytest.mark.parametrize("layers", [(), (1, 2)], ids=["independent", "fed"])
+def test_a_chain_of_rows_with_their_own_sampling(layers: tuple[int, ...]) -> None:
+    """Tokens and laws of each row are those of the row drafted alone with its setting, bit for bit."""
+    model = tiny_model(semantic=30, dtype=torch.float32)
+    draft = DraftDecoder(DraftConfig(dim=16, depth=2, heads=2, dim_head=8, target_layers=layers), model.cfg).eval()
+    runner = DraftRunner(draft, model)
+    settings = [
+        SamplingConfig(temperature=0.0),
+        SamplingConfig(temperature=2.0, top_k=3, top_p=1.0),
+        SamplingConfig(temperature=1.0, top_p=0.5),
+        SamplingConfig(temperature=1.5, top_p=1.0),
+    ]
+    limits, uniforms = [5, 3, 6, 1], [native.uniforms(row, 0, 6) for row in range(4)]
+    ids, hidden = torch.tensor([TEXTS[0]] * 4), torch.randn(4, 1, 16)
+    found, laws = runner.chain(hidden, limits, uniforms, settings, model.eos_id, draft.start(model.encode(ids), 9))
+    assert laws is not None
+    short = 0
+    for row, setting in enumerate(settings):
+        alone, law = runner.chain(
+            hidden[row : row + 1],
+            limits[row : row + 1],
+            [uniforms[row][: limits[row]]],
+            setting,
+            model.eos_id,
+            draft.start(model.encode(ids[:1]), 9),
+        )
+        assert found[row] == alone[0] and law is not None
+        assert torch.equal(laws[row, : len(found[row])], law[0])
+        short += len(found[row]) < 6
+    assert short
+    with pytest.raises(ContractError, match="sampling settings"):
+        runner.chain(hidden, limits, uniforms, settings[:3], model.eos_id, draft.start(model.encode(ids), 9))
 
 
 def test_without_the_kernel_torch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

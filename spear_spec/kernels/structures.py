@@ -1,0 +1,89 @@
+"""The structures and signatures of the C files (`common.h`, `law.h`, `linear.h`, `draft.c`, `philox.h`) for ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
+from typing import Any
+
+VERSION = 3  # as in draft.c
+PANEL = 64  # as in linear.h
+MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
+
+
+class CSampling(Structure):
+    """`struct sampling`."""
+
+    _fields_ = [("temperature", c_float), ("top_p", c_double), ("top_k", c_int64)]
+
+
+class CLinear(Structure):
+    """`struct linear`."""
+
+    _fields_ = [("codes", c_void_p), ("scale", c_void_p), ("in_", c_int64), ("out", c_int64)]
+
+
+class CLayer(Structure):
+    """`struct layer`."""
+
+    _fields_ = [*((name, CLinear) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
+
+
+class CDraft(Structure):
+    """`struct draft`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids")),
+        ("table", c_void_p),
+        ("enter", POINTER(CLinear)),
+        ("layers", POINTER(CLayer)),
+    ]
+
+
+class CPast(Structure):
+    """`struct past`."""
+
+    _fields_ = [
+        ("lengths", POINTER(c_int64)),
+        ("angles", c_void_p),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("capacity", c_int64),
+        ("layer_step", c_int64),
+        ("cross", POINTER(c_void_p)),
+        ("memory", c_int64),
+        ("cross_mask", c_void_p),
+    ]
+
+
+_INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
+# result and arguments, in the order of the C declarations
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "spear_native_version": (c_int, []),
+    "spear_philox": (None, [c_void_p, c_void_p, c_void_p]),
+    "spear_uniforms": (None, [c_uint64, c_uint64, c_int64, _DOUBLES]),
+    "spear_laws": (c_int, [_SAMPLINGS, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p]),
+    "spear_draft_logits": (c_int, [POINTER(CLinear), c_int64, c_void_p, c_void_p]),
+    "spear_draft_step": (
+        c_int,
+        [POINTER(CDraft), c_int64, c_int64, c_void_p, c_void_p]  # draft, batch, count, tokens, features
+        + [POINTER(CPast), c_int64, c_void_p, c_void_p, _INTEGERS, c_void_p],  # past, the tree's, counts, hidden
+    ),
+    "spear_draft_chain": (
+        c_int,
+        [POINTER(CDraft), POINTER(CLinear), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
+        + [_INTEGERS, c_int64, _DOUBLES, _DOUBLES, _DOUBLES]  # limits, eos, uniforms, most_entropy, least_chance
+        + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
+    ),
+}
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Tell ctypes the types of every function.
+
+    Raises:
+        AttributeError: the library lacks one.
+    """
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
