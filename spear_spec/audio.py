@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import tempfile
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +71,29 @@ class Audio:
         return target
 
 
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `target` at the end, whole; when something is raised it is deleted instead.
+
+    Raises:
+        AudioError: the folder is missing or not writable, or the disk is full.
+    """
+    partial: Path | None = None
+    try:
+        path = target.parent / f".{secrets.token_hex(8)}.part"
+        # made by us and nobody else; the kernel takes the user's umask from its mode
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        partial = path
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+        os.replace(partial, target)
+    except OSError as error:
+        raise AudioError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
 def write_atomically(target: Path, data: bytes) -> None:
     """Write `data` beside `target`, then rename, so that a full disk or a stop leaves no half-written file.
 
@@ -84,19 +109,8 @@ def write_atomically(target: Path, data: bytes) -> None:
         except OSError as error:
             raise AudioError(f"cannot write {target}: {error.strerror or error}") from None
         return
-    temporary: str | None = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise AudioError(f"cannot write {target}: {error.strerror or error}") from None
+    with replacing(target) as file:
+        file.write(data)
 
 
 def load_audio(source: str | os.PathLike[str] | BinaryIO, sample_rate: int | None = None) -> Audio:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
 from spear_spec.errors import ConfigError
+
+# What no model of today reaches. A size beyond these is a mistake or an attack, and is refused before it allocates.
+MOST_IDS = 2**20
+WIDEST = 2**14
+DEEPEST = 64
+MOST_HEADS = 256
+WIDEST_HEAD = 1024
 
 
 class Strict:
@@ -23,12 +29,14 @@ class Strict:
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: expected an object, got {type(values).__name__}")
         known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"{cls.__name__}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        if unknown := sorted(str(key) for key in set(values) - known):
+            raise ConfigError(f"{cls.__name__}: unknown key {_listed(unknown)}; known are {', '.join(sorted(known))}")
+        required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
+        if missing := sorted(required - set(values)):
+            raise ConfigError(f"{cls.__name__}: missing {', '.join(missing)}")
         try:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-        except TypeError as error:
+        except TypeError as error:  # a value of another type, in a class that checks no types
             raise ConfigError(f"{cls.__name__}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,21 +44,49 @@ class Strict:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}  # type: ignore[call-overload]
 
 
-def _require(condition: bool, message: str) -> None:
+def _listed(names: list[str]) -> str:
+    return ", ".join(name[:40] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """A value as an error message shows it: `repr`, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list within a list within ...
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError with this message unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
-def _positive_int(name: str, value: Any) -> None:
-    _require(
-        isinstance(value, int) and not isinstance(value, bool) and value > 0,
-        f"{name} must be a whole number above 0, not {value!r}",
-    )
+def whole(name: str, value: Any, low: int, high: int) -> None:
+    """Raises ConfigError unless `value` is a whole number (no float, no bool) of low to high."""
+    ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    require(ok, f"{name} must be a whole number of {low} to {high}, not {shown(value)}")
 
 
-def _number(name: str, value: Any) -> None:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    _require(ok, f"{name} must be a finite number, not {value!r}")
+def wholes(name: str, values: Any, low: int, high: int, longest: int) -> None:
+    """Raises ConfigError unless `values` is a tuple of at most `longest` whole numbers of low to high."""
+    ok = isinstance(values, tuple) and len(values) <= longest
+    require(ok, f"{name} must be a list of at most {longest} whole numbers, not {shown(values)}")
+    for value in values:
+        whole(name, value, low, high)
+
+
+def number(name: str, value: Any, low: float, high: float) -> None:
+    """Raises ConfigError unless `value` is a number (no bool, no NaN) of low to high."""
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    require(ok, f"{name} must lie in {low:g} to {high:g}, not {shown(value)}")
+
+
+def words(name: str, value: Any, longest: int) -> None:
+    """Raises ConfigError unless `value` is one printable line of at most `longest` characters."""
+    ok = isinstance(value, str) and len(value) <= longest and value.isprintable()
+    require(ok, f"{name} must be one printable line of at most {longest} characters, not {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -69,30 +105,26 @@ class T2SConfig(Strict):
     early_exit_layer: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_text_token_ids",
-            "num_semantic_token_ids",
-            "dim",
-            "source_depth",
-            "target_depth",
-            "heads",
-            "dim_head",
-            "ff_mult",
+        for name, most in (
+            ("num_text_token_ids", MOST_IDS),
+            ("num_semantic_token_ids", MOST_IDS),
+            ("dim", WIDEST),
+            ("source_depth", DEEPEST),
+            ("target_depth", DEEPEST),
+            ("heads", MOST_HEADS),
+            ("dim_head", WIDEST_HEAD),
+            ("ff_mult", 64),
         ):
-            _positive_int(name, getattr(self, name))
+            whole(name, getattr(self, name), 1, most)
         if self.kv_heads is not None:
-            _positive_int("kv_heads", self.kv_heads)
-            _require(
+            whole("kv_heads", self.kv_heads, 1, self.heads)
+            require(
                 self.heads % self.kv_heads == 0,
                 f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})",
             )
         if self.early_exit_layer is not None:
-            _positive_int("early_exit_layer", self.early_exit_layer)
-            _require(
-                self.early_exit_layer <= self.target_depth,
-                f"early_exit_layer must be at most target_depth ({self.target_depth})",
-            )
-        _require(self.dim_head % 2 == 0, "dim_head must be even (rotary pairs)")
+            whole("early_exit_layer", self.early_exit_layer, 1, self.target_depth)
+        require(self.dim_head % 2 == 0, f"dim_head must be even (rotary pairs), not {self.dim_head}")
 
     @property
     def ff_inner(self) -> int:
@@ -120,13 +152,19 @@ class DraftConfig(Strict):
     window: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "depth", "heads", "dim_head", "ff_mult"):
-            _positive_int(name, getattr(self, name))
-        for layer in self.target_layers:
-            _positive_int("target_layers", layer)
-        _require(self.feed in ("previous", "same"), f"feed must be previous or same, not {self.feed!r}")
-        _require(isinstance(self.window, bool), f"window must be true or false, not {self.window!r}")
-        _require(
+        for name, most in (
+            ("dim", WIDEST),
+            ("depth", DEEPEST),
+            ("heads", MOST_HEADS),
+            ("dim_head", WIDEST_HEAD),
+            ("ff_mult", 64),
+        ):
+            whole(name, getattr(self, name), 1, most)
+        require(self.dim_head % 2 == 0, f"dim_head must be even (rotary pairs), not {self.dim_head}")
+        wholes("target_layers", self.target_layers, 1, DEEPEST, DEEPEST)
+        require(self.feed in ("previous", "same"), f"feed must be previous or same, not {shown(self.feed)}")
+        require(isinstance(self.window, bool), f"window must be true or false, not {shown(self.window)}")
+        require(
             bool(self.target_layers) or (not self.window and self.feed == "previous"),
             "window and feed need target_layers",
         )
@@ -145,13 +183,11 @@ class SamplingConfig(Strict):
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "guidance"):
-            _number(name, getattr(self, name))
-        _require(0 <= self.temperature <= 10, f"temperature must lie in 0 to 10, not {self.temperature}")
-        ok = isinstance(self.top_k, int) and not isinstance(self.top_k, bool) and self.top_k >= 0
-        _require(ok, f"top_k must be 0 (off) or a whole number above, not {self.top_k!r}")
-        _require(0 < self.top_p <= 1, f"top_p must lie above 0 and at most at 1, not {self.top_p}")
-        _require(1 <= self.guidance <= 20, f"guidance must lie in 1 (off) to 20, not {self.guidance}")
+        number("temperature", self.temperature, 0, 10)
+        whole("top_k", self.top_k, 0, MOST_IDS)
+        number("top_p", self.top_p, 0, 1)
+        require(self.top_p > 0, f"top_p must lie above 0 and at most at 1, not {self.top_p}")
+        number("guidance", self.guidance, 1, 20)
 
 
 @dataclass(frozen=True)
@@ -166,8 +202,58 @@ class SpecConfig(Strict):
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _positive_int("gamma", self.gamma)
-        _positive_int("num_drafts", self.num_drafts)
-        _require(self.gamma <= 64, f"gamma must be at most 64, not {self.gamma}")
-        _require(isinstance(self.drafter, str) and isinstance(self.verifier, str), "drafter and verifier must be names")
-        _require(isinstance(self.options, dict), "options must be an object")
+        words("drafter", self.drafter, 80)
+        words("verifier", self.verifier, 80)
+        whole("gamma", self.gamma, 1, 64)
+        whole("num_drafts", self.num_drafts, 1, 64)
+        if self.tree is not None:
+            words("tree", self.tree, 200)
+        ok = isinstance(self.options, dict) and len(self.options) <= 32
+        require(ok, f"options must be an object of at most 32 entries, not {shown(self.options)}")
+        for name, value in self.options.items():
+            words("options", name, 80)
+            if isinstance(value, str):
+                words(f"options: {name}", value, 200)
+            else:
+                number(f"options: {name}", int(value) if isinstance(value, bool) else value, -1e6, 1e6)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The rates of a voice: semantic tokens a second, samples a frame of the acoustic stage, samples a second.
+
+    A token is a whole number of frames: sample_rate = token_rate * frames_per_token * hop.
+    """
+
+    token_rate: int
+    hop: int
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        whole("sample_rate", self.sample_rate, 1000, 384_000)
+        whole("token_rate", self.token_rate, 1, 1000)
+        whole("hop", self.hop, 1, self.sample_rate)
+        require(
+            self.sample_rate % (self.token_rate * self.hop) == 0,
+            f"a sample rate of {self.sample_rate} Hz is no whole number of frames of {self.hop} samples "
+            f"for each of {self.token_rate} tokens a second",
+        )
+
+    @property
+    def token_samples(self) -> int:
+        """Samples that one semantic token stands for."""
+        return self.sample_rate // self.token_rate
+
+    @property
+    def frames_per_token(self) -> int:
+        """Frames of the acoustic stage that one semantic token stands for."""
+        return self.token_samples // self.hop
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames a second."""
+        return self.token_rate * self.frames_per_token
+
+    def seconds(self, tokens: int) -> float:
+        """How long so many tokens last."""
+        return tokens / self.token_rate

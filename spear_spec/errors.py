@@ -14,7 +14,19 @@ class TextError(SpearSpecError):
 
 
 class BundleError(SpearSpecError):
-    """A voice folder is missing, damaged, truncated or not one of ours."""
+    """A voice folder is missing, damaged, truncated or not one of ours.
+
+    Its line has at most 300 printable characters, whatever the folder holds.
+    """
+
+    LONGEST = 300
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(message[:4096].split()))
+        if len(message) > 4096 or len(line) > self.LONGEST:
+            half = self.LONGEST // 2 - 3
+            line = f"{line[:half]} ... {line[-half:]}"
+        super().__init__(line)
 
 
 class DeviceError(SpearSpecError):

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
+from spear_spec.acoustic.unit.vocoder import UnitVocoder
 from spear_spec.audio import Audio, FloatArray
-from spear_spec.config import SamplingConfig, SpecConfig, T2SConfig
+from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import DecodeStats, Drafter, Parts, Session, Verdict, Verifier, check, complete
 from spear_spec.decoding.drafters import needs
 from spear_spec.errors import BundleError, ConfigError, DeviceError, TextError
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer, split_sentences
-from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice, uninitialised
+from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
+from spear_spec.voice.parts import load_parts
 
 log = logging.getLogger("spear_spec")
 
@@ -155,13 +156,16 @@ class TTS:
         if threads is not None:
             set_threads(threads)
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
-        settings = choose_spec(bundle, drafter, spec)
-        t2s, vocoder, tokenizer = load_parts(bundle)
-        drafts = Drafts(bundle, t2s.cfg, where, DTYPES[dtype])
-        embedding = embedding_for(settings, bundle)
-        check(settings, drafts, embedding)
-        t2s.to(device=where, dtype=DTYPES[dtype])
-        vocoder.to(where)
+        try:
+            settings = choose_spec(bundle, drafter, spec)
+            t2s, vocoder, tokenizer = load_parts(bundle, where, DTYPES[dtype])
+            drafts = Drafts(bundle, t2s.cfg, where, DTYPES[dtype])
+            embedding = embedding_for(settings, bundle)
+            check(settings, drafts, embedding)
+        except ConfigError as error:
+            if drafter is not None or spec:
+                raise
+            raise BundleError(f"{bundle.path / 'config.json'}: spec: {error}") from None  # nothing else was asked for
         return cls(
             bundle,
             tokenizer,
@@ -423,36 +427,3 @@ def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> S
 def embedding_for(spec: SpecConfig, bundle: Bundle) -> Tensor | None:
     """Vectors of the semantic tokens, where the verifier groups them by sound: the voice's k-means centroids."""
     return bundle.centroids() if spec.verifier == "coarse" else None
-
-
-def load_parts(bundle: Bundle) -> tuple[TextToSemantic, UnitVocoder, PhonemeTokenizer]:
-    """Models on the CPU in float32, and the text front end; checks that the parts fit each other.
-
-    Raises:
-        BundleError: a part is damaged or does not fit.
-    """
-    config = bundle.config
-    try:
-        t2s_config = T2SConfig.from_dict(config.t2s)
-        vocoder_config = VocoderConfig.from_dict(config.vocoder)
-        tokenizer = PhonemeTokenizer.from_dict(config.text)
-        with uninitialised():
-            t2s, vocoder = TextToSemantic(t2s_config), UnitVocoder(vocoder_config)
-    except (ConfigError, TextError) as error:
-        raise BundleError(f"{bundle.path / 'config.json'}: {error}") from None
-    if vocoder_config.sample_rate != config.sample_rate:
-        raise BundleError(
-            f"{bundle.path}: the vocoder's sample rate {vocoder_config.sample_rate} is not the voice's {config.sample_rate}"
-        )
-    if vocoder_config.num_semantic_token_ids != t2s_config.num_semantic_token_ids:
-        raise BundleError(
-            f"{bundle.path}: the vocoder knows {vocoder_config.num_semantic_token_ids} semantic tokens, "
-            f"the transformer {t2s_config.num_semantic_token_ids}"
-        )
-    if vocoder_config.num_speakers < len(config.speakers):
-        raise BundleError(
-            f"{bundle.path}: {len(config.speakers)} speakers, but the vocoder has {vocoder_config.num_speakers}"
-        )
-    bundle.load_into(t2s, "t2s")
-    bundle.load_into(vocoder, "vocoder")
-    return t2s, vocoder, tokenizer

@@ -15,7 +15,7 @@ import spear_spec
 
 ROOT = Path(spear_spec.__file__).parent
 FLOORS = {
-    "config": 0, "audio": 0, "errors": 0,
+    "config": 0, "audio": 0, "errors": 0, "registry": 0,
     "text": 1,
     "nn": 1,
     "kernels": 1,

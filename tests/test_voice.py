@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from spear_spec.errors import BundleError
 from spear_spec.models.spear_tts import TextToSemantic
-from spear_spec.pipeline import load_parts
-from spear_spec.voice.bundle import PARTS, SHARD_BYTES, find_voice, list_voices, open_voice, save_voice
+from spear_spec.voice.bundle import open_voice
+from spear_spec.voice.config import PARTS
 from spear_spec.voice.drafts import Drafts
+from spear_spec.voice.parts import load_parts
+from spear_spec.voice.save import SHARD_BYTES, save_voice
+from spear_spec.voice.search import find_voice, list_voices
 from tests.stubs.voice import make_voice
 
 
@@ -95,7 +98,7 @@ def test_shards_stay_small(original: Path) -> None:
 
 
 def test_search(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spear_spec.voice.bundle.INSTALLED", tmp_path / "none")
+    monkeypatch.setattr("spear_spec.voice.search.INSTALLED", tmp_path / "none")
     with pytest.raises(BundleError, match="no voice 'tiny'"):
         find_voice("tiny")
     with pytest.raises(BundleError, match="kokoro-duo"):

@@ -378,7 +378,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     args.stamp, args.folder = "teacher", None
     if parts != ["teacher"] or args.voice is not None:
-        from spear_spec.voice.bundle import find_voice
+        from spear_spec.voice.search import find_voice
 
         folder = find_voice(args.voice)
         described = (folder / "config.json").read_bytes() + json.dumps(

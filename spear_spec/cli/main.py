@@ -1,10 +1,14 @@
-"""Dispatch and exit statuses: 0 done, 1 verify found a difference, 2 bad input, 130 interrupted, 141 reader gone."""
+"""Dispatch and exit statuses: 0 done, 1 verify found a difference, 2 bad input, 130 interrupted, 141 reader gone,
+143 terminated."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 from spear_spec.cli.options import LATER, build_parser, normalise, refuse_later
@@ -27,7 +31,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        with _stoppable():
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except SpearSpecError as error:
         _complain(str(error))
         return 2
@@ -41,6 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error.strerror or str(error))
         _abandon_stdout()
         return 2
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as an exception does, so that half-written files are deleted: 143, 129."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread()
+    signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(s) is signal.SIG_DFL]
+    for number in signals:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from spear_spec.audio import replacing
 from spear_spec.errors import AudioError
 
 if TYPE_CHECKING:
@@ -86,14 +87,8 @@ def _sink(output: str) -> Iterator[IO[bytes]]:
             with _writing(output), path.open("wb") as device:
                 shutil.copyfileobj(spool, device)
         return
-    partial = path.parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        with _writing(output):
-            with partial.open("wb") as file:
-                yield file
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        yield file
 
 
 @contextlib.contextmanager

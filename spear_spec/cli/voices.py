@@ -11,7 +11,8 @@ from spear_spec.errors import SpearSpecError
 def run(args: argparse.Namespace) -> int:
     """List the voices of the search path; one that cannot be used is listed with its reason."""
     check_json_target(args.json)
-    from spear_spec.voice.bundle import DEFAULT_VOICE, list_voices, open_voice
+    from spear_spec.voice.bundle import open_voice
+    from spear_spec.voice.search import DEFAULT_VOICE, list_voices
 
     voices = []
     for folder in list_voices():

@@ -1,113 +1,35 @@
 """Voice bundles: one folder with `config.json` and safetensors shards. Nothing in it is ever unpickled.
 
 kokoro-duo/config.json        what it is: licence, origin, speakers, model shapes, defaults, size and SHA-256 of every
-shard
+                              shard
            t2s-1.safetensors  the text-to-semantic transformer (half precision on disk), in shards of at most 15 MiB
            draft-1.safetensors, vocoder-1.safetensors, centroids-1.safetensors
            small-1.safetensors and the like: further drafts, one part each
+
+A folder may come from anyone. Nothing of it is believed before it is checked: first the configuration alone, then the
+sizes of the files and the shapes in their headers against the model's, and only then are tensors read.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spear_spec.config import SamplingConfig, SpecConfig, Strict
+from spear_spec.config import WIDEST, SamplingConfig, SpecConfig
 from spear_spec.errors import BundleError, ConfigError
+from spear_spec.voice.config import SCHEMA, VoiceConfig
+from spear_spec.voice.files import Slot, open_regular, parse_json, read_header, read_shard
+from spear_spec.voice.search import find_voice
 
 if TYPE_CHECKING:  # a voice is found and its configuration checked before torch is imported
+    import torch
     from torch import Tensor, nn
 
-SCHEMA = "spear-voice/1"
-DEFAULT_VOICE = "kokoro-duo"
-PARTS = ("t2s", "draft", "vocoder", "centroids")
-MORE_DRAFTS = (
-    "small",
-    "small2",
-    "prophet",
-    "medusa",
-    "eagle",
-    "early_exit",
-    "layer_skip",
-)  # names that `drafters` may hold
-SHARD_BYTES = 15 * 2**20
-INSTALLED = Path(__file__).parents[1] / "voices"
-SEARCH_VARIABLE = "SPEAR_SPEC_VOICES"
-
-
-@dataclass(frozen=True)
-class VoiceConfig(Strict):
-    """`config.json` of a voice.
-
-    speakers: the first is the default. text, t2s, draft, vocoder: shapes of the parts (draft null: none in the bundle).
-    drafters: shapes of further drafts by the drafter's name; `drafts` has them all.
-    sampling, spec: what `say` uses when nothing else is asked for. semantic: encoder, layer, rate and K of the
-    semantic tokens. files: for each part its shards, [{"file", "bytes", "sha256"}].
-    """
-
-    schema: str
-    name: str
-    licence: str
-    origin: str
-    sample_rate: int
-    speakers: tuple[str, ...]
-    text: dict[str, Any]
-    t2s: dict[str, Any]
-    vocoder: dict[str, Any]
-    semantic: dict[str, Any]
-    files: dict[str, list[dict[str, Any]]]
-    draft: dict[str, Any] | None = None
-    drafters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sampling: dict[str, Any] = field(default_factory=dict)
-    spec: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise ConfigError(
-                f"schema {self.schema!r} is not {SCHEMA!r}: the voice is of another version of spear_spec"
-            )
-        for name, kind in (
-            ("name", str),
-            ("licence", str),
-            ("origin", str),
-            ("text", dict),
-            ("t2s", dict),
-            ("vocoder", dict),
-            ("semantic", dict),
-            ("drafters", dict),
-            ("files", dict),
-            ("sampling", dict),
-            ("spec", dict),
-        ):
-            if not isinstance(getattr(self, name), kind):
-                raise ConfigError(f"{name} must be {'a string' if kind is str else 'an object'}")
-        if not isinstance(self.sample_rate, int) or self.sample_rate < 1:
-            raise ConfigError(f"sample_rate must be a whole number above 0, not {self.sample_rate!r}")
-        if not self.speakers or not all(isinstance(s, str) and s for s in self.speakers):
-            raise ConfigError("speakers must name at least one speaker")
-        if unknown := sorted(set(self.drafters) - set(MORE_DRAFTS)):
-            raise ConfigError(f"drafters: unknown name {', '.join(unknown)}; known are {', '.join(MORE_DRAFTS)}")
-        SamplingConfig.from_dict(self.sampling)
-        SpecConfig.from_dict(self.spec)
-
-    @property
-    def drafts(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """For each drafter that has something trained in the bundle: its part and its shape.
-
-        The part "draft" is what the voice ships to draft with: fed with the target's features it is an eagle, else
-        small.
-        """
-        found = {name: (name, shape) for name, shape in self.drafters.items()}
-        if self.draft is not None:
-            found["eagle" if self.draft.get("target_layers") else "small"] = ("draft", self.draft)
-        return found
+CONFIG_BYTES = 2**20
 
 
 @dataclass
@@ -131,123 +53,124 @@ class Bundle:
         """Whether the bundle holds weights for this part ("t2s", "draft", "vocoder", "centroids")."""
         return part in self.config.files
 
+    def slots(self, part: str) -> dict[str, Slot]:
+        """dtype and shape of every tensor of a part, from the headers of its shards.
+
+        Raises:
+            BundleError: a shard is missing, truncated, or not a safetensors file; a tensor is in two of them.
+        """
+        if not self.has(part):
+            raise BundleError(f"voice {self.config.name!r} has no {part} weights ({self.path})")
+        found: dict[str, Slot] = {}
+        for shard in self.config.shards(part):
+            header = read_header(self.path, shard)
+            if twice := sorted(found.keys() & header.keys()):
+                raise BundleError(f"{self.path / shard.file}: {twice[0][:80]!r} stands in an earlier shard too")
+            found |= header
+        return found
+
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """Every tensor of a part, as stored (half precision).
+        """Every tensor of a part, as stored (half precision), on the CPU.
 
         Raises:
             BundleError: a shard is missing, truncated, altered, or not a safetensors file.
         """
-        if not self.has(part):
-            raise BundleError(f"voice {self.config.name!r} has no {part} weights ({self.path})")
-        tensors: dict[str, Tensor] = {}
-        for shard in self.config.files[part]:
-            tensors.update(_read_shard(self.path, shard))
-        return tensors
+        return self._read(part, self.slots(part))
+
+    def build(
+        self,
+        make: Callable[[], Any],
+        part: str,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        """What `make` makes, with the weights of a part, set to evaluation; without gradients.
+
+        `make` runs on the meta device: nothing is allocated or drawn before the shapes are found right, and no setting
+        of the process (default dtype or device, grad and inference mode) has a say. What is no module has no weights.
+
+        Args:
+            dtype: of the floating tensors; float32 if left out.
+
+        Raises:
+            BundleError: tensors are missing, unknown, of another shape, or not finite. ConfigError: from `make`.
+        """
+        import torch
+        from torch import nn
+
+        with torch.inference_mode(False), torch.no_grad():
+            with torch.device("meta"):
+                module = make()
+            if not isinstance(module, nn.Module):
+                return module
+            tensors = self._checked(part, module.state_dict(), dtype or torch.float32)
+            module.load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()}, assign=True)
+            if left := [name for name, buffer in module.named_buffers() if buffer.is_meta]:
+                raise ConfigError(f"{part}: the buffer {left[0]!r} is not stored, so it must be made when it is used")
+            return module.eval().requires_grad_(False)
 
     def load_into(self, module: nn.Module, part: str) -> nn.Module:
-        """Copy a part into a module of the right shape and set it to evaluation.
+        """Copy a part into a module that is there already, to train it further; it is set to evaluation.
 
         Raises:
             BundleError: tensors are missing, unknown, of another shape, or not finite.
         """
-        stored = self.tensors(part)
-        wanted = module.state_dict()
-        where = f"voice {self.config.name!r}: {part}"
-        if missing := sorted(set(wanted) - set(stored)):
-            raise BundleError(f"{where}: {len(missing)} tensor(s) missing, the first {missing[0]!r}")
-        if unknown := sorted(set(stored) - set(wanted)):
-            raise BundleError(
-                f"{where}: {len(unknown)} tensor(s) that this model does not have, the first {unknown[0]!r}"
-            )
-        for name, tensor in stored.items():
-            if tensor.shape != wanted[name].shape:
-                raise BundleError(
-                    f"{where}: {name!r} has shape {list(tensor.shape)}, the model needs {list(wanted[name].shape)}"
-                )
-        module.load_state_dict(stored)
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point() and not math.isfinite(float(tensor.sum())):  # a sum of halves cannot overflow
-                raise BundleError(
-                    f"{where}: {name!r} holds NaN or infinity; the weights are damaged, get the voice again"
-                )
+        import torch
+
+        module.load_state_dict(self._checked(part, module.state_dict(), torch.float32))
         return module.eval().requires_grad_(False)
 
     def centroids(self) -> Tensor:
-        """k-means centroids of the semantic tokens, float32 [K, D]."""
-        tensors = self.tensors("centroids")
-        if (
-            set(tensors) != {"centroids"}
-            or tensors["centroids"].ndim != 2
-            or not bool(tensors["centroids"].isfinite().all())
-        ):
-            raise BundleError(f"voice {self.config.name!r}: centroids must be one finite matrix named 'centroids'")
-        return tensors["centroids"].float()
+        """k-means centroids of the semantic tokens, float32 [K, D].
 
+        Raises:
+            BundleError: they are missing, damaged, or not one vector for each token.
+        """
+        import torch
 
-def _read_shard(folder: Path, shard: Mapping[str, Any]) -> dict[str, Tensor]:
-    """One shard, after its size and checksum are found right (22 ms for 40 MB)."""
-    if not isinstance(shard, Mapping) or set(shard) != {"file", "bytes", "sha256"}:
-        raise BundleError(f"{folder}: a file entry of config.json must hold file, bytes and sha256")
-    name = str(shard["file"])
-    if Path(name).name != name or not name.endswith(".safetensors"):
-        raise BundleError(f"{folder}: {name!r} is not the name of a safetensors file in the folder")
-    path = folder / name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
-    if len(data) != shard["bytes"]:
-        hint = "; it is a Git LFS pointer, not the file" if data.startswith(b"version https://git-lfs") else ""
-        raise BundleError(f"{path} is damaged: {len(data)} bytes instead of {shard['bytes']}{hint}")
-    if hashlib.sha256(data).hexdigest() != shard["sha256"]:
-        raise BundleError(f"{path} is damaged: its checksum is not the one in config.json")
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+        slots, k = self.slots("centroids"), self.config.semantic["k"]
+        shape = slots["centroids"].shape if set(slots) == {"centroids"} else ()
+        if len(shape) != 2 or shape[0] != k or not 1 <= shape[1] <= WIDEST:
+            raise BundleError(f"voice {self.config.name!r}: centroids must be one matrix of {k} rows, 'centroids'")
+        with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+            return self._checked("centroids", {"centroids": torch.empty(shape, device="meta")}, torch.float32)[
+                "centroids"
+            ]
 
-    try:
-        return load(data)
-    except (SafetensorError, ValueError) as error:
-        raise BundleError(f"{path} is not a safetensors file: {error}") from None
+    def _checked(self, part: str, wanted: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """The tensors of a part, in memory of their own, after names, shapes and values are found right."""
+        where = f"voice {self.config.name!r}: {part}"
+        slots = self.slots(part)
+        if missing := sorted(set(wanted) - set(slots)):
+            raise BundleError(f"{where}: {len(missing)} tensor(s) missing, the first {missing[0]!r}")
+        if unknown := sorted(set(slots) - set(wanted)):
+            raise BundleError(
+                f"{where}: {len(unknown)} tensor(s) that this model does not have, the first {unknown[0][:80]!r}"
+            )
+        for name, slot in slots.items():
+            if slot.shape != tuple(wanted[name].shape):
+                raise BundleError(
+                    f"{where}: {name!r} has shape {list(slot.shape)}, the model needs {list(wanted[name].shape)}"
+                )
+        found = {name: tensor.to(dtype, copy=True) for name, tensor in self._read(part, slots).items()}
+        for name, tensor in found.items():
+            if tensor.numel() and not all(math.isfinite(float(end)) for end in tensor.aminmax()):
+                raise BundleError(
+                    f"{where}: {name!r} holds NaN or infinity; the weights are damaged, get the voice again"
+                )
+        return found
 
+    def _read(self, part: str, slots: Mapping[str, Slot]) -> dict[str, Tensor]:
+        import torch
 
-def search_path() -> list[Path]:
-    """Folders that hold voices: the package's own, then those of $SPEAR_SPEC_VOICES."""
-    extra = os.environ.get(SEARCH_VARIABLE, "")
-    return [INSTALLED, *(Path(p).expanduser() for p in extra.split(os.pathsep) if p)]
-
-
-def list_voices() -> list[Path]:
-    """Every voice folder on the search path, in order of search."""
-    return [
-        folder
-        for root in search_path()
-        if root.is_dir()
-        for folder in sorted(root.iterdir())
-        if (folder / "config.json").is_file()
-    ]
-
-
-def find_voice(voice: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a voice, given by name or path; None is the default voice.
-
-    Raises:
-        BundleError: there is no such voice.
-    """
-    name = DEFAULT_VOICE if voice is None else os.fspath(voice)
-    is_name = bool(name) and Path(name).name == name and name not in (".", "..")
-    if is_name:
-        for root in search_path():
-            if (root / name / "config.json").is_file():
-                return root / name
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        if (folder / "config.json").is_file():
-            return folder
-        raise BundleError(f"{folder} is not a voice: it has no config.json")
-    if name and folder.exists():
-        raise BundleError(f"{folder} is a file; a voice is a folder with config.json")
-    known = ", ".join(path.name for path in list_voices()) or "none"
-    raise BundleError(f"no voice {name!r}: installed are {known}; a folder's path and ${SEARCH_VARIABLE} work too")
+        tensors: dict[str, Tensor] = {}
+        with torch.device("cpu"):
+            for shard in self.config.shards(part):
+                tensors |= read_shard(self.path, shard)
+        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {n: s.shape for n, s in slots.items()}:
+            raise BundleError(f"{self.path}: the files of {part} changed while they were read")
+        return tensors
 
 
 def open_voice(voice: str | os.PathLike[str] | None = None) -> Bundle:
@@ -258,29 +181,20 @@ def open_voice(voice: str | os.PathLike[str] | None = None) -> Bundle:
     """
     folder = find_voice(voice)
     path = folder / "config.json"
+    with open_regular(path) as (file, _):
+        data = file.read(CONFIG_BYTES + 1)
+    if len(data) > CONFIG_BYTES:
+        raise BundleError(f"{path} is damaged: it has more than {CONFIG_BYTES} bytes")
     try:
-        values = json.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
+        values = parse_json(data)
     except ValueError as error:
         raise BundleError(f"{path} is damaged: {error}") from None
     if not isinstance(values, dict) or not str(values.get("schema", "")).startswith("spear-voice/"):
         raise BundleError(f"{folder} is not a voice of spear_spec: config.json has no schema {SCHEMA!r}")
     try:
-        config = VoiceConfig.from_dict(values)
+        return Bundle(folder, VoiceConfig.from_dict(values))
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from None
-    for part in config.files:
-        if part not in (*PARTS, *config.drafters) or not isinstance(config.files[part], list):
-            raise BundleError(f"{path}: unknown part {part!r}; known are {', '.join(PARTS)} and the voice's drafters")
-    needed = [
-        "t2s",
-        "vocoder",
-        *(part for part, _ in config.drafts.values() if part != "layer_skip"),
-    ]  # switches are no weights
-    if absent := [part for part in needed if part not in config.files]:
-        raise BundleError(f"{path}: no files for {', '.join(absent)}")
-    return Bundle(folder, config)
 
 
 def choose_speaker(bundle: Bundle, speaker: str | None) -> str:
@@ -297,128 +211,3 @@ def choose_speaker(bundle: Bundle, speaker: str | None) -> str:
             f"voice {bundle.config.name!r} has no speaker {speaker!r}; its speakers are {', '.join(known)}"
         )
     return speaker
-
-
-def save_voice(
-    folder: str | os.PathLike[str],
-    *,
-    name: str,
-    licence: str,
-    origin: str,
-    sample_rate: int,
-    speakers: list[str],
-    text: dict[str, Any],
-    semantic: dict[str, Any],
-    sampling: SamplingConfig,
-    spec: SpecConfig,
-    configs: Mapping[str, dict[str, Any]],
-    weights: Mapping[str, Mapping[str, Tensor]],
-    shard_bytes: int = SHARD_BYTES,
-) -> Bundle:
-    """Write a voice folder; `config.json` comes last, so that a folder cut short is never taken for a voice.
-
-    Args:
-        configs: "t2s", "vocoder" and, where they are there, "draft" and further drafts: the parts' shapes as JSON
-            objects.
-        weights: the same parts and "centroids": their tensors; floating ones are stored in half precision.
-
-    Raises:
-        BundleError: a tensor is not finite in half precision, or the folder cannot be written.
-    """
-    from safetensors.torch import save
-
-    folder = Path(folder)
-    files: dict[str, list[dict[str, Any]]] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in [folder / "config.json", *folder.glob("*.safetensors")]:
-            old.unlink(missing_ok=True)
-        for part, tensors in weights.items():
-            if part not in (*PARTS, *MORE_DRAFTS):
-                raise BundleError(f"unknown part {part!r}; known are {', '.join((*PARTS, *MORE_DRAFTS))}")
-            files[part] = []
-            for shard in _shards(_stored(part, tensors), shard_bytes):
-                data = save(shard)
-                file = f"{part}-{len(files[part]) + 1}.safetensors"
-                (folder / file).write_bytes(data)
-                files[part].append({"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-        config = VoiceConfig(
-            schema=SCHEMA,
-            name=name,
-            licence=licence,
-            origin=origin,
-            sample_rate=sample_rate,
-            speakers=tuple(speakers),
-            text=text,
-            t2s=configs["t2s"],
-            draft=configs.get("draft"),
-            vocoder=configs["vocoder"],
-            drafters={name: shape for name, shape in configs.items() if name in MORE_DRAFTS},
-            semantic=semantic,
-            sampling=sampling.to_dict(),
-            spec=spec.to_dict(),
-            files=files,
-        )
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(config.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(folder / "config.json")
-    except OSError as error:
-        raise BundleError(f"cannot write the voice {folder}: {error.strerror or error}") from None
-    return open_voice(folder.absolute())
-
-
-def _stored(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as they go to disk: contiguous, on the CPU, floating ones rounded."""
-    import torch
-
-    stored = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu()
-        if tensor.is_floating_point():
-            tensor = tensor.to(torch.float16)
-            if not bool(tensor.isfinite().all()):
-                raise BundleError(f"{part}: {name!r} holds NaN or values too large for half precision")
-        stored[name] = tensor.clone().contiguous()  # safetensors refuses tensors that share memory
-    return stored
-
-
-def _shards(tensors: Mapping[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
-    """Split in order so that each file, header included, stays within `limit` bytes where tensors allow."""
-    room = limit - 64 * 1024
-    shard: dict[str, Tensor] = {}
-    size = 0
-    for name, tensor in tensors.items():
-        if shard and size + tensor.nbytes > room:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += tensor.nbytes
-    yield shard
-
-
-@contextlib.contextmanager
-def uninitialised() -> Iterator[None]:
-    """Modules built inside skip the random initialisation of their layers: the weights are about to be overwritten."""
-    from torch import nn
-
-    names = (
-        "uniform_",
-        "normal_",
-        "trunc_normal_",
-        "kaiming_uniform_",
-        "kaiming_normal_",
-        "xavier_uniform_",
-        "xavier_normal_",
-    )
-    saved = {name: getattr(nn.init, name) for name in names}
-
-    def skip(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return tensor
-
-    try:
-        for name in names:
-            setattr(nn.init, name, skip)
-        yield
-    finally:
-        for name, function in saved.items():
-            setattr(nn.init, name, function)

@@ -9,28 +9,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from spear_spec.config import DraftConfig, T2SConfig
+from spear_spec.config import T2SConfig
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.models.drafts.decoder import DraftDecoder
-from spear_spec.models.drafts.layer_skip import LayerSkipConfig
-from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
-from spear_spec.voice.bundle import Bundle, uninitialised
+from spear_spec.voice.bundle import Bundle
+from spear_spec.voice.registry import DRAFTS
 
 
-def build_draft(name: str, config: Mapping[str, Any], target: T2SConfig) -> nn.Module:
-    """An untrained draft of this shape.
+def build_draft(name: str, shape: Mapping[str, Any], target: T2SConfig) -> Any:
+    """What the drafter of this name draws with, untrained. The part "draft" is a decoder, whoever draws with it.
 
     Raises:
-        ConfigError: the shape is not one, or does not fit the target.
+        ConfigError: there is no such draft, or the shape is not one, or does not fit the target.
     """
-    if name == "medusa":
-        medusa = MedusaConfig.from_dict(config)
-        if medusa.dim != target.dim:
-            raise ConfigError(f"the heads share the target's: their dim must be {target.dim}, not {medusa.dim}")
-        return MedusaHeads(medusa)
-    return DraftDecoder(DraftConfig.from_dict(config), target)
+    return DRAFTS.get("small" if name == "draft" else name)(shape, target)
 
 
 class Drafts(Mapping[str, Any]):
@@ -58,16 +50,12 @@ class Drafts(Mapping[str, Any]):
             BundleError: its weights are damaged or do not fit. KeyError: the voice has none of this name.
         """
         if name not in self._known:
-            part, config = self._bundle.config.drafts[name]
+            part, shape = self._bundle.config.drafts[name]
             try:
-                if name == "layer_skip":  # nothing trained: switches of the target's own sublayers
-                    return self._known.setdefault(
-                        name, LayerSkipConfig.from_dict(config).skip(self._target.target_depth)
-                    )
-                with uninitialised():
-                    module = build_draft(name, config, self._target)
+                draft = self._bundle.build(
+                    lambda: build_draft(name, shape, self._target), part, device=self._device, dtype=self._dtype
+                )
             except ConfigError as error:
                 raise BundleError(f"{self._bundle.path / 'config.json'}: {name}: {error}") from None
-            self._bundle.load_into(module, part)
-            self._known[name] = module.to(device=self._device, dtype=self._dtype)
+            self._known.setdefault(name, draft)  # another thread may have been first
         return self._known[name]

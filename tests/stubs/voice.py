@@ -12,8 +12,9 @@ from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.text.symbols import SPEAKERS, SYMBOLS
 from spear_spec.training.drafts.trainer import draft_shapes
-from spear_spec.voice.bundle import Bundle, save_voice
+from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.drafts import build_draft
+from spear_spec.voice.save import save_voice
 
 VOCABULARY = 16
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.95)

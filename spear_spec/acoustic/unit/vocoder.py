@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import advance_phase, drive, excite, token_noise
-from spear_spec.config import Strict
-from spear_spec.errors import AudioError, ConfigError, NumericsError
+from spear_spec.config import DEEPEST, MOST_IDS, WIDEST, Strict, number, require, whole, wholes
+from spear_spec.errors import AudioError, NumericsError
 
 if TYPE_CHECKING:
     from spear_spec.acoustic.unit.streaming import VocoderStream
@@ -51,18 +51,29 @@ class VocoderConfig(Strict):
     f0_ceil: float = 550.0
 
     def __post_init__(self) -> None:
-        sizes = (self.num_semantic_token_ids, self.num_speakers, self.sample_rate, self.hop, self.frames_per_token)
-        if min(*sizes, self.dim, self.prosody_dim, self.expansion, self.kernel) < 1:
-            raise ConfigError("VocoderConfig: every size must be at least 1")
-        if self.n_fft % (2 * self.hop) or self.n_fft < 4 * self.hop:
-            raise ConfigError("VocoderConfig: n_fft must be an even multiple of hop, at least 4 hops")
-        if self.hop % 2:
-            raise ConfigError("VocoderConfig: hop must be even")
-        for right in (*self.token_right, *self.prosody_right, *self.frame_right):
-            if not 0 <= right < self.kernel:
-                raise ConfigError(f"VocoderConfig: look-ahead must lie in 0..{self.kernel - 1}, got {right}")
-        if not 0 < self.f0_floor < self.f0_ceil < self.sample_rate / 4:
-            raise ConfigError("VocoderConfig: need 0 < f0_floor < f0_ceil < sample_rate / 4")
+        for name, most in (
+            ("num_semantic_token_ids", MOST_IDS),
+            ("num_speakers", 10_000),
+            ("sample_rate", 384_000),
+            ("hop", 4096),
+            ("frames_per_token", 64),
+            ("n_fft", 2**15),
+            ("dim", WIDEST),
+            ("prosody_dim", WIDEST),
+            ("expansion", 16),
+            ("kernel", 63),
+        ):
+            whole(name, getattr(self, name), 1, most)
+        for name in ("token_right", "prosody_right", "frame_right"):
+            wholes(f"{name} (look-ahead)", getattr(self, name), 0, self.kernel - 1, DEEPEST)
+        require(
+            self.n_fft % (2 * self.hop) == 0 and self.n_fft >= 4 * self.hop,
+            "n_fft must be an even multiple of hop, at least 4 hops",
+        )
+        require(self.hop % 2 == 0, f"hop must be even, not {self.hop}")
+        for name in ("f0_floor", "f0_ceil"):
+            number(name, getattr(self, name), 1, self.sample_rate / 4)
+        require(self.f0_floor < self.f0_ceil, "f0_floor must lie below f0_ceil")
 
     @property
     def token_samples(self) -> int:
@@ -170,21 +181,28 @@ class Prosody:
 class SpectralHead(nn.Module):
     """Frames to filters: complex spectrum for the pulses, magnitude and swell for the noise; and back to a waveform."""
 
-    window: Tensor
-
     def __init__(self, cfg: VocoderConfig) -> None:
         super().__init__()
         self.cfg = cfg
+        self._window: Tensor | None = None
         self.bins = cfg.n_fft // 2 + 1
         self.norm = nn.LayerNorm(cfg.dim)
         self.out = nn.Linear(cfg.dim, 5 * self.bins)
-        self.register_buffer("window", torch.hann_window(cfg.n_fft, periodic=True), persistent=False)
         with torch.no_grad():
             self.out.weight.mul_(0.5)
             self.out.bias.zero_()
             self.out.bias[: self.bins] = -3.0
             self.out.bias[2 * self.bins : 3 * self.bins] = -5.0
             self.out.weight[3 * self.bins :].zero_()
+
+    @property
+    def window(self) -> Tensor:
+        """Periodic Hann window, float32 [n_fft], where the weights are; not stored, so it is made when asked for."""
+        device = self.out.weight.device
+        if self._window is None or self._window.device != device:
+            with torch.inference_mode(False):  # a window made while speaking must serve training too
+                self._window = torch.hann_window(self.cfg.n_fft, periodic=True, dtype=torch.float32, device=device)
+        return self._window
 
     def frames(self, hidden: Tensor, excitation: Tensor) -> Tensor:
         """Windowed output frames [B, F, n_fft] from hidden [B, F, C] and excitation [B, 4, F, n_fft] (see `excite`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spear_spec.config import Strict
+from spear_spec.config import DEEPEST, Strict, require, shown, wholes
 from spear_spec.errors import ConfigError
 from spear_spec.models.memory import Skip
 
@@ -19,12 +19,8 @@ class LayerSkipConfig(Strict):
     def __post_init__(self) -> None:
         for name in ("attention", "feed_forward"):
             layers = getattr(self, name)
-            if not isinstance(layers, tuple) or any(
-                not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in layers
-            ):
-                raise ConfigError(f"{name} must list layers by number (0 is the first), not {layers!r}")
-            if len(set(layers)) != len(layers):
-                raise ConfigError(f"{name} names a layer twice: {layers!r}")
+            wholes(name, layers, 0, DEEPEST - 1, DEEPEST)
+            require(len(set(layers)) == len(layers), f"{name} names a layer twice: {shown(layers)}")
             object.__setattr__(self, name, tuple(sorted(layers)))
 
     @property
@@ -41,7 +37,8 @@ class LayerSkipConfig(Strict):
         foreign = sorted(i for i in {*self.attention, *self.feed_forward} if i >= target_depth)
         if foreign:
             raise ConfigError(
-                f"layer_skip names layer {foreign[0]}, but the target has layers 0 to {target_depth - 1}; search its switches again"
+                f"layer_skip names layer {foreign[0]}, but the target has layers 0 to {target_depth - 1}; "
+                "search its switches again"
             )
         if self.skipped == 2 * target_depth:
             raise ConfigError("layer_skip leaves every sublayer out; keep at least one")

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_spec.config import Strict
-from spear_spec.errors import ConfigError
+from spear_spec.config import MOST_IDS, WIDEST, Strict, require, shown, whole, wholes
 from spear_spec.nn.attention import RMSNorm
 
 
@@ -27,19 +26,17 @@ class MedusaConfig(Strict):
     tree: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("dim", "heads", "inner"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} must be a whole number above 0, not {value!r}")
-        paths = [tuple(path) for path in self.tree]
-        object.__setattr__(self, "tree", tuple(paths))
+        for name, most in (("dim", WIDEST), ("heads", 64), ("inner", WIDEST)):
+            whole(name, getattr(self, name), 1, most)
+        require(isinstance(self.tree, tuple) and len(self.tree) <= 4096, "tree must be a list of at most 4096 paths")
         known: set[tuple[int, ...]] = {()}
-        for path in paths:
-            if not 1 <= len(path) <= self.heads or any(not isinstance(rank, int) or rank < 0 for rank in path):
-                raise ConfigError(f"tree: {list(path)} is no path of ranks for {self.heads} heads")
-            if path[:-1] not in known:
-                raise ConfigError(f"tree: {list(path)} stands before what it follows")
-            known.add(path)
+        for path in self.tree:
+            ranks = tuple(path) if isinstance(path, list) else path
+            wholes("tree: a path", ranks, 0, MOST_IDS, self.heads)
+            require(len(ranks) > 0 and ranks[:-1] in known, f"tree: {shown(ranks)} stands before what it follows")
+            require(ranks not in known, f"tree: {shown(ranks)} is there twice")
+            known.add(ranks)
+        object.__setattr__(self, "tree", tuple(tuple(path) for path in self.tree))
 
 
 class MedusaHeads(nn.Module):

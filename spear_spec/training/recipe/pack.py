@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
-from spear_spec.pipeline import load_parts
 from spear_spec.semantic.tokenizer import read_centroids
 from spear_spec.training.checkpoint import load_export
-from spear_spec.voice.bundle import Bundle, save_voice
+from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.drafts import Drafts
+from spear_spec.voice.parts import load_parts
+from spear_spec.voice.save import save_voice
 
 
 def pack_voice(

@@ -1,0 +1,71 @@
+"""The kinds of parts that ship with the package. See `voice.registry` for what a builder is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
+from spear_spec.config import DraftConfig, T2SConfig, require
+from spear_spec.models.drafts.decoder import DraftDecoder
+from spear_spec.models.drafts.layer_skip import LayerSkipConfig
+from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
+from spear_spec.models.spear_tts import Skip, TextToSemantic
+from spear_spec.text import PhonemeTokenizer
+from spear_spec.voice.config import VoiceConfig
+
+Shape = Mapping[str, Any]
+
+
+def spear_tts(shape: Shape, voice: VoiceConfig) -> TextToSemantic:
+    """The transformer of spear-tts-pytorch."""
+    cfg, k = T2SConfig.from_dict(shape), voice.semantic["k"]
+    require(
+        cfg.num_semantic_token_ids == k,
+        f"the transformer knows {cfg.num_semantic_token_ids} semantic tokens, the voice has {k}",
+    )
+    return TextToSemantic(cfg)
+
+
+def unit_vocoder(shape: Shape, voice: VoiceConfig) -> UnitVocoder:
+    """The vocoder that ships."""
+    cfg, k, clock = VocoderConfig.from_dict(shape), voice.semantic["k"], voice.clock
+    require(
+        cfg.sample_rate == voice.sample_rate,
+        f"the vocoder's sample rate {cfg.sample_rate} is not the voice's {voice.sample_rate}",
+    )
+    require(
+        cfg.frames_per_token == clock.frames_per_token,
+        f"the vocoder has {cfg.frames_per_token} frames a token, the voice's rates give {clock.frames_per_token}",
+    )
+    require(
+        cfg.num_semantic_token_ids == k,
+        f"the vocoder knows {cfg.num_semantic_token_ids} semantic tokens, the voice has {k}",
+    )
+    require(
+        cfg.num_speakers >= len(voice.speakers),
+        f"{len(voice.speakers)} speakers, but the vocoder has {cfg.num_speakers}",
+    )
+    return UnitVocoder(cfg)
+
+
+def misaki_en_us(values: Shape) -> PhonemeTokenizer:
+    """American English phonemes; the object holds its kind."""
+    return PhonemeTokenizer.from_dict(values)
+
+
+def draft_decoder(shape: Shape, target: T2SConfig) -> DraftDecoder:
+    """A decoder of a layer or two beside the target."""
+    return DraftDecoder(DraftConfig.from_dict(shape), target)
+
+
+def medusa_heads(shape: Shape, target: T2SConfig) -> MedusaHeads:
+    """Heads on the target's last hidden state."""
+    medusa = MedusaConfig.from_dict(shape)
+    require(medusa.dim == target.dim, f"the heads share the target's: their dim must be {target.dim}, not {medusa.dim}")
+    return MedusaHeads(medusa)
+
+
+def layer_skip(shape: Shape, target: T2SConfig) -> Skip:
+    """Switches of the target's own sublayers."""
+    return LayerSkipConfig.from_dict(shape).skip(target.target_depth)

@@ -1,0 +1,45 @@
+"""Which code makes a part of a voice: `config.json` names a kind, and one registry for each part builds it.
+
+A builder takes the part's object of `config.json` (without `kind`) and makes the part, untrained. It is called on
+torch's meta device, where nothing is allocated and nothing is drawn; the bundle's tensors are assigned afterwards. So
+a tensor that is not in the module's state dict must be made when it is first used. Builders raise ConfigError where
+the object is not one of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from spear_spec.registry import Registry
+
+if TYPE_CHECKING:  # no torch before a voice's configuration has been checked
+    from torch import nn
+
+    from spear_spec.config import T2SConfig
+    from spear_spec.text import Tokenizer
+    from spear_spec.voice.config import VoiceConfig
+
+Shape = Mapping[str, Any]
+
+TARGETS: Registry[Callable[[Shape, VoiceConfig], nn.Module]] = Registry(
+    "target", "spear_spec.targets", {"spear-tts": "spear_spec.voice.kinds:spear_tts"}
+)
+STAGES: Registry[Callable[[Shape, VoiceConfig], nn.Module]] = Registry(
+    "stage", "spear_spec.stages", {"unit-vocoder": "spear_spec.voice.kinds:unit_vocoder"}
+)
+FRONT_ENDS: Registry[Callable[[Shape], Tokenizer]] = Registry(
+    "front end", "spear_spec.front_ends", {"misaki-en-us": "spear_spec.voice.kinds:misaki_en_us"}
+)
+# What a drafter draws with, by the drafter's name: a module that has weights, or another object that has none.
+DRAFTS: Registry[Callable[[Shape, T2SConfig], Any]] = Registry(
+    "draft",
+    "spear_spec.drafts",
+    {
+        **dict.fromkeys(("small", "small2", "prophet", "eagle", "early_exit"), "spear_spec.voice.kinds:draft_decoder"),
+        "medusa": "spear_spec.voice.kinds:medusa_heads",
+        "layer_skip": "spear_spec.voice.kinds:layer_skip",
+    },
+)
+NO_WEIGHTS = frozenset({"layer_skip"})
+DEFAULT_KINDS = {"text": "misaki-en-us", "t2s": "spear-tts", "vocoder": "unit-vocoder"}
