@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from spear_spec.errors import ConfigError
@@ -153,6 +153,17 @@ class SamplingConfig(Strict):
         _require(0 < self.top_p <= 1, f"top_p must lie above 0 and at most at 1, not {self.top_p}")
         _require(1 <= self.guidance <= 20, f"guidance must lie in 1 (off) to 20, not {self.guidance}")
 
+    def changed(self, **given: Any) -> SamplingConfig:
+        """The same with other values for some of its fields.
+
+        Raises:
+            ConfigError: an unknown name, or a value out of range.
+        """
+        known = [f.name for f in fields(self)]
+        if unknown := [name for name in given if name not in known]:
+            raise ConfigError(f"unknown sampling option {', '.join(unknown)}; known are {', '.join(known)}")
+        return replace(self, **given)
+
 
 @dataclass(frozen=True)
 class SpecConfig(Strict):
@@ -170,4 +181,5 @@ class SpecConfig(Strict):
         _positive_int("num_drafts", self.num_drafts)
         _require(self.gamma <= 64, f"gamma must be at most 64, not {self.gamma}")
         _require(isinstance(self.drafter, str) and isinstance(self.verifier, str), "drafter and verifier must be names")
+        _require(self.tree is None or isinstance(self.tree, str), f"tree must be a name, not {self.tree!r}")
         _require(isinstance(self.options, dict), "options must be an object")

@@ -2,9 +2,10 @@
 
 from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.chance import Chance, GeneratorChance
-from spear_spec.decoding.decode import Parts, check, complete, decode, is_lossless, make
+from spear_spec.decoding.decode import Parts, check, complete, decode, is_lossless, make, register
 from spear_spec.decoding.drafters import DRAFTERS, STOPS, make_drafter, needs
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.kinds import DrafterKind, Trained, TreeKind, VerifierKind
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
@@ -19,12 +20,16 @@ __all__ = [
     "Chance",
     "DecodeStats",
     "Drafter",
+    "DrafterKind",
     "GeneratorChance",
     "Parts",
     "Proposal",
     "Session",
+    "Trained",
+    "TreeKind",
     "Verdict",
     "Verifier",
+    "VerifierKind",
     "check",
     "complete",
     "decode",
@@ -35,5 +40,6 @@ __all__ = [
     "make_verifier",
     "needs",
     "probabilities",
+    "register",
     "speculate",
 ]

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.drafters.shapes import decoder_with
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.sampling import guided
 from spear_spec.decoding.session import Session
@@ -110,3 +112,19 @@ class EarlyExitDrafter(ChainDrafter):
         count = len(state.committed)
         state.head.select([place + arm * count for arm in range(session.arms) for place in stay])
         state.committed = [state.committed[place] for place in stay]
+
+
+KIND = DrafterKind(
+    EarlyExitDrafter,
+    "the transformer's first layers, whose rows verification uses again",
+    usual={"gamma": 3},
+    trained=Trained(
+        "decoder",
+        decoder_with(
+            lambda target, sizes: {
+                "target_layers": [min(sizes["exit_layer"], target.target_depth)], "feed": "same"
+            }
+        ),
+    ),
+    raced=chains((3, 5)),
+)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState
+from spear_spec.decoding.drafters.shapes import decoder_with
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.session import Session
 
 
@@ -26,3 +28,13 @@ class ProphetDrafter(DecoderChain):
         assert features is not None
         index = torch.tensor([len(row) - 1 for row in fresh] * state.arms, device=device)
         return state.step(newest, features[torch.arange(len(index), device=device), index][:, None])
+
+
+KIND = DrafterKind(
+    ProphetDrafter,
+    "one layer that starts anew from the transformer's last hidden state",
+    trained=Trained(
+        "decoder", decoder_with(lambda target, sizes: {"target_layers": [target.target_depth], "window": True})
+    ),
+    raced=chains((2, 4, 6, 8, 10)),
+)
