@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from spear_spec.errors import ConfigError
@@ -188,6 +188,17 @@ class SamplingConfig(Strict):
         number("top_p", self.top_p, 0, 1)
         require(self.top_p > 0, f"top_p must lie above 0 and at most at 1, not {self.top_p}")
         number("guidance", self.guidance, 1, 20)
+
+    def changed(self, **given: Any) -> SamplingConfig:
+        """The same with other values for some of its fields.
+
+        Raises:
+            ConfigError: an unknown name, or a value out of range.
+        """
+        known = [f.name for f in fields(self)]
+        if unknown := [name for name in given if name not in known]:
+            raise ConfigError(f"unknown sampling option {', '.join(unknown)}; known are {', '.join(known)}")
+        return replace(self, **given)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import DecodeStats, Drafter, Parts, Session, Verdict, Verifier, check, complete
 from spear_spec.decoding.drafters import needs
+from spear_spec.decoding.verifiers import needs_embedding
 from spear_spec.errors import BundleError, ConfigError, DeviceError, TextError
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer, split_sentences
@@ -426,4 +427,4 @@ def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> S
 
 def embedding_for(spec: SpecConfig, bundle: Bundle) -> Tensor | None:
     """Vectors of the semantic tokens, where the verifier groups them by sound: the voice's k-means centroids."""
-    return bundle.centroids() if spec.verifier == "coarse" else None
+    return bundle.centroids() if needs_embedding(spec.verifier) else None

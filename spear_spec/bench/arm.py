@@ -89,7 +89,7 @@ class Arm:
 
     def decode(self, texts: Texts, seed: int, max_tokens: int | None, *, keep: bool) -> None:
         """One run over all texts; `keep` is false for the warm-up."""
-        law, chance = replace(self.tts.sampling, **self.sampling), torch.Generator().manual_seed(seed)
+        law, chance = self.tts.sampling.changed(**self.sampling), torch.Generator().manual_seed(seed)
         tokens, seconds = 0, 0.0
         self.written = []
         for ids in texts:

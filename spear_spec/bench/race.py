@@ -1,46 +1,15 @@
-"""Who races: for every drafter the settings that `bench --drafters all` measures, and what else can be asked for."""
+"""Who races: the settings of `bench --drafters all`, which drafters and rules bring along, and what else can be asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spear_spec.decoding import DRAFTERS
+from spear_spec.decoding import DRAFTERS, VERIFIERS
 from spear_spec.errors import ConfigError, SpearSpecError
 from spear_spec.pipeline import TTS
 
 Settings = dict[str, Any]  # keyword arguments of `TTS.using`
-LENGTHS = (2, 4, 6, 8, 10)  # of chains whose step is cheap
-
-
-def chains(drafter: str, gammas: Sequence[int], **options: Any) -> tuple[Settings, ...]:
-    """Chains of these lengths, verified as blocks, which keeps at least as many tokens as the standard rule does."""
-    return tuple({"drafter": drafter, "verifier": "block", "gamma": gamma, "options": options} for gamma in gammas)
-
-
-def trees(drafter: str, *shapes: tuple[str, str], gamma: int) -> tuple[Settings, ...]:
-    """Trees as (verifier, tree); gamma is the depth of those whose name does not say it."""
-    return tuple(
-        {"drafter": drafter, "verifier": verifier, "tree": tree, "gamma": gamma, "options": {}}
-        for verifier, tree in shapes
-    )
-
-
-RACE: dict[str, tuple[Settings, ...]] = {
-    "none": (),  # the autoregressive loop is in every race
-    "small": chains("small", LENGTHS),
-    "small2": chains("small2", LENGTHS),
-    "kpath": tuple({"drafter": "kpath", "verifier": "kseq", "num_drafts": k, "gamma": 4, "options": {"of": of}}
-                   for of in ("small", "eagle") for k in (2, 4)),
-    "prophet": chains("prophet", LENGTHS),
-    "medusa": (*chains("medusa", (4,)), *trees("medusa", ("recursive", "sparse"), gamma=8)),
-    "eagle": (*chains("eagle", (*LENGTHS, 12)), *chains("eagle", (12,), stop="adaedl"), *chains("eagle", (12,), stop="acceptance"),
-              *trees("eagle", ("recursive", "4-2-2-1-1-1"), ("recursive_wor", "4-2-2-1-1-1"), ("recursive", "dynamic"), gamma=6)),
-    "early_exit": chains("early_exit", (3, 5)),
-    "layer_skip": chains("layer_skip", (3, 5), stop="confidence"),  # the paper's exit
-    "ngram": chains("ngram", (3,)),
-    "lookup": chains("lookup", (3,)),
-}  # fmt: skip
 
 
 def contestants(
@@ -50,8 +19,8 @@ def contestants(
     why}).
 
     Args:
-        drafters: names, each with `tts`'s own settings as far as they fit; None is `tts` as it is set; "all" is the
-            table.
+        drafters: names, each with `tts`'s own settings as far as they fit; None is `tts` as it is set; "all" is
+            what the records of drafters and rules say.
         gammas: draft lengths for those that are named, in place of `tts`'s own.
 
     Raises:
@@ -59,7 +28,7 @@ def contestants(
     """
     if drafters is not None and "all" in drafters:
         if gammas:
-            raise ConfigError("--gammas goes with drafters by name; all brings its own (spear_spec/bench/race.py)")
+            raise ConfigError("--gammas goes with drafters by name; all brings its own")
         return _everyone(tts)
     found: list[TTS] = []
     for name in [tts.spec.drafter] if drafters is None else dict.fromkeys(drafters):
@@ -91,14 +60,15 @@ def _longer(tts: TTS, gamma: int) -> TTS:
 def _everyone(tts: TTS) -> tuple[list[TTS], list[dict[str, Any]]]:
     # objects of a user's own have no row in the table and race as they are
     found, left_out = [tts] if tts.own_drafter is not None or tts.own_verifier is not None else [], []
-    for name in DRAFTERS:
+    for kind in (*DRAFTERS.values(), *VERIFIERS.values()):
         missing: list[dict[str, Any]] = []
-        for settings in RACE[name]:
+        for settings in kind.races:
             try:
                 found.append(tts.using(**settings))
             except SpearSpecError as error:
-                missing.append({"drafter": name, "settings": label(settings), "why": str(error)})
-        if len(missing) > 1 and len(missing) == len(RACE[name]) and len({entry["why"] for entry in missing}) == 1:
+                drafter = settings.get("drafter", tts.spec.drafter)
+                missing.append({"drafter": drafter, "settings": label(settings), "why": str(error)})
+        if len(missing) > 1 and len(missing) == len(kind.races) and len({entry["why"] for entry in missing}) == 1:
             missing = [{**missing[0], "settings": "all"}]
         left_out += missing
     return _different(found), left_out

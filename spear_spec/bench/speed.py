@@ -5,7 +5,6 @@ ratios.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +75,8 @@ def run_bench(
     same weights, in turn with the first group; `vs_peer` is a row's speed-up times the loop's ratio to it.
 
     Args:
-        drafters: names besides "none", which is always measured; ("all",) takes the settings of `race.RACE` that the
-            voice
-            can run (what it cannot is under "left_out"). None: `tts` as it is set. gammas: draft lengths of those
+        drafters: names besides "none", which is always measured; ("all",) takes what the records of drafters and
+            rules race with, as far as the voice can run it (what it cannot is under "left_out"). None: `tts` as it is set. gammas: draft lengths of those
             named.
         judges: metrics ("wer", "mos", ...) that every setting of the first batch size is judged by, on the sentences
             `judged` (by default those that are decoded), each against the autoregressive loop: "quality" of a row.
@@ -187,7 +185,7 @@ class _Contest:
         for number, group in enumerate(groups):
             base, arms = self._arm(self.plain, batch), [self._arm(tts, batch) for tts in group]
             wanted = batch == 1 and number == 0 and self.store.peer is None
-            peer = find_peer(self.tts.t2s, replace(self.tts.sampling, **self.sampling), self.tell) if wanted else None
+            peer = find_peer(self.tts.t2s, self.tts.sampling.changed(**self.sampling), self.tell) if wanted else None
             self._runs(
                 base,
                 arms,

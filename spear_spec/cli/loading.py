@@ -30,7 +30,7 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
         SpearSpecError: an option, the device or the voice cannot be used.
     """
     began = time.perf_counter()
-    SamplingConfig(**sampling_overrides(args))
+    SamplingConfig().changed(**sampling_overrides(args))
     if args.device is not None and args.device.split(":")[0] not in ("cpu", "cuda"):
         raise DeviceError(f"unknown device {args.device!r}: cpu, cuda or cuda:N")
     bundle = open_voice(args.voice)

@@ -22,6 +22,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
+    def format_help(self) -> str:
+        """With the names that there are, which are looked up now: it takes importing torch."""
+        from spear_spec.decoding import DRAFTERS, VERIFIERS
+
+        exact, lossy = (
+            " ".join(name for name, kind in VERIFIERS.items() if kind.lossless is wanted) for wanted in (True, False)
+        )
+        names = {"drafter": " ".join(DRAFTERS), "verifier": f"{exact}; lossy: {lossy}"}
+        paths = " or ".join(name for name, kind in DRAFTERS.items() if kind.paths)
+        for action in self._actions:
+            if action.help is not None and action.dest in names and not action.help.endswith(names[action.dest]):
+                action.help = f"{action.help}: {names[action.dest]}"
+            if action.dest == "num_drafts":
+                action.help = f"paths of the drafter {paths}"
+        return super().format_help()
+
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
@@ -110,14 +126,14 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
 def _speculation(parser: argparse.ArgumentParser) -> None:
     """The fields of `SpecConfig`."""
     spec = parser.add_argument_group("speculation")
-    spec.add_argument("--drafter", metavar="NAME|none", help="who drafts; none is plain autoregressive decoding")
+    spec.add_argument("--drafter", metavar="NAME", help="who drafts (none: plain autoregressive decoding)")
     spec.add_argument(
         "--verifier",
         metavar="NAME",
-        help="the acceptance rule: rejection block kseq recursive recursive_wor matching; lossy: typical tolerance lenience coarse",
+        help="the acceptance rule",
     )
     spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
-    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of the drafter kpath")
+    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of a drafter that drafts several")
     spec.add_argument("--tree", metavar="NAME", help="draft tree: dynamic, or children by depth such as 4-2-1-1")
     spec.add_argument(
         "--set",

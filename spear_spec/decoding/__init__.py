@@ -1,9 +1,10 @@
 """Autoregressive and speculative decoding."""
 
 from spear_spec.decoding.chance import Chance, Uniforms
-from spear_spec.decoding.decode import Parts, check, complete, decode, is_lossless, make
+from spear_spec.decoding.decode import Parts, check, complete, decode, is_lossless, make, register
 from spear_spec.decoding.drafters import DRAFTERS, STOPS, make_drafter, needs
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.kinds import DrafterKind, Trained, TreeKind, VerifierKind
 from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
 from spear_spec.decoding.request import Request
@@ -19,13 +20,17 @@ __all__ = [
     "Chance",
     "DecodeStats",
     "Drafter",
+    "DrafterKind",
     "Parts",
     "Proposal",
     "Request",
     "Session",
+    "Trained",
+    "TreeKind",
     "Uniforms",
     "Verdict",
     "Verifier",
+    "VerifierKind",
     "check",
     "complete",
     "decode",
@@ -36,5 +41,6 @@ __all__ = [
     "make_verifier",
     "needs",
     "probabilities",
+    "register",
     "speculate",
 ]

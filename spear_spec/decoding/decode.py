@@ -9,32 +9,31 @@ from typing import Any
 from torch import Tensor
 
 from spear_spec.config import SpecConfig
-from spear_spec.decoding.drafters import TREES, drafter_options, make_drafter, needs
+from spear_spec.decoding.drafters import DRAFTERS, drafter_options, growing, make_drafter, needs, tree_of
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.drafters.none import NoDrafter
-from spear_spec.decoding.drafters.tree import Shape
+from spear_spec.decoding.kinds import FORMS, DrafterKind, Kinds, VerifierKind
 from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.verifiers import VERIFIERS, make_verifier, verifier_options
+from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.decoder import DraftDecoder
 
-# What a rule is given where nothing else is said: the draft that it was made for, from the decoder in use.
-DEFAULT_PROPOSAL: dict[str, dict[str, Any]] = {
-    "rejection": {}, "block": {}, "tolerance": {}, "lenience": {}, "coarse": {},
-    "kseq": {"drafter": "kpath", "num_drafts": 4},
-    "recursive": {"tree": "4-2-2-1-1-1"}, "recursive_wor": {"tree": "4-2-2-1-1-1"},
-    "matching": {"tree": "dynamic"}, "typical": {"tree": "dynamic"},
-}  # fmt: skip
-# Drafts that cost much, or seldom go far: where nothing is said they are at most this long (RESULTS.md, the race).
-USUAL_GAMMA = {"kpath": 4, "medusa": 8, "early_exit": 3, "layer_skip": 3, "ngram": 3, "lookup": 3}
-_SIBLINGS = {
-    "recursive": "iid",
-    "kseq": "iid",
-    "recursive_wor": "wor",
-}  # of static trees; other rules get the likeliest
+_SHAPE = {"drafter", "tree", "num_drafts"}  # the settings that say what is drafted
+
+
+def register(kind: DrafterKind | VerifierKind) -> None:
+    """Take a drafter or a rule of one's own into the tables, as if it came with the package.
+
+    Raises:
+        ConfigError: it is no record, or its name is taken.
+    """
+    if isinstance(kind, VerifierKind):
+        VERIFIERS.add(kind)
+    else:
+        DRAFTERS.add(kind)
 
 
 def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
@@ -44,58 +43,76 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
     stated for it. A static tree is as deep as its name says.
 
     Raises:
-        ConfigError: an unknown field, or a value out of range.
+        ConfigError: an unknown field, a value out of range, or a tree that the drafter does not draft.
     """
-    if unknown := sorted(set(given) - {field.name for field in fields(SpecConfig)}):
-        raise ConfigError(
-            f"unknown setting {', '.join(unknown)}; known are {', '.join(field.name for field in fields(SpecConfig))}"
-        )
+    known = [field.name for field in fields(SpecConfig)]
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
     settings = dict(given)
-    shape = {"drafter", "tree", "num_drafts"}
-    if "verifier" in settings and not shape & settings.keys():
-        usual = DEFAULT_PROPOSAL.get(settings["verifier"], {})
-        if base.drafter != "none":
-            settings |= {"tree": None, "num_drafts": 1} | usual
-            if "drafter" not in settings and (
-                base.drafter == "kpath" or ("tree" in usual and base.drafter not in TREES)
-            ):
-                settings["drafter"] = "small"
-    elif shape & settings.keys():
-        points = "verifier" not in settings or "points" in _forms(settings["verifier"])
-        medusa = settings.get("drafter", base.drafter) == "medusa" and points and "num_drafts" not in settings
-        settings = {"tree": "sparse" if medusa else None, "num_drafts": 1, **settings}
-        if settings.get("num_drafts", 1) != 1 and "drafter" not in settings:
-            settings["drafter"] = "kpath"
-        if settings.get("drafter") == "kpath" and "num_drafts" not in given:
-            settings["num_drafts"] = 4
-        if "verifier" not in settings:
-            drafter, tree = settings.get("drafter", base.drafter), settings["tree"]
-            usual_rule = (
-                "kseq"
-                if drafter == "kpath"
-                else None
-                if tree is None
-                else "recursive"
-                if tree in ("dynamic", "sparse")
-                else "recursive_wor"
-            )
-            forms = _forms(base.verifier)
-            if usual_rule is not None:
-                settings["verifier"] = usual_rule
-            elif "chain" not in forms:
-                settings["verifier"] = "rejection"
+    if "verifier" in settings and not _SHAPE & settings.keys():
+        settings |= _draft_for(base, _kind(VERIFIERS, settings["verifier"]))
+    elif _SHAPE & settings.keys():
+        settings = _with_rule(base, settings)
     if settings.get("drafter", base.drafter) != base.drafter:
         # options of one drafter mean nothing to another
-        usual_gamma = min(base.gamma, USUAL_GAMMA.get(settings["drafter"], base.gamma))
-        settings = {"gamma": usual_gamma, "options": {}, **settings}
+        kind = _kind(DRAFTERS, settings["drafter"])
+        longest = base.gamma if kind is None else kind.usual.get("gamma", base.gamma)
+        settings = {"gamma": min(base.gamma, longest), "options": {}, **settings}
     spec = replace(base, **settings)
-    if spec.tree is not None and (branching := Shape.parse(spec.tree).branching) is not None:
-        spec = replace(spec, gamma=len(branching))
+    if spec.tree is not None and (depth := tree_of(spec.drafter, spec.tree).depth) is not None:
+        spec = replace(spec, gamma=depth)
     return spec
 
 
-def _forms(verifier: str) -> frozenset[str]:
-    return VERIFIERS[verifier].forms if verifier in VERIFIERS else frozenset()
+def _draft_for(base: SpecConfig, rule: VerifierKind | None) -> dict[str, Any]:
+    """The draft that a rule is made for, from the decoder in use where it can."""
+    if rule is None or base.drafter == "none":
+        return {}
+    settings = {"tree": None, "num_drafts": 1, **rule.usual}
+    drafter = _kind(DRAFTERS, base.drafter)
+    if "tree" in rule.usual:
+        fits_it = drafter is not None and drafter.grows
+    else:
+        fits_it = drafter is not None and drafter.form in rule.forms
+    if "drafter" not in settings and not fits_it:
+        settings["drafter"] = growing()[0]
+    return settings
+
+
+def _with_rule(base: SpecConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """What is drafted as it was asked for and usually is, with a rule for it if none was named."""
+    given = settings
+    drafter = _kind(DRAFTERS, given.get("drafter", base.drafter))
+    tree = None if drafter is None or "num_drafts" in given else drafter.usual.get("tree")
+    if tree is not None and "verifier" in given:
+        assert drafter is not None
+        tree = tree if tree_of(drafter.name, tree).form in _forms(given["verifier"]) else None
+    settings = {"tree": tree, "num_drafts": 1, **given}
+    if settings["num_drafts"] != 1 and "drafter" not in given:
+        drafter = next(kind for kind in DRAFTERS.values() if kind.paths)
+        settings["drafter"] = drafter.name
+    if drafter is not None and drafter.paths and "drafter" in settings and "num_drafts" not in given:
+        settings["num_drafts"] = drafter.usual.get("num_drafts", 1)
+    if "verifier" not in settings:
+        form = "chain" if drafter is None else drafter.form
+        if drafter is not None and drafter.rule is not None:
+            settings["verifier"] = drafter.rule
+        elif drafter is not None and settings["tree"] is not None:
+            settings["verifier"] = tree_of(drafter.name, settings["tree"]).rule
+        elif form not in _forms(base.verifier):
+            settings["verifier"] = next(
+                name for name, rule in VERIFIERS.items() if rule.lossless and form in rule.forms
+            )
+    return settings
+
+
+def _kind(table: Kinds[Any], name: Any) -> Any:
+    return table.get(name) if isinstance(name, str) else None
+
+
+def _forms(verifier: Any) -> frozenset[str]:
+    kind: VerifierKind | None = _kind(VERIFIERS, verifier)
+    return frozenset() if kind is None else kind.forms
 
 
 def make(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) -> tuple[Drafter, Verifier]:
@@ -107,13 +124,13 @@ def make(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) 
     Raises:
         ConfigError: see `check`.
     """
-    options = dict(spec.options)
-    known = {*drafter_options(spec.drafter, spec.tree), *verifier_options(spec.verifier)}
+    options, rule = dict(spec.options), VERIFIERS.find(spec.verifier)
+    known = {*drafter_options(spec.drafter, spec.tree), *rule.options}
     if unknown := sorted(set(options) - known):
         takes = f"takes {', '.join(sorted(known))}" if known else "takes none"
         raise ConfigError(f"unknown option {', '.join(unknown)}: {spec.drafter} with {spec.verifier} {takes}")
     if "siblings" in known:
-        options.setdefault("siblings", _SIBLINGS.get(spec.verifier, "top"))
+        options.setdefault("siblings", rule.siblings)
     drafter = make_drafter(spec.drafter, drafts, tree=spec.tree, num_drafts=spec.num_drafts, options=options)
     verifier = make_verifier(spec.verifier, options, embedding=embedding)
     fits(drafter, verifier)
@@ -127,11 +144,10 @@ def fits(drafter: Drafter, verifier: Verifier) -> None:
         ConfigError: it is not.
     """
     if drafter.form not in verifier.forms:
-        named = {"chain": "a chain", "iid": "siblings drawn independently", "wor": "siblings drawn without replacement",
-                 "points": "a tree of likeliest tokens"}  # fmt: skip
+        takes = ", ".join(sorted(FORMS.get(form, form) for form in verifier.forms))
         raise ConfigError(
-            f"verifier {verifier.name} is not made for {named.get(drafter.form, drafter.form)}, which {drafter.name} proposes here; "
-            f"it takes {', '.join(sorted(named[form] for form in verifier.forms))}"
+            f"verifier {verifier.name} is not made for {FORMS.get(drafter.form, drafter.form)}, which {drafter.name} "
+            f"proposes here; it takes {takes}"
         )
 
 

@@ -143,7 +143,7 @@ def run_verify(
         TextError: the texts hold nothing to say.
         ConfigError: a setting is out of range.
     """
-    law = replace(tts.sampling, **sampling)
+    law = tts.sampling.changed(**sampling)
     wanted = DEFAULT_SAMPLES if samples is None else samples
     return _verify(
         tts,

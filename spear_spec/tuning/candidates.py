@@ -11,8 +11,8 @@ from typing import Any
 
 from spear_spec.bench.race import label
 from spear_spec.config import SpecConfig
-from spear_spec.decoding import DRAFTERS, is_lossless
-from spear_spec.decoding.drafters import STOPS, TREES
+from spear_spec.decoding import DRAFTERS, VERIFIERS, is_lossless
+from spear_spec.decoding.drafters import STOPS, drafter_options, growing, tree_of
 from spear_spec.errors import SpearSpecError
 from spear_spec.pipeline import TTS
 
@@ -27,35 +27,49 @@ def candidates(tts: TTS) -> Iterator[TTS]:
     The voice's own setting is left out where it is lossy.
     """
     known: list[SpecConfig] = []
-    for spec in (SpecConfig(drafter="none"), tts.spec, *settings()):
-        if spec in known or (known and spec.drafter == "none"):
+    everyone = (SpecConfig(drafter="none"), tts.spec, *settings())
+    for given in (*(spec.to_dict() for spec in everyone), *others()):
+        if known and given.get("drafter") == "none":
             continue
         try:
-            arm = tts.using(**spec.to_dict())
+            arm = tts.using(**given)
         except SpearSpecError:  # the voice has no weights for it, or it takes no such option
             continue
-        if is_lossless(arm.spec):
+        if is_lossless(arm.spec) and arm.spec not in known:
             known.append(arm.spec)
             yield arm
 
 
 def settings() -> Iterator[SpecConfig]:
     """What is worth a try, likely winners first. The voice may not be able to run all of it."""
-    chains = [name for name in DRAFTERS if name not in ("none", "kpath")]
-    trees = [name for name in DRAFTERS if name in TREES]
+    chains = [name for name, kind in DRAFTERS.items() if name != "none" and kind.form == "chain"]
     for gamma in GAMMAS:
         for name in chains:
             yield SpecConfig(name, "block", gamma)
-    yield SpecConfig("medusa", "recursive", 5, tree="sparse")
-    for name in trees:
+    for name, kind in DRAFTERS.items():
+        for tree in kind.trees:
+            yield SpecConfig(name, tree_of(name, tree).rule, 5, tree=tree)
+    for name in growing():
         for nodes, width in ((8, 2), (16, 3)):
             yield SpecConfig(name, "recursive", 5, tree="dynamic", options={"nodes": nodes, "width": width})
-        for paths in (2, 4):
-            yield SpecConfig("kpath", "kseq", 5, num_drafts=paths, options={"of": name})
+        for paths, kind in DRAFTERS.items():
+            if kind.paths and kind.needs_by is not None:
+                for k in (2, 4):
+                    yield SpecConfig(paths, kind.rule or "kseq", 5, num_drafts=k, options={kind.needs_by: name})
         yield SpecConfig(name, "recursive_wor", 4, tree="3-2-1-1")
     for rule in STOPS:
         for name in chains:
-            yield SpecConfig(name, "block", STOPPED, options={"stop": rule})
+            if "stop" in drafter_options(name):
+                yield SpecConfig(name, "block", STOPPED, options={"stop": rule})
+
+
+def others() -> Iterator[dict[str, Any]]:
+    """Keyword arguments of `TTS.using` for what `settings` has no scheme for: drafts of other forms, further rules."""
+    for drafter in DRAFTERS.values():
+        if drafter.form != "chain" and drafter.needs_by is None:
+            yield from drafter.races
+    for rule in VERIFIERS.values():
+        yield from rule.races
 
 
 def neighbours(tts: TTS, reach: int = 2) -> list[TTS]:

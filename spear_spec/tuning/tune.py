@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from statistics import fmean, median, stdev
 from typing import Any, Protocol
 
@@ -80,7 +80,7 @@ class Speaking:
     ) -> None:
         ids = [tts.tokenizer.encode(sentence, speaker or tts.speakers[0]) for sentence in SENTENCES]
         self.groups = [[ids[(first + row) % len(ids)] for row in range(batch)] for first in range(len(ids))]
-        self.law, self.seed, self.cap = replace(tts.sampling, **sampling), seed, max_tokens
+        self.law, self.seed, self.cap = tts.sampling.changed(**sampling), seed, max_tokens
         self.deadline, self.clock = deadline, clock
 
     def shorten(self, plain: TTS, seconds: float) -> None:

@@ -1,40 +1,56 @@
-"""Drafters: who guesses ahead. One file a method, one row in the table."""
+"""Drafters: who guesses ahead. One file a method, its record (`KIND`) at the end of the file, all in one table."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from spear_spec.decoding.drafters import (
+    eagle,
+    early_exit,
+    kpath,
+    layer_skip,
+    lookup,
+    medusa,
+    ngram,
+    none,
+    prophet,
+    small,
+)
 from spear_spec.decoding.drafters.adaptive import STOPS
 from spear_spec.decoding.drafters.base import Drafter
-from spear_spec.decoding.drafters.eagle import EagleDrafter
-from spear_spec.decoding.drafters.early_exit import EarlyExitDrafter
-from spear_spec.decoding.drafters.kpath import KPathDrafter
-from spear_spec.decoding.drafters.layer_skip import LayerSkipDrafter
-from spear_spec.decoding.drafters.lookup import LookupDrafter
-from spear_spec.decoding.drafters.medusa import MedusaDrafter, MedusaTreeDrafter
-from spear_spec.decoding.drafters.ngram import NgramDrafter
-from spear_spec.decoding.drafters.none import NoDrafter
-from spear_spec.decoding.drafters.prophet import ProphetDrafter
-from spear_spec.decoding.drafters.small import Small2Drafter, SmallDrafter
-from spear_spec.decoding.drafters.tree import DynamicTreeDrafter, Shape, StaticTreeDrafter
+from spear_spec.decoding.drafters.tree import grown
+from spear_spec.decoding.kinds import DrafterKind, Kinds, TreeKind
 from spear_spec.errors import ConfigError
 
-__all__ = ["DRAFTERS", "STOPS", "TREES", "Drafter", "drafter_options", "make_drafter", "needs"]
+__all__ = ["DRAFTERS", "STOPS", "Drafter", "drafter_options", "growing", "make_drafter", "needs", "trained", "tree_of"]
 
-DRAFTERS: dict[str, type] = {
-    "none": NoDrafter, "small": SmallDrafter, "small2": Small2Drafter, "kpath": KPathDrafter, "prophet": ProphetDrafter,
-    "medusa": MedusaDrafter, "eagle": EagleDrafter, "layer_skip": LayerSkipDrafter, "early_exit": EarlyExitDrafter,
-    "ngram": NgramDrafter, "lookup": LookupDrafter,
-}  # fmt: skip
-TREES = frozenset({"small", "small2", "eagle"})  # drafters whose decoder can grow a tree
+DRAFTERS = Kinds(
+    "drafter",
+    "spear_spec.drafters",
+    DrafterKind,
+    (
+        none.KIND, small.KIND, small.KIND_2, kpath.KIND, prophet.KIND, medusa.KIND, eagle.KIND, layer_skip.KIND,
+        early_exit.KIND, ngram.KIND, lookup.KIND,
+    ),
+)  # fmt: skip
 
 
 def needs(name: str, options: Mapping[str, Any] | None = None) -> str | None:
-    """The trained part that a drafter draws with, by name; None where it draws with none."""
-    part: str | None = getattr(DRAFTERS.get(name), "needs", None)
-    return str((options or {}).get("of", part)) if name == "kpath" else part
+    """The trained part that a drafter draws with, by name; None where it draws with none, or is not known."""
+    return DRAFTERS[name].needs(options) if name in DRAFTERS else None
+
+
+def growing() -> list[str]:
+    """Drafters of whose decoder trees and paths can be grown; the plainest first."""
+    return [name for name, kind in DRAFTERS.items() if kind.grows]
+
+
+def trained(stage: str | None = None) -> tuple[str, ...]:
+    """Drafters for which something is trained or searched for, all or those of one stage of the recipe."""
+    return tuple(
+        name for name, kind in DRAFTERS.items() if kind.trained is not None and stage in (None, kind.trained.stage)
+    )
 
 
 def make_drafter(
@@ -49,22 +65,23 @@ def make_drafter(
 
     Args:
         drafts: the voice's trained parts by name, or one part, which is taken for the right one.
-        tree: see `Shape.parse`. num_drafts: paths of kpath. options: those that the drafter does not know are left to
-        others.
+        tree: see `tree_of`. num_drafts: paths, of a drafter that drafts several. options: those that the drafter does
+        not know are left to others.
 
     Raises:
         ConfigError: the name is unknown, the voice lacks the weights, or a setting does not fit.
     """
-    make = _maker(name, tree)
-    settings = {key: value for key, value in (options or {}).items() if key in drafter_options(name, tree)}
-    if make is KPathDrafter:
+    kind = DRAFTERS.find(name)
+    shape = None if tree is None else tree_of(name, tree)
+    settings = {key: value for key, value in (options or {}).items() if key in kind.options(shape)}
+    if kind.paths:
         settings["num_drafts"] = num_drafts
     elif num_drafts != 1:
-        raise ConfigError(f"num_drafts is for the drafter kpath; {name} drafts one")
-    if make is StaticTreeDrafter:
-        settings["branching"] = Shape.parse(str(tree)).branching
-    part = needs(name, options)
-    drafter: Drafter = make(**settings) if part is None else make(_part(name, part, drafts), **settings)
+        raise ConfigError(f"num_drafts is for the drafter {' or '.join(_with_paths())}; {name} drafts one")
+    part = kind.needs(options)
+    given = () if part is None else (_part(name, part, drafts),)
+    make = kind.drafter if shape is None else shape.drafter
+    drafter: Drafter = make(*given, **settings, **({} if shape is None else shape.fixed))
     drafter.name = name
     return drafter
 
@@ -88,22 +105,28 @@ def drafter_options(name: str, tree: str | None = None) -> tuple[str, ...]:
     Raises:
         ConfigError: see `make_drafter`.
     """
-    parameters = inspect.signature(_maker(name, tree)).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "num_drafts")
+    return DRAFTERS.find(name).options(None if tree is None else tree_of(name, tree))
 
 
-def _maker(name: str, tree: str | None) -> Callable[..., Drafter]:
-    if name not in DRAFTERS:
-        raise ConfigError(f"there is no drafter {name!r}; available: {', '.join(DRAFTERS)}")
-    if tree is None:
-        return DRAFTERS[name]
-    if name == "medusa":
-        if tree != "sparse":
-            raise ConfigError(f"the tree of drafter medusa is called sparse, not {tree!r}")
-        return MedusaTreeDrafter
-    if name not in TREES:
-        raise ConfigError(f"drafter {name} grows no tree; leave tree out, or use one of {', '.join(sorted(TREES))}")
-    shape = Shape.parse(tree)
-    if tree == "sparse":
-        raise ConfigError("the tree sparse is for the drafter medusa")
-    return DynamicTreeDrafter if shape.branching is None else StaticTreeDrafter
+def tree_of(name: str, tree: Any) -> TreeKind:
+    """The tree that this drafter calls so: one of its own, or one that is grown from its decoder.
+
+    Raises:
+        ConfigError: the drafter is unknown, drafts no trees, or not this one.
+    """
+    kind = DRAFTERS.find(name)
+    if not isinstance(tree, str):
+        raise ConfigError(f"tree must be a name, not {tree!r}")
+    if tree in kind.trees:
+        return kind.trees[tree]
+    if not kind.grows:
+        if kind.trees:
+            raise ConfigError(f"the tree of drafter {name} is called {' or '.join(kind.trees)}, not {tree!r}")
+        raise ConfigError(f"drafter {name} grows no tree; leave tree out, or use one of {', '.join(growing())}")
+    if owners := [other for other, record in DRAFTERS.items() if tree in record.trees]:
+        raise ConfigError(f"the tree {tree} is for the drafter {' or '.join(owners)}")
+    return grown(tree)
+
+
+def _with_paths() -> list[str]:
+    return [name for name, kind in DRAFTERS.items() if kind.paths]

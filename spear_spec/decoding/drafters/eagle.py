@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from spear_spec.decoding.drafters.decoder import DecoderChain
+from spear_spec.decoding.drafters.shapes import decoder_with
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains, trees
 
 
 class EagleDrafter(DecoderChain):
@@ -13,3 +15,23 @@ class EagleDrafter(DecoderChain):
     """
 
     name = needs = "eagle"
+
+
+KIND = DrafterKind(
+    EagleDrafter,
+    "one decoder layer fed with the transformer's features",
+    grows=True,
+    trained=Trained(
+        "decoder",
+        decoder_with(
+            lambda target, sizes: {"target_layers": sorted({-(-target.target_depth * i // 3) for i in (1, 2, 3)})}
+        ),
+        stage="draft",
+    ),
+    raced=(
+        *chains((2, 4, 6, 8, 10, 12)),
+        *chains((12,), stop="adaedl"),
+        *chains((12,), stop="acceptance"),
+        *trees(("recursive", "4-2-2-1-1-1"), ("recursive_wor", "4-2-2-1-1-1"), ("recursive", "dynamic"), gamma=6),
+    ),
+)

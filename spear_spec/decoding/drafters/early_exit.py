@@ -13,6 +13,8 @@ from torch import Tensor
 
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.drafters.shapes import decoder_with
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
@@ -120,3 +122,17 @@ class EarlyExitDrafter(ChainDrafter):
     def leave(self, session: Session, state: EarlyExitState, stay: list[int]) -> None:
         state.head.select(state.lanes.leave(stay))
         state.committed = [state.committed[place] for place in stay]
+
+
+KIND = DrafterKind(
+    EarlyExitDrafter,
+    "the transformer's first layers, whose rows verification uses again",
+    usual={"gamma": 3},
+    trained=Trained(
+        "decoder",
+        decoder_with(
+            lambda target, sizes: {"target_layers": [min(sizes["exit_layer"], target.target_depth)], "feed": "same"}
+        ),
+    ),
+    raced=chains((3, 5)),
+)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from spear_spec.decoding.drafters.decoder import DecoderDrafter, DecoderState
 from spear_spec.decoding.drafters.growth import Growth
+from spear_spec.decoding.kinds import DrafterKind
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
@@ -21,9 +22,11 @@ class KPathDrafter(DecoderDrafter):
     form = "iid"
 
     def __init__(self, draft: DraftDecoder, *, num_drafts: int = 4, guided: bool = False, of: str = "small") -> None:
-        """of: whose paths, by the name of the drafter: small, small2 or eagle."""
-        if of not in ("small", "small2", "eagle"):
-            raise ConfigError(f"of must be small, small2 or eagle, not {of!r}")
+        """of: whose paths, by the name of a drafter that grows."""
+        from spear_spec.decoding.drafters import growing  # which collects this one too
+
+        if of not in growing():
+            raise ConfigError(f"of must be {', '.join(growing())}, not {of!r}")
         super().__init__(draft, guided=guided)
         self.num_drafts = num_drafts
 
@@ -46,3 +49,18 @@ class KPathDrafter(DecoderDrafter):
                 break
             growth.expand([[node for row, node in ends if row == place] for place in range(len(limits))])
         return growth.proposal()
+
+
+KIND = DrafterKind(
+    KPathDrafter,
+    "k paths of a draft decoder (option of)",
+    usual={"gamma": 4, "num_drafts": 4},
+    rule="kseq",
+    needs_by="of",
+    paths=True,
+    raced=tuple(
+        {"verifier": "kseq", "num_drafts": k, "gamma": 4, "options": {"of": of}}
+        for of in ("small", "eagle")
+        for k in (2, 4)
+    ),
+)

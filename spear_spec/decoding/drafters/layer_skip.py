@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 
@@ -57,3 +58,12 @@ class LayerSkipDrafter(ChainDrafter):
         return proposal
 
     # no `join` nor `leave`: the only rows are the session's own
+
+
+KIND = DrafterKind(
+    LayerSkipDrafter,
+    "the transformer with sublayers left out",
+    usual={"gamma": 3},
+    trained=Trained("layer_skip"),
+    raced=chains((3, 5), stop="confidence"),  # the paper's exit
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spear_spec.decoding.drafters.history import HistoryDrafter
+from spear_spec.decoding.kinds import DrafterKind, chains
 from spear_spec.errors import ConfigError
 
 
@@ -42,3 +43,6 @@ class LookupDrafter(HistoryDrafter):
 
     def history(self) -> Occurrences:
         return Occurrences(self.longest)
+
+
+KIND = DrafterKind(LookupDrafter, "what followed in the utterance's own past", usual={"gamma": 3}, raced=chains((3,)))

@@ -12,6 +12,7 @@ from torch import Tensor
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
 from spear_spec.decoding.drafters.decoder import at
+from spear_spec.decoding.kinds import DrafterKind, Trained, TreeKind, chains, trees
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
@@ -119,3 +120,13 @@ class MedusaTreeDrafter:
 
     def commit(self, session: Session, state: None, verdict: Verdict) -> None:
         return None
+
+
+KIND = DrafterKind(
+    MedusaDrafter,
+    "eight heads on the transformer's last hidden state: a sparse tree, or a chain",
+    usual={"gamma": 8, "tree": "sparse"},
+    trees={"sparse": TreeKind(MedusaTreeDrafter, rule="recursive", form="points")},
+    trained=Trained("medusa", lambda target, sizes: {"dim": target.dim, "heads": 8, "inner": target.dim}),
+    raced=(*chains((4,)), *trees(("recursive", "sparse"), gamma=8)),
+)

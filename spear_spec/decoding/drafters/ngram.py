@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from spear_spec.decoding.drafters.history import HistoryDrafter
+from spear_spec.decoding.kinds import DrafterKind, chains
 from spear_spec.errors import ConfigError
 
 
@@ -57,3 +58,6 @@ class NgramDrafter(HistoryDrafter):
 
     def history(self) -> NGrams:
         return NGrams(self.order)
+
+
+KIND = DrafterKind(NgramDrafter, "an n-gram model of the utterance's own past", usual={"gamma": 3}, raced=chains((3,)))

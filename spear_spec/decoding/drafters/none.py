@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spear_spec.decoding.kinds import DrafterKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.session import Session
 
@@ -18,3 +19,6 @@ class NoDrafter:
 
     def commit(self, session: Session, state: None, verdict: Verdict) -> None:
         return None
+
+
+KIND = DrafterKind(NoDrafter, "nobody: plain autoregressive decoding", raced=())  # the loop is in every race

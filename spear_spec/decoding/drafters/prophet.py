@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState, at
+from spear_spec.decoding.drafters.shapes import decoder_with
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.session import Session
 
 
@@ -25,3 +27,13 @@ class ProphetDrafter(DecoderChain):
         features = self._features(session, state, max(len(row) for row in fresh))
         assert features is not None
         return state.step(newest, at(features, [len(row) - 1 for row in state.lanes.spread(fresh)]))
+
+
+KIND = DrafterKind(
+    ProphetDrafter,
+    "one layer that starts anew from the transformer's last hidden state",
+    trained=Trained(
+        "decoder", decoder_with(lambda target, sizes: {"target_layers": [target.target_depth], "window": True})
+    ),
+    raced=chains((2, 4, 6, 8, 10)),
+)

@@ -6,6 +6,8 @@ They see tokens and text, not the target.
 from __future__ import annotations
 
 from spear_spec.decoding.drafters.decoder import DecoderChain
+from spear_spec.decoding.drafters.shapes import decoder, decoder_with
+from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 
 
 class SmallDrafter(DecoderChain):
@@ -18,3 +20,20 @@ class Small2Drafter(SmallDrafter):
     """The same with a second layer: better guesses for twice the time."""
 
     name = needs = "small2"
+
+
+_LENGTHS = (2, 4, 6, 8, 10)
+KIND = DrafterKind(
+    SmallDrafter,
+    "an independent decoder of one layer",
+    grows=True,
+    trained=Trained("decoder", decoder),
+    raced=chains(_LENGTHS),
+)
+KIND_2 = DrafterKind(
+    Small2Drafter,
+    "an independent decoder of two layers",
+    grows=True,
+    trained=Trained("decoder", decoder_with(lambda target, sizes: {"depth": 2})),
+    raced=chains(_LENGTHS),
+)

@@ -10,6 +10,7 @@ import torch
 
 from spear_spec.decoding.drafters.decoder import DecoderDrafter, DecoderState
 from spear_spec.decoding.drafters.growth import Growth
+from spear_spec.decoding.kinds import TreeKind
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
@@ -23,20 +24,18 @@ MOST_NODES = 512
 
 @dataclass(frozen=True)
 class Shape:
-    """branching: children of every node at each depth (static), or None: grown where the draft is surest, or
-    Medusa's own.
-    """
+    """branching: children of every node at each depth (static), or None: grown where the draft is surest."""
 
     branching: tuple[int, ...] | None
 
     @classmethod
     def parse(cls, name: str) -> Shape:
-        """`dynamic`, `sparse` (Medusa's), or children by depth such as `4-2-1-1`.
+        """`dynamic`, or children by depth such as `4-2-1-1`.
 
         Raises:
             ConfigError: neither, or more than 512 nodes.
         """
-        if name in ("dynamic", "sparse"):
+        if name == "dynamic":
             return cls(None)
         if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", name):
             raise ConfigError(f"unknown tree {name!r}: dynamic, or children by depth such as 4-2-1-1")
@@ -172,3 +171,15 @@ class DynamicTreeDrafter(DecoderDrafter):
             tokens.append([growth.tokens[place][node] for node in kept])
             parents.append([number[growth.parents[place][node]] for node in kept])
         return Proposal(tokens, None, parents)
+
+
+def grown(name: str) -> TreeKind:
+    """The tree of that name, grown from a draft decoder: `dynamic`, or children by depth such as `4-2-1-1`.
+
+    Raises:
+        ConfigError: see `Shape.parse`.
+    """
+    branching = Shape.parse(name).branching
+    if branching is None:
+        return TreeKind(DynamicTreeDrafter, rule="recursive", form="points")
+    return TreeKind(StaticTreeDrafter, rule="recursive_wor", depth=len(branching), fixed={"branching": branching})

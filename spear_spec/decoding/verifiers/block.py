@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs
 from spear_spec.decoding.verifiers.rejection import close_chains, residual
@@ -79,3 +80,6 @@ def _success(excess: list[float], r: list[float], i: int) -> float:
         return r[i]
     total = excess[i - 1] + (1.0 - r[i])
     return excess[i - 1] / total if total > 0 else 1.0
+
+
+KIND = VerifierKind(BlockVerifier, "chain, judged as a whole: keeps more", raced=())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import ratio
 from spear_spec.decoding.verifiers.options import checked
@@ -94,3 +95,6 @@ class CoarseVerifier:
         if self._weights.dtype != like.dtype or self._weights.device != like.device:
             self._weights = self._weights.to(like)
         return self._weights
+
+
+KIND = VerifierKind(CoarseVerifier, "chain: groups of like tokens instead of tokens", needs="embedding")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import ratio
 from spear_spec.decoding.verifiers.rejection import residual
@@ -94,3 +95,12 @@ def _residual(p: Tensor, q: Tensor, k: int, gamma: float, beta: float) -> Tensor
         return p
     rest = torch.sub(p, torch.minimum(q, p / gamma), alpha=acceptance(beta, k) / beta).clamp_(min=0.0)
     return rest if rest.sum().item() > 0 else p
+
+
+KIND = VerifierKind(
+    KSeqVerifier,
+    "k independent paths",
+    siblings="iid",
+    usual={"drafter": "kpath", "num_drafts": 4},
+    raced=(),
+)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs, ratio
 from spear_spec.decoding.verifiers.options import checked
@@ -31,3 +32,6 @@ class LenienceVerifier:
         p_at, q_at = drafted_probs(proposal, target_probs)
         chances = [[ratio(p, self.l * q) for p, q in zip(ps, qs)] for ps, qs in zip(p_at, q_at)]
         return keep_while_accepted(proposal, target_probs, chance, rows, chances)
+
+
+KIND = VerifierKind(LenienceVerifier, "chain: accepts as if the draft's law were smaller")

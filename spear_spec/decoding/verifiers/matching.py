@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Branches, Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import draw_each
 from spear_spec.decoding.verifiers.walk import verdict
@@ -40,3 +41,6 @@ class MatchingVerifier:
                     still.append(place)
             walking = still
         return verdict(proposal, rows, tokens, [nodes[0] for nodes in here])
+
+
+KIND = VerifierKind(MatchingVerifier, "any tree", usual={"tree": "dynamic"}, raced=())

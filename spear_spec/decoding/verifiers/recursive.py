@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import ratio
 from spear_spec.decoding.verifiers.points import choose_point
@@ -37,3 +38,12 @@ def _choose(offer: Siblings, accept: Callable[[float], bool]) -> int | Tensor:
             return offer.p
         r.div_(mass)
     return r
+
+
+KIND = VerifierKind(
+    RecursiveVerifier,
+    "trees: siblings independent or likeliest",
+    siblings="iid",
+    usual={"tree": "4-2-2-1-1-1"},
+    raced=(),
+)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import ratio
 from spear_spec.decoding.verifiers.points import choose_point
@@ -48,3 +49,12 @@ def _choose(offer: Siblings, accept: Callable[[float], bool]) -> int | Tensor:
             q[token] = 0.0
             q.div_(q.sum())
     return r
+
+
+KIND = VerifierKind(
+    RecursiveWorVerifier,
+    "trees: siblings drawn without replacement",
+    siblings="wor",
+    usual={"tree": "4-2-2-1-1-1"},
+    raced=(),
+)

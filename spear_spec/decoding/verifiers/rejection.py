@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import draw_each
 
@@ -80,3 +81,6 @@ def residual(p: Tensor, q: Tensor | None, token: int) -> Tensor:
     else:
         rest = (p - q).clamp_(min=0.0)
     return rest if rest.sum().item() > 0 else p
+
+
+KIND = VerifierKind(RejectionVerifier, "chain, token by token", raced=())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.options import checked
 from spear_spec.decoding.verifiers.rejection import _ratios, keep_while_accepted
@@ -29,3 +30,6 @@ class ToleranceVerifier:
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
         chances = [[accept + self.b for accept in row] for row in _ratios(proposal, target_probs)]
         return keep_while_accepted(proposal, target_probs, chance, rows, chances)
+
+
+KIND = VerifierKind(ToleranceVerifier, "chain: accepts a little more often than it may")

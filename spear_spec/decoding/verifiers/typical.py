@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs, draw_each
 from spear_spec.decoding.verifiers.options import checked
@@ -61,3 +62,6 @@ class TypicalVerifier:
     def threshold(self, p: Tensor) -> float:
         """min(eps, delta exp(-H(p))) of a law p [V], H in nats."""
         return min(self.eps, self.delta * exp(-torch.special.entr(p).sum().item()))
+
+
+KIND = VerifierKind(TypicalVerifier, "chains and trees: what is plausible is taken", usual={"tree": "dynamic"})

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_spec.config import SamplingConfig, T2SConfig
+from spear_spec.decoding import DRAFTERS
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.errors import ConfigError
 from spear_spec.models.spear_tts import TextToSemantic
@@ -66,16 +67,9 @@ class DraftTraining:
 
 def draft_shapes(target: T2SConfig, *, ff_mult: int = 2, exit_layer: int = 2) -> dict[str, dict[str, Any]]:
     """The shape of every draft that is trained for a target of this shape, by the drafter's name."""
-    decoder = {"dim": target.dim, "heads": target.heads, "dim_head": target.dim_head, "ff_mult": ff_mult}
-    last = target.target_depth
-    return {
-        "small": decoder,
-        "small2": {**decoder, "depth": 2},
-        "prophet": {**decoder, "target_layers": [last], "window": True},
-        "medusa": {"dim": target.dim, "heads": 8, "inner": target.dim},
-        "early_exit": {**decoder, "target_layers": [min(exit_layer, last)], "feed": "same"},
-        "eagle": {**decoder, "target_layers": sorted({-(-last * i // 3) for i in (1, 2, 3)})},
-    }
+    sizes = {"ff_mult": ff_mult, "exit_layer": exit_layer}
+    known = {name: kind.trained.shape for name, kind in DRAFTERS.items() if kind.trained is not None}
+    return {name: shape(target, sizes) for name, shape in known.items() if shape is not None}
 
 
 def acceptance(
@@ -327,9 +321,7 @@ def main(argv: list[str] | None = None) -> None:
     ap.add_argument("target", type=Path, help="export folder of the T2S stage")
     ap.add_argument("data", type=Path, help="prepared folder, best the target's own samples (training/sample.py)")
     ap.add_argument("out", type=Path)
-    ap.add_argument(
-        "--drafts", default="eagle", help="names, comma between: small, small2, prophet, medusa, early_exit, eagle"
-    )
+    ap.add_argument("--drafts", default="eagle", help="names of drafters, comma between; a wrong one lists them")
     ap.add_argument("--start", help="a voice of the same shapes to go on from, by name or folder")
     ap.add_argument("--held-out", type=Path)
     ap.add_argument("--held-out-size", type=int, default=80)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_spec.config import Strict
+from spear_spec.decoding.drafters import trained
 from spear_spec.errors import ConfigError
 
 STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate")
@@ -141,7 +142,7 @@ class Drafters(Strict):
     start: a voice whose drafts are gone on from.
     """
 
-    names: tuple[str, ...] = ("small", "small2", "prophet", "medusa", "early_exit", "layer_skip")
+    names: tuple[str, ...] = field(default_factory=lambda: trained("drafters"))
     ff_mult: int = 2
     exit_layer: int = 2
     tree_nodes: int = 64
@@ -153,7 +154,7 @@ class Drafters(Strict):
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.names) - {"small", "small2", "prophet", "medusa", "early_exit", "layer_skip"}):
+        if unknown := sorted(set(self.names) - {*trained("drafters")}):
             raise ConfigError(f"drafters.names: nothing is trained for {', '.join(unknown)}")
 
 
