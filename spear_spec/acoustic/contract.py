@@ -1,29 +1,39 @@
-"""What the pipeline asks of any stage that turns semantic tokens into sound."""
+"""What the pipeline asks of any stage that turns semantic tokens into sound. It calls nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class AcousticStream(Protocol):
-    """One utterance under way: tokens in, final samples out, at most `lookahead` tokens later."""
+    """One utterance under way: tokens in, final samples out."""
 
     def push(self, tokens: Tensor) -> Tensor:
-        """Take tokens [t], give samples float32 [s]."""
+        """Take tokens int64 [t], also none; give the samples that are now final, float32 [s] on the CPU.
+
+        Raises:
+            AudioError: tokens that the stage does not know, or a stream that is finished.
+            NumericsError: NaN or infinity.
+        """
         ...
 
     def finish(self) -> Tensor:
-        """Give the remaining samples."""
+        """Give the samples that are still due; the stream is then closed."""
         ...
 
 
 @runtime_checkable
 class AcousticStage(Protocol):
-    """Semantic tokens to samples. The same generator state gives the same sound, whole or streamed."""
+    """Semantic tokens to samples. The same generator state gives the same sound, however the tokens are cut into pushes.
+
+    lookahead: tokens after a token that its last sample depends on; None: the stage needs all of them first, and gives
+    nothing before `finish`. module: what a bundle's weights go into, None where the stage has none of its own.
+    """
+
+    module: nn.Module | None
 
     @property
     def sample_rate(self) -> int:
@@ -31,24 +41,19 @@ class AcousticStage(Protocol):
         ...
 
     @property
-    def lookahead(self) -> int:
-        """Tokens after a token that its last sample depends on."""
-        ...
+    def lookahead(self) -> int | None: ...
 
-    def render(
-        self, tokens: Tensor, speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
-    ) -> Tensor:
-        """Samples float32 [T * samples per token] of tokens [T]."""
-        ...
-
-    def open_stream(
-        self, speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
+    def open(
+        self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None
     ) -> AcousticStream:
-        """A new utterance."""
-        ...
+        """A new utterance.
 
-    def stream(
-        self, chunks: Iterable[Tensor], speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
-    ) -> Iterator[Tensor]:
-        """Samples of tokens that arrive in chunks, as soon as they are final."""
+        Args:
+            voice: what the stage takes the speaker from: the name of one, or the path of a prompt.
+            rate: how fast it is spoken; 1 is as the voice was trained.
+            generator: all chance of this utterance.
+
+        Raises:
+            ConfigError: a voice or a rate that the stage cannot do.
+        """
         ...

@@ -81,7 +81,7 @@ def token_noise(generator: torch.Generator, tokens: int, samples: int, device: t
     samples].
     """
     if tokens == 0:
-        return torch.zeros(0, device=device)
-    return torch.cat([torch.randn(samples, generator=generator, device=generator.device) for _ in range(tokens)]).to(
-        device
-    )
+        return torch.zeros(0, dtype=torch.float32, device=device)
+    where = generator.device
+    drawn = [torch.randn(samples, generator=generator, dtype=torch.float32, device=where) for _ in range(tokens)]
+    return torch.cat(drawn).to(device)

@@ -7,8 +7,6 @@ Nothing is computed twice and nothing is approximated: the layers see the same n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ class BlockStream:
 
     def __init__(self, block: ContextBlock, dim: int, device: torch.device) -> None:
         self.block = block
-        self.buffer = torch.zeros(1, block.left, dim, device=device)
+        self.buffer = torch.zeros(1, block.left, dim, dtype=torch.float32, device=device)
 
     def push(self, x: Tensor) -> Tensor:
         """Take [1, t, C], give the outputs that are now complete."""
@@ -48,7 +46,7 @@ class DriveStream:
     def push(self, f0: Tensor) -> Tensor:
         """float64 [1, n] to float32 [1, 3, m]."""
         if f0.shape[1] == 0:
-            return torch.zeros(1, 3, 0, device=f0.device)
+            return torch.zeros(1, 3, 0, dtype=torch.float32, device=f0.device)
         step = 2 * torch.pi * self.hop / self.sample_rate
         first = self.f0.shape[1] == 0
         if first:
@@ -75,30 +73,27 @@ class VocoderStream:
     After n tokens at least (n - lookahead) * 960 samples have come out; in all exactly n * 960.
     """
 
-    def __init__(
-        self, model: UnitVocoder, speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
-    ) -> None:
-        model.check_tokens(torch.zeros(0, dtype=torch.long), speaker)
+    def __init__(self, model: UnitVocoder, speaker: int, generator: torch.Generator) -> None:
+        model.check_tokens(torch.zeros(0, dtype=torch.int64, device="cpu"), speaker)
         cfg = model.cfg
         self.model, self.speaker = model, speaker
-        device = model.token_embedding.weight.device
+        device = model.device
         self.device = device
-        self.generator = generator if generator is not None else torch.Generator().manual_seed(seed)
-        self.who = torch.tensor([speaker], device=device)
+        self.generator = generator
+        self.who = torch.tensor([speaker], dtype=torch.int64, device=device)
         self.token_blocks = [BlockStream(b, cfg.dim, device) for b in model.context_blocks("token")]
         self.prosody_blocks = [BlockStream(b, cfg.prosody_dim, device) for b in model.context_blocks("prosody")]
         self.frame_blocks = [BlockStream(b, cfg.dim, device) for b in model.context_blocks("frame")]
         self.drive_stream: DriveStream | None = None
-        self.hidden = torch.zeros(1, 0, cfg.dim, device=device)
+        self.hidden = torch.zeros(1, 0, cfg.dim, dtype=torch.float32, device=device)
         margin = (cfg.n_fft - cfg.hop) // 2
-        self.driven = torch.zeros(1, 3, margin, device=device)
-        self.noise = torch.zeros(1, margin, device=device)
-        self.frames = torch.zeros(1, 0, cfg.dim, device=device)
-        self.tail = torch.zeros(1, cfg.n_fft - cfg.hop, device=device)
+        self.driven = torch.zeros(1, 3, margin, dtype=torch.float32, device=device)
+        self.noise = torch.zeros(1, margin, dtype=torch.float32, device=device)
+        self.frames = torch.zeros(1, 0, cfg.dim, dtype=torch.float32, device=device)
+        self.tail = torch.zeros(1, cfg.n_fft - cfg.hop, dtype=torch.float32, device=device)
         self.skip = margin
         self.finished = False
 
-    @torch.inference_mode()
     def push(self, tokens: Tensor) -> Tensor:
         """Take tokens [t] (also none), give the samples that are now final, float32 [s].
 
@@ -108,12 +103,16 @@ class VocoderStream:
         """
         return self._advance(torch.as_tensor(tokens), last=False)
 
-    @torch.inference_mode()
     def finish(self) -> Tensor:
         """The samples still due. The stream is then closed."""
-        return self._advance(torch.zeros(0, dtype=torch.long), last=True)
+        return self._advance(torch.zeros(0, dtype=torch.int64, device="cpu"), last=True)
 
     def _advance(self, tokens: Tensor, last: bool) -> Tensor:
+        # no process-wide setting may change a sample
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            return self._run(tokens, last)
+
+    def _run(self, tokens: Tensor, last: bool) -> Tensor:
         if self.finished:
             raise AudioError("this vocoder stream is finished: make a new one")
         self.finished = last
@@ -121,7 +120,7 @@ class VocoderStream:
         model.check_tokens(tokens, self.speaker)
         if self.drive_stream is None:
             if len(tokens) == 0:
-                return torch.zeros(0)
+                return torch.zeros(0, dtype=torch.float32, device="cpu")
             start = initial_phase(self.generator).to(self.device)
             self.drive_stream = DriveStream(start, cfg.hop, cfg.sample_rate)
         noise = token_noise(self.generator, len(tokens), cfg.token_samples, self.device)
@@ -155,7 +154,7 @@ class VocoderStream:
         cfg, head = self.model.cfg, self.model.head
         room = min(self.driven.shape[2], self.noise.shape[1])
         count = min(self.frames.shape[1], max(0, (room - cfg.n_fft) // cfg.hop + 1))
-        out = torch.zeros(1, 0, device=self.device)
+        out = torch.zeros(1, 0, dtype=torch.float32, device=self.device)
         if count:
             span = (count - 1) * cfg.hop + cfg.n_fft
             excitation = excite(self.driven[..., :span], self.noise[:, :span])
@@ -173,22 +172,3 @@ class VocoderStream:
         if not torch.isfinite(samples).all():
             raise NumericsError("the vocoder produced NaN or infinite samples: the voice's weights are damaged")
         return samples.cpu()
-
-
-def stream(
-    model: UnitVocoder,
-    chunks: Iterable[Tensor],
-    speaker: int = 0,
-    *,
-    generator: torch.Generator | None = None,
-    seed: int = 0,
-) -> Iterator[Tensor]:
-    """Samples as soon as they are final, for tokens that arrive in chunks [t]; empty pieces are left out."""
-    state = VocoderStream(model, speaker, generator=generator, seed=seed)
-    for chunk in chunks:
-        samples = state.push(chunk)
-        if samples.numel():
-            yield samples
-    samples = state.finish()
-    if samples.numel():
-        yield samples

@@ -14,9 +14,8 @@ the streaming form (`streaming.py`) computes the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +24,6 @@ from torch import Tensor, nn
 from spear_spec.acoustic.unit.excitation import advance_phase, drive, excite, token_noise
 from spear_spec.config import DEEPEST, MOST_IDS, WIDEST, Strict, number, require, whole, wholes
 from spear_spec.errors import AudioError, NumericsError
-
-if TYPE_CHECKING:
-    from spear_spec.acoustic.unit.streaming import VocoderStream
 
 
 @dataclass(frozen=True)
@@ -262,14 +258,8 @@ class UnitVocoder(nn.Module):
         self.head = SpectralHead(cfg)
 
     @property
-    def sample_rate(self) -> int:
-        """Hz."""
-        return self.cfg.sample_rate
-
-    @property
-    def lookahead(self) -> int:
-        """Tokens of look-ahead that the streaming form needs."""
-        return self.cfg.lookahead
+    def device(self) -> torch.device:
+        return self.token_embedding.weight.device
 
     def context_blocks(self, part: str) -> list[ContextBlock]:
         """The blocks of "token", "prosody" or "frame", in order."""
@@ -354,54 +344,6 @@ class UnitVocoder(nn.Module):
             raise AudioError(f"semantic tokens must lie in 0..{limit - 1}")
         if not 0 <= int(speaker) < self.cfg.num_speakers:
             raise AudioError(f"speaker must lie in 0..{self.cfg.num_speakers - 1}, got {speaker}")
-
-    @torch.inference_mode()
-    def render(
-        self, tokens: Tensor, speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
-    ) -> Tensor:
-        """Samples float32 [T * 960] of the tokens [T].
-
-        `generator` (or a new one made from `seed`) gives the initial phase, then the noise, token by token.
-
-        Raises:
-            AudioError: a token id or speaker that does not exist.
-            NumericsError: the weights gave NaN or infinity.
-        """
-        tokens = torch.as_tensor(tokens)
-        self.check_tokens(tokens, speaker)
-        cfg = self.cfg
-        device = self.token_embedding.weight.device
-        if tokens.numel() == 0:
-            return torch.zeros(0)
-        if generator is None:
-            generator = torch.Generator().manual_seed(seed)
-        start = initial_phase(generator).to(device)
-        noise = token_noise(generator, len(tokens), cfg.token_samples, device)
-        who = torch.tensor([speaker], device=device)
-        hidden, raw = self.encode(tokens.to(device).long()[None], who)
-        prosody = self.read_prosody(raw)
-        frames = self.decode(hidden, prosody, who)
-        driven = drive_for(prosody.f0.double(), start, cfg)
-        samples = self.synthesise(frames, driven, noise[None])[0].float()
-        if not torch.isfinite(samples).all():
-            raise NumericsError("the vocoder produced NaN or infinite samples: the voice's weights are damaged")
-        return samples.cpu()
-
-    def open_stream(
-        self, speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
-    ) -> VocoderStream:
-        """A new utterance to be fed token by token; equal to `render` for the same generator state."""
-        from spear_spec.acoustic.unit.streaming import VocoderStream
-
-        return VocoderStream(self, speaker, generator=generator, seed=seed)
-
-    def stream(
-        self, chunks: Iterable[Tensor], speaker: int = 0, *, generator: torch.Generator | None = None, seed: int = 0
-    ) -> Iterator[Tensor]:
-        """Samples of tokens that arrive in chunks [t], as soon as they are final."""
-        from spear_spec.acoustic.unit.streaming import stream
-
-        return stream(self, chunks, speaker, generator=generator, seed=seed)
 
 
 def initial_phase(generator: torch.Generator) -> Tensor:
