@@ -1,89 +1,175 @@
-"""Abbreviations that are spoken as the words they stand for, and those after which a sentence does not end."""
+"""Abbreviations that are spoken as the words they stand for, and whether a point behind one ends the sentence."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-# with the point, case as written
-_WORDS = {
-    "Prof": "Professor", "Gen": "General", "Col": "Colonel", "Maj": "Major", "Lt": "Lieutenant", "Sgt": "Sergeant",
-    "Capt": "Captain", "Cpl": "Corporal", "Cmdr": "Commander", "Rev": "Reverend", "Hon": "Honorable", "Sen": "Senator",
-    "Rep": "Representative", "Gov": "Governor", "Pres": "President", "Supt": "Superintendent", "Jr": "Junior", "Sr": "Senior",
-    "Drs": "Doctors", "Messrs": "Messieurs", "Mt": "Mount", "Ft": "Fort", "Esq": "Esquire",
-    "Inc": "Incorporated", "Ltd": "Limited", "Corp": "Corporation", "Bros": "Brothers", "Dept": "Department", "dept": "department",
-    "Univ": "University", "Assn": "Association", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Hwy": "Highway",
-    "etc": "et cetera", "approx": "approximately", "est": "established", "esp": "especially", "incl": "including",
-    "vs": "versus", "cf": "compare", "ca": "circa", "viz": "namely", "misc": "miscellaneous",
-    "Mme": "Madame", "Mlle": "Mademoiselle", "Sra": "Señora",
-}  # fmt: skip
-# only in front of a number
-_BEFORE_NUMBER = {
-    "No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "Nr": "number", "Vol": "volume", "vol": "volume",
-    "Fig": "figure", "fig": "figure", "Figs": "figures", "Ch": "chapter", "ch": "chapter", "Sec": "section", "sec": "section",
-    "Eq": "equation", "eq": "equation", "p": "page", "pp": "pages", "pg": "page", "Art": "article", "art": "article", "Ex": "exhibit",
-    "Apt": "apartment", "apt": "apartment", "Rm": "room", "ext": "extension", "Ext": "extension", "Pt": "part",
-}  # fmt: skip
-# known to the lexicon as they are, or not worth a word of their own
-_KEPT = ("Mr", "Mrs", "Ms", "Mx", "Dr", "St", "Co", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+from spear_spec.text import tables
+
+
+def one_of(words: Iterable[str]) -> str:
+    """A pattern for any of the words, the longest first."""
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+
+_STARTER = one_of(tables.STARTERS)
+_STARTS = re.compile(rf"\s+[\"'“‘(]*(?:{_STARTER})\b")
+_COUNTED = rf"(?:{'|'.join(tables.COUNTED)})\b"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sep", "Sept", "Oct", "Nov", "Dec")
-# words that often end a sentence although they are abbreviations
-_MAY_END = {
-    "etc",
-    "Inc",
-    "Ltd",
-    "Corp",
-    "Co",
-    "Jr",
-    "Sr",
-    "Ave",
-    "Blvd",
-    "Rd",
-    "Esq",
-    "Bros",
-    "est",
-    "no",
-    "art",
-    "p",
-    "St",
-}
-NOT_AN_END = frozenset({*_WORDS, *_BEFORE_NUMBER, *_KEPT, *_MONTHS} - _MAY_END - {"Mon", "Sat", "Sun", "Mar"})
+_DAYS = ("Mon", "Tue", "Tues", "Wed", "Thu", "Thur", "Thurs", "Fri", "Sat", "Sun")
 
-_NUMBER_WORD = re.compile(
-    rf"\b(?P<name>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})\. ?(?=#?\d|[IVX]+\b)"
-)
-_WORD = re.compile(
-    rf"\b(?P<name>{'|'.join(sorted(map(re.escape, _WORDS), key=len, reverse=True))})\.(?P<after>\s*)(?P<next>.?)"
-)
+# ---- the ends of sentences
+_NEXT_LOWER = re.compile(r"\s*[\"'“‘(\[]*[a-z]")
+_NEXT_NUMBER = re.compile(r"\s*#?(?:\d|[VX]\b|[IVX]{2,}\b)")
+_LAST_WORD = re.compile(r"(?<![\w.])(?:et )?([\w.]+)\.[\"'”’)\]»*_]*$")
+_NAME_BEFORE = re.compile(r"(?:\b[A-Z][\w'’]*|\d(?:st|nd|rd|th))\s+\w+\.\W*$")
+_INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]")
+_HALF_DAY = re.compile(r"[ap]\.m", re.I)
+_NEVER = frozenset({*tables.WORDS, *tables.KEPT} - tables.MAY_END)
+_WINDOW = 40  # letters looked at to either side of a point
+
+
+def ends_a_sentence(text: str, start: int, mark: int, end: int) -> bool:
+    """Whether the marks at `mark:end` of the text end the sentence that begins at `start`: not those behind an
+    abbreviation or initials, nor before a small letter.
+    """
+    following = text[end : end + _WINDOW]
+    if text[mark] != ".":
+        return not (text[end - 1] in "\"'”’)" and _NEXT_LOWER.match(following))  # "Why?" he asked.
+    if _NEXT_LOWER.match(following):
+        return False
+    if text.startswith("..", mark):
+        return True
+    last = _LAST_WORD.search(text[max(start, end - _WINDOW) : end])
+    if last is None:
+        return True
+    word = last[1]
+    if word in tables.ALSO_WORDS:
+        return not numbers_something(text[max(start, mark - _WINDOW) : mark + 1], following)
+    if word in tables.STREETS:
+        named = _NAME_BEFORE.search(text[max(start, end - _WINDOW) : end]) is not None
+        return named and (not following.strip() or _STARTS.match(following) is not None)
+    if word in tables.BEFORE_NUMBER and word not in tables.MAY_END:
+        return not _NEXT_NUMBER.match(following) and (word not in _NEVER or _STARTS.match(following) is not None)
+    if word in _NEVER:
+        return not following.strip()
+    if word in _MONTHS or word in _DAYS:
+        return not following.strip() or _STARTS.match(following) is not None
+    if _HALF_DAY.fullmatch(word):
+        return True
+    # J. D. Tippit, the U.S. Army: initials do not end a sentence unless one word that often starts one comes next
+    return not (_INITIALS.fullmatch(word) and word != "I" and following.strip() and not _STARTS.match(following))
+
+
+_SAID = re.compile(rf"\b(?:{one_of(tables.SAYING)}),? [\"“'‘]?no\.$", re.I)
+_SAID_NO = re.compile(rf"\b(?:{one_of(tables.SAYING_WITH_NO)}),? [\"“'‘]?no\.$", re.I)
+_A_COUNT = re.compile(rf"\s*(?:\d[\d,.]*\d|\d)\s+(?:\w+\s+)?{_COUNTED}")
+
+
+def numbers_something(before: str, following: str) -> bool:
+    """Whether the `no.`, `art.` at the end of `before` numbers what follows, and is not the word: no answer, no count
+    of something (`He said no. 10 minutes later`).
+    """
+    if not _NEXT_NUMBER.match(following) or _SAID_NO.search(before):
+        return False
+    return not (_A_COUNT.match(following) or (_SAID.search(before) and re.match(r"\s*\d+ [a-z]", following)))
+
+
+# ---- the words
 _LATIN = (
-    (re.compile(r"\be\. ?g\.,?(?=\W)", re.I), "for example,"),
-    (re.compile(r"\bi\. ?e\.,?(?=\W)", re.I), "that is,"),
-    (re.compile(r"\ba\.k\.a\.", re.I), "also known as"),
-    (re.compile(r"\bw/o\b"), "without"),
-    (re.compile(r"\bw/(?=\s)"), "with"),
-    (re.compile(r"\b(?P<a>[Aa])nd/or\b"), "and or"),
-    (re.compile(r"\bc/o\b"), "care of"),
-    (re.compile(r"\bvs\b(?!\.)"), "versus"),
-    (re.compile(r"\bn/a\b", re.I), "not applicable"),
+    *(
+        (re.compile(r"(?<![\w.])" + re.escape(short).replace(r"\.", r"\. ?", 1) + r",?(?!\w)", re.I), f"{long},")
+        for short, long in tables.LATIN.items()
+    ),
+    (re.compile(r"\ba\.k\.a\.|\baka\b", re.I), "also known as"),
+    (re.compile(r"\bet al\b\.?(?P<end>(?=\s+[A-Z]))?"), "and others"),
+    (re.compile(r"(?<![\w.])P\.P\.S\.:?"), "P P S,"),
+    (re.compile(r"(?<![\w.])P\.S\.:?"), "P S,"),
 )
-_STREET = re.compile(r"(?<=[a-z] )St\.(?=\s*(?:$|[,;.]|[a-z]|and\b))")
-_DIRECTION = re.compile(r"(?<=\d )(?P<name>[NSEW])\. (?=[A-Z])")
-_DIRECTIONS = {"N": "North", "S": "South", "E": "East", "W": "West"}
+_SHORT = re.compile(rf"(?<![\w/])(?P<name>{one_of(tables.SHORT_FORMS)})(?![\w/.])", re.I)
+_WORD = re.compile(rf"(?<![\w.])(?P<name>{one_of(tables.WORDS)})\.(?P<after>\s*)(?P<next>\S{{0,12}})")
+_NUMBER_WORD = re.compile(
+    rf"(?<![\w.])(?P<name>{one_of(tables.BEFORE_NUMBER)})(?P<point>\.) ?(?=#?\d|[IVX]+\b|[A-Z]?\d|[A-Z]\b(?!\.))"
+)
+_STATE = re.compile(rf"(?<=, )(?P<name>{one_of(tables.STATE_POINTS)})\.")
+_STATE_CODE = re.compile(rf"(?<=[a-z],) (?P<name>{one_of(tables.STATES)})(?P<zip>,? \d{{5}})?\b(?![.\w-])|(?<=[a-z]) (?P<bare>{one_of(tables.STATES)})(?= \d{{5}}\b)")
+_DIRECTION = re.compile(rf"(?<=\d )(?P<name>{one_of(tables.DIRECTIONS)})\.? (?=[A-Z0-9])")
+_DIRECTION_AFTER = re.compile(rf"(?P<street>\b(?:{one_of(tables.STREETS)})\.?|\b(?:{one_of(tables.STREETS.values())}),?) (?P<name>{one_of(tables.DIRECTIONS)})\b(?!\.?\w)")
+_STREET = re.compile(
+    rf"(?P<name>\b[A-Z][\w'’]*|\b\d+(?:st|nd|rd|th)) (?P<type>{one_of(tables.STREETS)})(?P<point>\.)?(?![\w'’.])"
+)
+_ALWAYS = re.compile(
+    rf"\b(?P<type>{one_of(set(tables.STREETS) - tables.STREETS_AFTER_A_NAME - {'Ter', 'Cir', 'Bldg'})})(?P<point>\.|\b)(?!\w)"
+)
+_SAINT = re.compile(r"\bSt\.? ?(?=[A-Z][a-z])")
+_SAINTE = re.compile(r"\bSte\. ?(?=[A-Z][a-z])")
+_LONELY_STREET = re.compile(r"\bSt\.(?!\w)")
+_NEXT_WORD = re.compile(r"\s+(?P<word>[A-Z][\w'’]*)")
 
 
 def _expand(match: re.Match[str]) -> str:
     """The word; the point stays where it also ends the sentence (`... and Sons, Inc. They`)."""
     name, after, following = match["name"], match["after"], match["next"]
-    ends = not following or (name in _MAY_END and after and following.isupper())
-    return _WORDS[name] + ("." if ends else "") + after + following
+    ends = not following or (name in tables.MAY_END and bool(after) and following[0].isupper())
+    return tables.WORDS[name] + ("." if ends else "") + after + following
+
+
+def _street(match: re.Match[str]) -> str:
+    """`Main St.`, `Elm Dr` to words, unless it is Saint or Doctor that is meant."""
+    name, kind, text = match["name"], match["type"], match.string
+    following = _NEXT_WORD.match(text, match.end())
+    word = following["word"] if following else ""
+    starts = word in tables.STARTERS
+    if name in tables.STARTERS or name in tables.NO_STREET_NAME:
+        return match[0]
+    if kind == "St" and word and not starts and (word.removesuffix("'s").removesuffix("’s") in tables.SAINTS):
+        return match[0]
+    if kind in ("Dr", "Fr") and word and not (starts and match["point"]):
+        return match[0]
+    if kind in tables.STREETS_AFTER_A_NAME and not match["point"] and word and kind != "St":
+        return match[0]
+    ends = match["point"] and (starts or not text[match.end() :].strip())
+    return f"{name} {tables.STREETS[kind]}" + ("." if ends else "")
+
+
+def _kind_of_road(match: re.Match[str]) -> str:
+    rest = match.string[match.end() :]
+    ends = match["point"] == "." and (not rest.strip() or _STARTS.match(rest))
+    return tables.STREETS[match["type"]] + ("." if ends else "")
+
+
+def _numbered(match: re.Match[str]) -> str:
+    text, name = match.string, match["name"]
+    before, following = text[max(0, match.start() - _WINDOW) : match.start("point") + 1], text[match.end() : match.end() + _WINDOW]
+    if name in tables.ALSO_WORDS and not numbers_something(before, following):
+        return match[0]
+    if name in tables.NEEDS_A_DIGIT and not following[:1].isdigit():
+        return match[0]
+    return tables.BEFORE_NUMBER[name] + " "
+
+
+def _state(match: re.Match[str]) -> str:
+    return f" {tables.STATES[match['name'] or match['bare']]}" + (match["zip"] or "")
 
 
 def speak_abbreviations(text: str) -> str:
     """Replace abbreviations by words: `Prof.`, `e.g.`, `No. 5`, `Main St.`, `w/o`; `Mr.`, `Dr.` are the lexicon's
     own.
     """
+    if "." not in text and "/" not in text and not any(c.isupper() for c in text):
+        return text
     for pattern, words in _LATIN:
         text = pattern.sub(words, text)
-    text = _STREET.sub(lambda m: "Street" if text[m.end() :].strip() else "Street.", text)
-    text = _DIRECTION.sub(lambda m: _DIRECTIONS[m["name"]] + " ", text)
-    text = _WORD.sub(_expand, text)
-    return _NUMBER_WORD.sub(lambda m: _BEFORE_NUMBER[m["name"]] + " ", text)
+    text = _SHORT.sub(lambda m: tables.SHORT_FORMS.get(m["name"].lower(), m["name"]), text)
+    text = _STATE.sub(lambda m: tables.STATE_POINTS[m["name"]], text)
+    text = _STATE_CODE.sub(_state, text)
+    text = _DIRECTION.sub(lambda m: tables.DIRECTIONS[m["name"]] + " ", text)
+    text = _DIRECTION_AFTER.sub(lambda m: f"{m['street']} {tables.DIRECTIONS[m['name']]}", text)
+    text = _NUMBER_WORD.sub(_numbered, text)
+    text = _STREET.sub(_street, text)
+    text = _ALWAYS.sub(_kind_of_road, text)
+    text = _SAINTE.sub("Sainte ", text)
+    text = _SAINT.sub("Saint ", text)
+    text = _LONELY_STREET.sub(lambda m: "Street" if text[m.end() :].strip() else "Street.", text)
+    return _WORD.sub(_expand, text)

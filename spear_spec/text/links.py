@@ -1,22 +1,34 @@
-"""Addresses and mark-up: web and mail addresses to words, markdown to its text."""
+"""Addresses and mark-up: web and mail addresses to words; HTML and Markdown to their text."""
 
 from __future__ import annotations
 
+import html
 import re
+from html.entities import html5
 
-_TLD = r"com|org|net|edu|gov|mil|int|io|ai|co|uk|us|de|fr|eu|info|biz|dev|app|me|tv|ca|au|nz|jp|cn|in|ch|at|nl|se|no|es|it|pl|ru|br|xyz|tech|gg|fm|ly"
-_MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
+_TLD = (
+    r"com|org|net|edu|gov|mil|int|io|ai|co|uk|us|de|fr|eu|info|biz|dev|app|me|tv|ca|au|nz|jp|cn|in|ch|at|nl|se|no|es|it|pl|ru|br|xyz|tech|gg|"
+    r"fm|ly"
+)
+# bounded and possessive throughout: a text of hyphens or points costs no more than its length
+_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,8}+")
 _URL = re.compile(
-    rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|\b[\w-]+(?:\.[\w-]+)*\.(?:{_TLD})\b(?:/[^\s<>\"“”()]*)?(?![.\w]*@)",
+    rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|(?<![\w.@-])(?:[\w-]{{1,63}}\.){{1,6}}(?:{_TLD})\b(?:/[^\s<>\"“”()]*)?(?![\w@]|\.\w)",
     re.I,
 )
-_MARKDOWN_LINK = re.compile(r"!?\[(?P<text>[^\[\]]*)\]\([^()\s]*\)")
+_FOOTNOTES = re.compile(r"(?<=[\w.,;:!?\"'”’)])(?:\[\^[^\]\s]{1,20}\]|\[\d{1,3}(?:[,–-] ?\d{1,3}){0,5}\])+|\[\^[^\]\s]{1,20}\]")
+_RAISED_NOTE = re.compile(r"(?:(?<=[a-z]{3})|(?<=[.,;!?\"”’)]))[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}(?=[\s.,;:!?)]|$)|(?<=[\w.,;!?”’\"])[†‡]")
+_MARKDOWN_LINK = re.compile(r"!?\[(?P<text>[^\[\]]{0,200})\]\([^()\s]{0,500}(?: \"[^\"()]{0,200}\")?\)")
+_REFERENCE_LINK = re.compile(r"\[(?P<text>[^\[\]]{1,200})\]\[[^\[\]]{0,40}\]")
 _EMPHASIS = re.compile(
-    r"(?<![\w*])(?P<mark>\*{1,3}|_{1,3}|~~|`{1,3})(?=\S)(?P<text>[^*_~`\n]+?)(?<=\S)(?P=mark)(?![\w*])"
+    r"(?<![\w*~`=])(?P<mark>\*{1,3}|_{1,3}|~~|`{1,3}|==)(?=[^\s*_~`=])(?P<text>[^*_~`\n]{1,400}?)(?<=\S)(?P=mark)(?![\w*~`=])"
 )
-_HEADING = re.compile(r"^ {0,3}#{1,6} +", re.M)
-_BULLET = re.compile(r"^ *[-*+•] +", re.M)
+_INNER_EMPHASIS = re.compile(r"(?P<mark>\*\*|~~|==)(?=\w)(?P<text>[^*~=\n]{1,400}?)(?<=\w)(?P=mark)")
 _TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,200}>")
+_LINE_TAG = re.compile(r"<br ?/?>|</(?:p|div|li|h[1-6]|tr)>", re.I)
+_COMMENT = re.compile(r"<!--.{0,2000}?-->", re.S)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_DIVIDED = re.compile(r"(?P<first>[A-Za-z]{2,40}+)[-‐\u00ad][ \t]*\n[ \t]*(?P<second>[a-z]{2,40})")
 _HASH_NUMBER = re.compile(r"#(?=\d)")
 _HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
 _HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
@@ -36,17 +48,48 @@ def _url(match: re.Match[str]) -> str:
     return _address(re.sub(r"^www\.", "w w w.", body, flags=re.I)) + tail
 
 
-def speak_links(text: str) -> str:
-    """`me@example.com` -> `me at example dot com`; `https://a.org/b` -> `a dot org slash b`; markdown marks are
-    dropped.
+def _entity(match: re.Match[str]) -> str:
+    known = match[0][1] == "#" or match[0][1:] in html5
+    return html.unescape(match[0]).replace("\xa0", " ") if known else match[0]
+
+
+def _undivided(match: re.Match[str]) -> str:
+    """`divi-` and `ded` to one word if there is such a word; else the hyphen was its own (`well-known`)."""
+    from spear_spec.text.g2p import shared_g2p
+
+    whole = match["first"] + match["second"]
+    known = shared_g2p().knows
+    halves = known(match["first"]) and known(match["second"])
+    return whole if known(whole) or not halves else f"{match['first']}-{match['second']}"
+
+
+def strip_markup(text: str) -> str:
+    """HTML tags and entities, Markdown emphasis, links and footnote marks to plain text; divided words to whole ones.
+    Lines stay lines: their marks (`#`, `-`, `>`) are for `lines`.
     """
-    text = _MARKDOWN_LINK.sub(lambda m: m["text"], text)
-    text = _TAG.sub(" ", text)
-    text = _HEADING.sub("", text)
-    text = _BULLET.sub("", text)
-    text = _EMPHASIS.sub(lambda m: m["text"], text)
-    text = _MAIL.sub(lambda m: _address(m[0]), text)
-    text = _URL.sub(_url, text)
+    if "<" in text:
+        text = _TAG.sub(" ", _LINE_TAG.sub("\n", _COMMENT.sub("", text)))
+    if "&" in text:
+        text = _ENTITY.sub(_entity, text)
+    if "\n" in text:
+        text = _DIVIDED.sub(_undivided, text)
+    if "[" in text:
+        text = _MARKDOWN_LINK.sub(lambda m: m["text"], text)
+        text = _REFERENCE_LINK.sub(lambda m: m["text"], text)
+        text = _FOOTNOTES.sub("", text)
+    if not text.isascii():
+        text = _RAISED_NOTE.sub("", text)
+    for pattern in (_EMPHASIS, _EMPHASIS, _INNER_EMPHASIS):
+        text = pattern.sub(lambda m: m["text"], text)
+    return text
+
+
+def speak_links(text: str) -> str:
+    """`me@example.com` -> `me at example dot com`; `https://a.org/b` -> `a dot org slash b`; `#1` -> `number 1`."""
+    if "." in text:
+        if "@" in text:
+            text = _MAIL.sub(lambda m: _address(m[0]), text)
+        text = _URL.sub(_url, text)
     text = _HASH_NUMBER.sub("number ", text)
     text = _HASHTAG.sub("hashtag ", text)
     return _HANDLE.sub("at ", text)

@@ -1,116 +1,96 @@
-"""Money, percentages and units of measure to words."""
+"""Money to words: symbols and codes, ranges, millions, prices per something, amounts in front of what they cost."""
 
 from __future__ import annotations
 
 import re
 
-from spear_spec.text.numbers import NUMBER, cardinal
+from spear_spec.text import tables
+from spear_spec.text.abbreviations import one_of
+from spear_spec.text.numbers import NUMBER, QUANTITY, cardinal, quantity
 
-_CURRENCIES = {
-    "$": ("dollar", "dollars", "cent", "cents"),
-    "US$": ("U.S. dollar", "U.S. dollars", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"),
-    "€": ("euro", "euros", "cent", "cents"),
-    "¥": ("yen", "yen", "sen", "sen"),
-    "₹": ("rupee", "rupees", "paisa", "paise"),
-    "₽": ("ruble", "rubles", "kopeck", "kopecks"),
-    "₩": ("won", "won", "jeon", "jeon"),
-}
-_CODES = {"USD": "$", "GBP": "£", "EUR": "€", "JPY": "¥", "INR": "₹"}
-_SCALES = {
-    "k": "thousand",
-    "m": "million",
-    "mn": "million",
-    "bn": "billion",
-    "b": "billion",
-    "tn": "trillion",
-    "t": "trillion",
-}
-_SCALE = r"(?P<scale> ?(?:thousand|million|billion|trillion)\b|(?:k|K|mn|M|m|bn|Bn|B|b|tn|T)\b)"
-
-# symbol: (one, many); the symbol must follow a number
-_UNITS = {
-    "km": ("kilometer", "kilometers"), "m": ("meter", "meters"), "cm": ("centimeter", "centimeters"),
-    "mm": ("millimeter", "millimeters"), "nm": ("nanometer", "nanometers"), "mi": ("mile", "miles"),
-    "ft": ("foot", "feet"), "in": ("inch", "inches"), "yd": ("yard", "yards"), "yds": ("yard", "yards"),
-    "kg": ("kilogram", "kilograms"), "g": ("gram", "grams"), "mg": ("milligram", "milligrams"),
-    "lb": ("pound", "pounds"), "lbs": ("pound", "pounds"), "oz": ("ounce", "ounces"),
-    "l": ("liter", "liters"), "L": ("liter", "liters"), "ml": ("milliliter", "milliliters"), "mL": ("milliliter", "milliliters"),
-    "gal": ("gallon", "gallons"), "s": ("second", "seconds"), "sec": ("second", "seconds"), "secs": ("second", "seconds"),
-    "ms": ("millisecond", "milliseconds"), "min": ("minute", "minutes"), "mins": ("minute", "minutes"),
-    "h": ("hour", "hours"), "hr": ("hour", "hours"), "hrs": ("hour", "hours"),
-    "mph": ("mile per hour", "miles per hour"), "km/h": ("kilometer per hour", "kilometers per hour"),
-    "kph": ("kilometer per hour", "kilometers per hour"), "m/s": ("meter per second", "meters per second"),
-    "Hz": ("hertz", "hertz"), "kHz": ("kilohertz", "kilohertz"), "MHz": ("megahertz", "megahertz"), "GHz": ("gigahertz", "gigahertz"),
-    "W": ("watt", "watts"), "kW": ("kilowatt", "kilowatts"), "MW": ("megawatt", "megawatts"), "kWh": ("kilowatt hour", "kilowatt hours"),
-    "V": ("volt", "volts"), "mA": ("milliamp", "milliamps"), "dB": ("decibel", "decibels"),
-    "KB": ("kilobyte", "kilobytes"), "kB": ("kilobyte", "kilobytes"), "MB": ("megabyte", "megabytes"), "GB": ("gigabyte", "gigabytes"),
-    "TB": ("terabyte", "terabytes"), "Mbps": ("megabit per second", "megabits per second"),
-    "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"), "°": ("degree", "degrees"),
-    "km²": ("square kilometer", "square kilometers"), "m²": ("square meter", "square meters"), "m³": ("cubic meter", "cubic meters"),
-    "%": ("percent", "percent"), "‰": ("per mille", "per mille"), "¢": ("cent", "cents"),
-}  # fmt: skip
+_NAMES = {**tables.CURRENCIES, **{alias: tables.CURRENCIES[name] for alias, name in tables.CURRENCY_ALIASES.items()}}
+_SYMBOLS = one_of(name for name in _NAMES if not name[-1].isalpha())
+_CODES = one_of(name for name in _NAMES if name[-1].isalpha())
+_AFTER = one_of(("£", "€", "¥", "₹", "₽", "₩", "₪", "₺", "₫", "₴", "₦", "₱", "฿", "₿"))
+_SCALE = rf"(?P<hyphen>-)?(?: ?(?P<word>{'|'.join(tables.SCALE_WORDS)})\b|(?P<short>{one_of(tables.SCALES)})(?!\w))"
+_AMOUNT = rf"{QUANTITY}|\.\d{{1,2}}(?!\d)|\d+,\d\d(?!\d)"
+_PER = rf"(?:/(?P<per>{one_of([*tables.PER, *tables.PER_WORDS, 'lb', 'kg', 'g', 'oz', 'gal', 'l', 'L', 'kWh', 'GB', 'm²', 'ft²'])})(?!\w))?"
 
 
-def _name(amount: str, one: str, many: str) -> str:
-    return one if amount in ("1", "1.0") else many
+def _cents(amount: str) -> tuple[str, str]:
+    """(whole, two digits of cents or nothing)."""
+    if re.fullmatch(r"\d+,\d\d", amount):
+        amount = amount.replace(",", ".")  # 5,50 as most of Europe writes it
+    whole, _, cents = amount.replace(",", "").partition(".")
+    return whole, cents if len(cents) == 2 else ""
+
+
+def _plain(amount: str, name: str, *, single: bool = False) -> str:
+    one, many, small_one, small_many = _NAMES[name]
+    whole, cents = _cents(amount)
+    if not cents or " " in amount or "/" in amount:
+        return f"{quantity(amount)} {one if single or amount in ('1', '1.0') else many}"
+    parts = []
+    if int(whole or "0") or not int(cents):
+        parts.append(f"{cardinal(whole or '0')} {one if int(whole or '0') == 1 or single else many}")
+    if int(cents):
+        parts.append(f"{cardinal(str(int(cents)))} {small_one if int(cents) == 1 or (single and not parts) else small_many}")
+    return " and ".join(parts)
+
+
+def _per(match: re.Match[str]) -> str:
+    from spear_spec.text.units import per_name
+
+    per = match.groupdict().get("per")
+    return f" per {per_name(per)}" if per else ""
 
 
 def _money(match: re.Match[str]) -> str:
-    sign, symbol, amount = match["sign"], match["symbol"], match["amount"]
-    one, many, small_one, small_many = _CURRENCIES[_CODES.get(symbol.strip(), symbol)]
-    lead = "minus " if sign else ""
-    scale = (match["scale"] or "").strip()
+    found = match.groupdict()
+    lead = (found.get("article") or "") + ("minus " if found.get("sign") else "")
+    name, amount, high = found["symbol"].strip(), found["amount"], found.get("high")
+    if found.get("code") and found["code"] in _NAMES:  # $50 CAD
+        name = "US$" if found["code"] == "USD" else found["code"]
+    scale = found.get("word") or tables.SCALES.get(found.get("short") or "", "")
+    noun = re.match(r"(?P<hyphen>-| )(?P<word>[a-z]+)", match.string[match.end() :])
+    single = bool(found.get("hyphen")) or (
+        noun is not None
+        and noun["word"] not in tables.NOT_A_NOUN
+        and (noun["hyphen"] == "-" or lead.lower() in ("a ", "an "))
+    )
+    one, many = _NAMES[name][:2]
     if scale:
-        return f"{lead}{cardinal(amount)} {_SCALES.get(scale.lower(), scale)} {many}"
-    whole, _, cents = amount.replace(",", "").partition(".")
-    if len(cents) != 2:  # 3.5 dollars: a plain decimal
-        return f"{lead}{cardinal(amount)} {_name(amount, one, many)}"
-    parts = []
-    if int(whole) or not int(cents):
-        parts.append(f"{cardinal(whole)} {_name(whole, one, many)}")
-    if int(cents):
-        small = str(int(cents))
-        parts.append(f"{cardinal(small)} {_name(small, small_one, small_many)}")
-    return lead + " and ".join(parts)
+        said = f"{quantity(amount)} to {quantity(high)} {scale}" if high else f"{quantity(amount)} {scale}"
+        said = f"{said.replace(' ', '-') if found.get('hyphen') else said} {one if single else many}"
+        if found.get("hyphen"):
+            said = said.replace(f" {one}", f"-{one}")
+    elif high:
+        said = f"{quantity(amount)} to {_plain(high, name, single=single)}"
+    else:
+        said = _plain(amount, name, single=single)
+    return lead + said + _per(match)
 
 
-def _unit(match: re.Match[str]) -> str:
-    one, many = _UNITS[match["unit"]]
-    amount = match["amount"]
-    low = match["low"]
-    spoken = f"{cardinal(low)} to {cardinal(amount)}" if low else cardinal(amount)
-    sign = "minus " if match["sign"] else ""
-    return f"{sign}{spoken} {many if low else _name(amount, one, many)}"
-
-
-def _height(match: re.Match[str]) -> str:
-    feet = f"{cardinal(match['feet'])} {_name(match['feet'], 'foot', 'feet')}"
-    return f"{feet} {cardinal(match['inches'])}" if match["inches"] else feet
-
-
-_SYMBOLS = "|".join(re.escape(s) for s in sorted(_CURRENCIES, key=len, reverse=True))
-# longest first; `in` and `m` style letters may not run into a word, and `5 in the morning` stays a preposition
-_UNIT_NAMES = "|".join(
-    re.escape(u) for u in sorted(_UNITS, key=len, reverse=True) if u not in ("in", "s", "h", "W", "V", "l")
-)
-_TIGHT_NAMES = "in|h|W|V|l"  # not `s`: the 1990s, the 80s
-_LOW = rf"(?:(?P<low>{NUMBER}) ?[–—-] ?)?"
-
+_ARTICLE = r"(?P<article>\b[Aa]n? )?"
+_HIGH = rf"(?: ?[–—-] ?(?:{_SYMBOLS})?(?P<high>{QUANTITY}))?"
 _RULES = (
-    (re.compile(rf"(?<![\w.])(?P<sign>[-−])?(?P<symbol>{_SYMBOLS}) ?(?P<amount>{NUMBER}){_SCALE}?(?!\w)"), _money),
-    (re.compile(rf"(?<!\w)(?P<sign>[-−])?(?P<symbol>{'|'.join(_CODES)}) (?P<amount>{NUMBER}){_SCALE}?(?!\w)"), _money),
-    (re.compile(rf"(?<![\w.])(?P<sign>[-−])?(?P<amount>{NUMBER}){_SCALE}? ?(?P<symbol>[£€¥₹₽₩]|{'|'.join(_CODES)})(?!\w)"), _money),
-    (re.compile(r"(?<![\w.])(?P<feet>\d)['′] ?(?:(?P<inches>\d{1,2})(?:\"|″|''|”))"), _height),
-    (re.compile(rf"(?<![\w.,$£€])(?P<sign>[-−])?{_LOW}(?P<amount>{NUMBER})[ -]?(?P<unit>{_UNIT_NAMES})(?![\w²³/]|['’][a-z])"), _unit),
-    (re.compile(rf"(?<![\w.,$£€])(?P<sign>[-−])?{_LOW}(?P<amount>{NUMBER})(?P<unit>{_TIGHT_NAMES})(?![\w²³/]|['’][a-z])"), _unit),
+    (re.compile(
+        rf"{_ARTICLE}(?<![\w.$])(?P<sign>[-−])?(?P<symbol>{_SYMBOLS}|\b(?:{_CODES})(?= ?\d)) ?(?P<sign2>(?<=[$£€])[-−])?"
+        rf"(?P<amount>{_AMOUNT}){_HIGH}(?:{_SCALE})?{_PER}(?: ?(?P<code>{_CODES})\b)?(?!\w)"
+    ), _money),
+    (re.compile(rf"(?<![\w.,])(?P<sign>[-−])?(?P<amount>{_AMOUNT})(?: ?[–—-] ?(?P<high>{QUANTITY}))?(?:{_SCALE})? ?(?P<symbol>{_AFTER}|\b(?:{_CODES}))(?!\w)"), _money),
+    # both ends with a symbol and a scale of their own: $5m-$10m
+    (re.compile(rf"(?<![\w.])(?P<symbol>{_SYMBOLS})(?P<amount>{NUMBER})(?:{_SCALE})?(?= ?[–—-] ?(?:{_SYMBOLS})\d)"), _money),
 )  # fmt: skip
+_EACH_ITS_OWN = re.compile(rf"(?<=\w) ?[–—-] ?(?=(?:{_SYMBOLS})\d)")
 
 
-def speak_money_and_units(text: str) -> str:
-    """Replace amounts by words: `$12.50`, `£3m`, `5 km`, `20°C`, `12 %`, `5'10"`."""
+def speak_money(text: str) -> str:
+    """Replace amounts of money by words: `$12.50`, `£3m`, `A$50`, `$5-10 million`, `a $3-million house`, `$5/hour`."""
     if not any(c.isdecimal() for c in text):
         return text
-    for pattern, say in _RULES:
+    text = _RULES[2][0].sub(lambda m: m[0] if not (m["word"] or m["short"]) else _money(m), text)
+    text = _EACH_ITS_OWN.sub(lambda m: " to " if text[m.start() - 1].isalpha() else m[0], text)
+    for pattern, say in _RULES[:2]:
         text = pattern.sub(say, text)
     return text

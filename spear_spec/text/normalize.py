@@ -6,15 +6,26 @@ import re
 from functools import lru_cache
 
 from spear_spec.text.abbreviations import speak_abbreviations
-from spear_spec.text.characters import clean, speak_characters
+from spear_spec.text.arithmetic import speak_arithmetic, speak_scripts
+from spear_spec.text.characters import clean, speak_characters, speak_greek, write_out_fractions
 from spear_spec.text.dates import speak_dates
+from spear_spec.text.latex import speak_latex
+from spear_spec.text.lines import flatten
 from spear_spec.text.links import speak_links
-from spear_spec.text.money import speak_money_and_units
+from spear_spec.text.money import speak_money
 from spear_spec.text.numbers import speak_numbers
+from spear_spec.text.roman import speak_roman
+from spear_spec.text.units import speak_units
+from spear_spec.text.words import bounded, speak_words
 
+_RULES = (
+    write_out_fractions, speak_links, speak_abbreviations, speak_roman, speak_arithmetic, speak_dates, speak_money, speak_units, speak_scripts,
+    speak_numbers, speak_greek,
+)  # fmt: skip
 _SPACE = re.compile(r"\s+")
 _SPACE_BEFORE = re.compile(r"(?<=[\w)”\"']) (?=[.,;:!?…](?:\s|$))")
 _TIGHT_DASH = re.compile(r"(?<=\S)—|—(?=\S)")
+_DOUBLE_HYPHEN = re.compile(r"(?<=[\w.,!?'\"”’)])-{2,3}(?=[\w'\"“‘(])")
 _REPEATED = re.compile(r"([,;:!?])(?:\s*\1)+")
 
 
@@ -35,14 +46,14 @@ def normalize(text: str) -> tuple[str, list[str]]:
 
 @lru_cache(maxsize=256)
 def _normalize(text: str) -> tuple[str, tuple[str, ...]]:
-    text = clean(text)
-    text = speak_links(text)
-    text = speak_abbreviations(text)
-    text = speak_dates(text)
-    text = speak_money_and_units(text)
-    text = speak_numbers(text)
+    text = flatten(clean(text))
+    text, left_out = speak_latex(text)
+    for rule in _RULES:
+        text = rule(text)
     text, warnings = speak_characters(text)
+    text = speak_words(text)
     text = _TIGHT_DASH.sub(" — ", text)  # else the tagger sees one word
+    text = _DOUBLE_HYPHEN.sub(" — ", text)
     text = _SPACE.sub(" ", text).strip()
     text = _SPACE_BEFORE.sub("", text)
-    return _REPEATED.sub(r"\1", text), tuple(warnings)
+    return bounded(_REPEATED.sub(r"\1", text)), (*left_out, *warnings)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from spear_spec.text import tables
+
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _LONGEST = 15  # beyond a quadrillion nobody follows: the digits are read one by one
 _DENOMINATORS = {2: "half", 4: "quarter"}
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"  # 7, 1,234, 3.14
+QUANTITY = rf"(?:\d{{1,2}}/\d{{1,2}}(?![\d/])|{NUMBER}(?:[ -]\d{{1,2}}/\d{{1,2}}(?![\d/]))?)"  # also 1/2, 3 1/2
 
 
 @lru_cache(maxsize=4096)
@@ -18,9 +21,9 @@ def _words(number: int, to: str) -> str:
     return str(num2words(number, to=to)).replace(" and ", " ").replace(",", "")
 
 
-def digits(text: str) -> str:
+def digits(text: str, zero: str = "zero") -> str:
     """`"2024"` -> `"two zero two four"`; anything but digits is left out."""
-    return " ".join(_DIGITS[int(c)] for c in text if c.isdecimal())
+    return " ".join(_DIGITS[int(c)] if c != "0" else zero for c in text if c.isdecimal())
 
 
 def cardinal(text: str) -> str:
@@ -68,16 +71,13 @@ def fraction(numerator: str, denominator: str) -> str:
     return f"{cardinal(numerator)} {name}"
 
 
-_ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
-_ROMAN_FORM = re.compile(r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
-
-
-def roman(text: str) -> int | None:
-    """Value of a well-formed Roman numeral, else None."""
-    if not text or not _ROMAN_FORM.fullmatch(text):
-        return None
-    values = [_ROMAN[c] for c in text]
-    return sum(-v if v < max(values[i + 1 :], default=0) else v for i, v in enumerate(values))
+def quantity(text: str) -> str:
+    """A number that may hold a fraction: `"3 1/2"` -> `"three and a half"`, `"3/4"` -> `"three quarters"`."""
+    match = re.fullmatch(r"(?:(?P<whole>[\d,.]+)[ -])?(?P<over>\d+)/(?P<under>\d+)", text)
+    if match is None:
+        return f"zero{cardinal('0' + text)[4:]}" if text.startswith(".") else cardinal(text)
+    part = fraction(match["over"], match["under"])
+    return f"{cardinal(match['whole'])} and {re.sub('^one ', 'a ', part)}" if match["whole"] else part
 
 
 def _sign(sign: str) -> str:
@@ -89,7 +89,7 @@ def _decade(match: re.Match[str]) -> str:
     if len(text) == 4 and text.endswith("00"):
         return f"{cardinal(text[:2])} hundreds" if text[1] != "0" else f"{cardinal(text)}s"
     if len(text) == 4:
-        return f"{year(text[:2] + '01').split()[0]} {plural(cardinal(text[2:]))}"
+        return f"{cardinal(text[:2])} {plural(cardinal(text[2:]))}"
     return plural(cardinal(text))
 
 
@@ -99,82 +99,156 @@ def _is_year(text: str) -> bool:
 
 def _plain(match: re.Match[str]) -> str:
     text = match["number"]
-    spoken = year(text) if _is_year(text) and not match["sign"] else cardinal(text)
+    spoken = year(text) if _is_year(text) and not match["sign"] else quantity(text)
     return _sign(match["sign"]) + spoken
 
 
 def _range(match: re.Match[str]) -> str:
     low, high = match["low"], match["high"]
     if low == high:
-        return f"{cardinal(low)} {cardinal(high)}"
+        drawn = int(low) < 20 if low.isdecimal() else False
+        said = re.search(rf"\b(?:{'|'.join(tables.DRAWN)})\b", match.string[max(0, match.start() - 60) : match.end() + 20])
+        return f"{cardinal(low)} {'to ' if drawn and said else ''}{cardinal(high)}"
     if _is_year(low):
-        short = len(high) == 2
-        return (
-            f"{year(low)} to {year(low[:2] + high) if not short else cardinal(high)}"
-            if short
-            else f"{year(low)} to {year(high)}"
-        )
+        return f"{year(low)} to {cardinal(high) if len(high) == 2 else year(high)}"
     return f"{cardinal(low)} to {cardinal(high)}"
 
 
 def _telephone(match: re.Match[str]) -> str:
     groups = re.findall(r"\d+", match[0])
-    return ("plus " if match[0].lstrip("(").startswith("+") else "") + ", ".join(digits(g) for g in groups)
+    plus = "plus " if match[0].lstrip("(").startswith("+") else ""
+    return plus + ", ".join("eight hundred" if g == "800" else digits(g, "oh") for g in groups)
 
 
-_ROMAN_AFTER = (
-    r"Chapter|Part|Book|Volume|Vol\.|Act|Scene|Section|Article|Appendix|Phase|Stage|Type|Class|War|Title|Level|Figure|"
-    r"Table|Mark|Schedule|Canto|Psalm|Amendment"
-)
-_REGNAL = (
-    r"Henry|Louis|George|Edward|Charles|James|William|Richard|Elizabeth|John|Paul|Pius|Leo|Gregory|Benedict|Philip|"
-    r"Frederick|Peter|Catherine|Napoleon|Nicholas|Alexander|Ferdinand|Ivan|Robert|Pope [A-Z][a-z]+|King [A-Z][a-z]+"
-)
+def _unpunctuated_telephone(match: re.Match[str]) -> str:
+    number = match["number"]
+    lead, number = (number[:-10], number[-10:]) if len(number) > 10 else ("", number)
+    groups = [lead, number[:-7], number[-7:-4], number[-4:]]
+    return (match.groupdict().get("cue") or "") + ", ".join(digits(g, "oh") for g in groups if g)
+
+
+def _code(match: re.Match[str]) -> str:
+    return ", ".join(digits(g) for g in re.findall(r"\d+", match[0]))
+
+
+def _zip(match: re.Match[str]) -> str:
+    more = match["more"]
+    return f"{match['cue']}{digits(match['number'], 'oh')}" + (f", {digits(more, 'oh')}" if more else "")
+
+
+def _one_by_one(match: re.Match[str]) -> str:
+    return f"{match['cue']}{digits(match['number'], 'oh' if len(match['number']) == 3 else 'zero')}"
+
+
+def _called(match: re.Match[str]) -> str:
+    """Flight 370, Room 101, Flight 1549: in pairs."""
+    number = match["number"]
+    return match["cue"] + (_hundreds(number) if len(number) == 3 else year(number) if number[0] != "0" else digits(number))
+
+
+def _over(match: re.Match[str]) -> str:
+    """`3/4` a fraction, `50/50` and `80/20` as they are, `8/10` a rating."""
+    over, under, text = match["over"], match["under"], match.string
+    whole = f"{over}/{under}"
+    if whole in tables.NUMBERS_BY_NAME:
+        return tables.NUMBERS_BY_NAME[whole]
+    if re.match(r" time\b", text[match.end() :]) and under in ("2", "4", "8", "16"):
+        return f"{cardinal(over)} {cardinal(under)}"
+    rated = re.search(rf"\b(?:{'|'.join(tables.RATED)})\b", text[max(0, match.start() - 40) : match.start()], re.I)
+    if under in ("5", "10", "100") and (rated or over == under):
+        return f"{cardinal(over)} out of {cardinal(under)}"
+    if over == under or (int(over) + int(under) == 100 and len(over) == 2 and int(under) >= 10):
+        return f"{cardinal(over)} {cardinal(under)}"
+    return fraction(over, under)
+
+
+def _versions(match: re.Match[str]) -> str:
+    version = match.groupdict().get("version")
+    return (f"version " if version else match.groupdict().get("cue") or "") + " point ".join(
+        map(cardinal, match["parts"].split("."))
+    )
+
+
+def _letter_decimal(match: re.Match[str]) -> str:
+    whole, _, part = match["number"].partition(".")
+    said = cardinal(part) if len(part) == 2 and part[0] != "0" else digits(part)
+    return f" {cardinal(whole)} point {said}"
+
+
+def _formula(match: re.Match[str]) -> str:
+    """CO2, H2SO4: element symbols and counts, letter by letter."""
+    parts = re.findall(r"[A-Z][a-z]?|\d+", match[0])
+    symbols = [p for p in parts if not p.isdigit()]
+    if any(s not in tables.ELEMENTS for s in symbols) or (len(symbols) == 1 and len(symbols[0]) > 1):
+        return match[0]
+    return " ".join(cardinal(p) if p.isdigit() else " ".join(p.upper()) for p in parts)
+
+
+def _pair(match: re.Match[str]) -> str:
+    low, high = (year(n) if len(n) == 4 else cardinal(n) for n in (match["low"], match["high"]))
+    return f"{low} by {high}"
+
+
+_AMOUNT_BEFORE = r"(?<![\w.,/])"
+_PHONE = "|".join(tables.PHONE_WORDS)
+_NAMES = "|".join(sorted(set(tables.VERSIONED), key=len, reverse=True))
+_STATES = "|".join([*tables.STATES.values(), *tables.STATES])
 
 _RULES = (
-    (re.compile(rf"\b(?P<cue>{_ROMAN_AFTER}) (?P<roman>[IVXLC]+)\b"), lambda m: _roman_after(m, cardinal)),
-    (re.compile(rf"\b(?P<cue>{_REGNAL}) (?P<roman>[VX]|I(?! [a-z])|[IVXL]{{2,}})\b(?!\.)"), lambda m: _roman_after(m, lambda n: "the " + ordinal(n))),
-    # telephone numbers: +1 (555) 123-4567, 555-123-4567, 555-1234
-    (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-.])\d{3}[-. ]\d{4}(?!\w)"), _telephone),
+    # ZIP codes, three-digit numbers that one dials, numbers that are spelled
+    (re.compile(r"(?P<cue>\b(?:zip|postal|post)(?: ?codes?)?(?: is| number)?:? )(?P<number>\d{5})(?:-(?P<more>\d{4}))?(?![\w-])", re.I), _zip),
+    (re.compile(rf"(?P<cue>\b(?:{_STATES}),? )(?P<number>\d{{5}})(?:-(?P<more>\d{{4}}))?(?![\w,-]|\.\d)"), _zip),
+    (re.compile(rf"(?P<cue>\b(?:call|calls|called|calling|dial|dials|dialed|dialing|phone|phoned|ring|text|texted|to) )(?P<number>{'|'.join(tables.EMERGENCY)})(?![\w,-]|\.\d| \w+s\b)", re.I), _one_by_one),
+    (re.compile(rf"(?P<cue>)\b(?P<number>{'|'.join(tables.EMERGENCY)})(?= (?:call|calls|caller|callers|operator|operators|dispatcher|emergency|line)\b)"), _one_by_one),
+    (re.compile(r"(?P<cue>\b[Aa]rea codes? )(?P<number>\d{3})\b"), _one_by_one),
+    (re.compile(rf"(?P<cue>\b(?:{'|'.join(sorted(tables.SPELLED_AFTER, key=len, reverse=True))})(?: (?:number|code|no))?(?: is|:|,)? )(?P<number>\d{{4,20}}|0\d{{1,3}})(?![\w,/]|[.-]\d)"), _one_by_one),
+    (re.compile(r"(?P<cue>\b(?:Flight|flight|Room|room|Suite|suite|Route|route|Highway|highway|Interstate|Apartment|apartment|Bus|bus|Apt) )(?P<number>\d{3,4})(?![\w,]|[.-]\d)"), _called),
+    # telephone numbers: +1 (555) 123-4567, 555-123-4567, 555-1234, 6314467123
+    (re.compile(r"(?<![\w.])(?:\+?\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?!\w|[-,.]\d)"), _telephone),
     (re.compile(r"(?<!\w)\+\d{1,3}(?:[ -]\d{2,5}){2,5}(?!\w)"), _telephone),
     (re.compile(r"(?<![\w-])\d{3}-\d{4}(?![\w-])"), _telephone),
+    (re.compile(r"\b1-8\d\d-(?=[A-Z])"), lambda m: _telephone(m) + " "),
+    (re.compile(rf"(?P<cue>\b(?:{_PHONE})\b:?(?: (?:me|us|him|her|them|at|on|is|number|no|to)\b:?){{0,3}} )(?P<number>\d{{7,12}})(?!\w|[.,-]\d)", re.I), _unpunctuated_telephone),
+    (re.compile(r"(?<![\w.,$£€-])(?P<number>[2-9]\d\d[2-9]\d{6})(?!\w|[.,-]\d)"), _unpunctuated_telephone),
     # codes: 978-3-16-148410-0
-    (re.compile(r"(?<![\w.,-])\d+(?:-\d+){2,}(?![\w-])"), _telephone),
-    # version numbers and addresses: 2.0.1, 192.168.0.1
-    (re.compile(r"\b(?P<version>[vV])?(?P<parts>\d+(?:\.\d+){2,})\b"),
-     lambda m: ("version " if m["version"] else "") + " point ".join(map(cardinal, m["parts"].split(".")))),
+    (re.compile(r"(?<![\w.,-])\d+(?:-\d+){2,20}(?![\w-])"), _code),
+    # version numbers and addresses: 2.0.1, 192.168.0.1, Python 3.10
+    (re.compile(r"(?<![\w.])(?P<version>[vV]\.? ?)?(?P<parts>\d+(?:\.\d+){2,8})(?![\w]|\.\d)"), _versions),
+    (re.compile(rf"(?P<cue>\b(?:{_NAMES})(?: version)? )(?P<parts>\d{{1,3}}\.[1-9]\d)(?![\w%]|[.,]\d| (?:percent|million|billion))"), _versions),
+    (re.compile(r"(?<=§)(?P<cue> ?)(?P<parts>\d{1,3}\.[1-9]\d)(?!\w|\.\d)"), _versions),
     (re.compile(r"\b[vV](?P<number>\d+(?:\.\d+)?)\b"), lambda m: "version " + cardinal(m["number"])),
-    # decades: 1990s, the '90s, 80s
-    (re.compile(r"(?:['’](?=\d0s))?\b(?P<number>\d{3}0|\d0)['’]?s\b"), _decade),
+    # years of two digits, decades: '07, 1990s, the '90s, 80s
+    (re.compile(r"(?<![\w'’‘])['’‘](?P<number>\d\d)(?![\w'’]|[.,:]\d)"), lambda m: f"oh {'oh' if m['number'] == '00' else cardinal(m['number'][1])}" if m["number"][0] == "0" else cardinal(m["number"])),
+    (re.compile(r"(?:(?<!\w)['’‘](?=\d0s))?\b(?P<number>\d{3}0|\d0)['’]?s\b"), _decade),
     (re.compile(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I), lambda m: ordinal(m["number"])),
-    (re.compile(r"(?<![\w.,/])24/7(?![\w/])"), lambda m: "twenty-four seven"),
-    (re.compile(r"(?<![\w.,/])(?P<whole>\d+)[ -](?P<over>\d{1,2})/(?P<under>\d{1,2})(?![\w/])"),
-     lambda m: f"{cardinal(m['whole'])} and {fraction(m['over'], m['under']).replace('one ', 'a ', 1)}"),
-    (re.compile(r"(?<![\w.,/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\w/])"), lambda m: fraction(m["over"], m["under"])),
-    # ranges: 10-20, 1914–1918; not 555-1234-5 chains
-    (re.compile(rf"(?<![\w.,/-])(?P<low>{NUMBER}) ?[–—-] ?(?P<high>{NUMBER})(?![\w/-])"), _range),
+    (re.compile(r"(?<![\w.,/])(?P<whole>\d+)[ -](?P<over>\d{1,2})/(?P<under>\d{1,2})(?![\w/])"), lambda m: quantity(f"{m['whole']} {m['over']}/{m['under']}")),
+    (re.compile(r"(?<![\w.,/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\w/])"), _over),
+    # sizes and ratios: 1920x1080, 4 x 6, 16:9
+    (re.compile(r"(?<![\w.,])(?P<low>\d{1,5}) ?[xX×] ?(?P<high>\d{1,5})(?![\w]|[.,]\d)"), _pair),
+    (re.compile(r"(?<![\w.,])(?P<number>\d+(?:\.\d+)?)x(?= (?:more|less|as|the|better|worse|[a-z]{3,12}er)\b)"), lambda m: f"{cardinal(m['number'])} times"),
+    (re.compile(rf"(?P<cue>\b(?:{'|'.join(tables.BOOKS)}) )(?P<low>\d{{1,3}}):(?P<high>\d{{1,3}})(?:[-–](?P<last>\d{{1,3}}))?(?!\w)"),
+     lambda m: f"{m['cue']}{cardinal(m['low'])} {cardinal(m['high'])}" + (f" to {cardinal(m['last'])}" if m["last"] else "")),
+    (re.compile(r"(?<![\w.,:])(?P<low>\d{1,4}):(?P<high>\d{1,4})(?![\w:]|[.,]\d)"), lambda m: f"{cardinal(m['low'])} to {cardinal(m['high'])}"),
+    # letters with decimals: GPT-3.5, H.264; chemistry: CO2
+    (re.compile(r"(?<=[A-Za-z])[- ]?(?<! )(?P<number>\d{1,4}\.\d{1,4})(?![\d]|\.\d)"), _letter_decimal),
+    (re.compile(r"\b(?P<letter>[A-Z])\.(?P<number>\d{3})\b"), lambda m: f"{m['letter']} {_hundreds(m['number'])}"),
+    (re.compile(r"(?<![\w-])(?=[A-Za-z]{0,6}\d)(?:[A-Z][a-z]?\d{0,2}){1,8}(?![\w])"), _formula),
+    # ranges: 10-20, 1914–1918, 10--20; not 555-1234-5 chains
+    (re.compile(rf"(?<![\w.,/-])(?P<low>{NUMBER})(?: ?[–—-] ?|--)(?P<high>{NUMBER})(?![\w/-])"), _range),
     # numbers standing in or beside letters: 5G, MP3, A4, x86 are read as number and letters
     (re.compile(r"(?<=[A-Za-z])(?P<number>\d+)(?=[A-Za-z])"), lambda m: f" {_in_word(m['number'])} "),
     (re.compile(r"(?<=[A-Za-z])-?(?P<number>\d+)(?![\w])"), lambda m: f" {_in_word(m['number'])}"),
+    (re.compile(r"(?<![\w.,])(?P<number>\d{4})(?=p\b)"), lambda m: f"{year(m['number'])} "),
     (re.compile(r"(?<![\w.,])(?P<number>\d+(?:\.\d+)?)(?=[A-Za-z])"), lambda m: f"{cardinal(m['number'])} "),
     (re.compile(rf"(?<![\w.])(?P<sign>[-−](?=\d|\.\d))?(?P<number>{NUMBER}|\.\d+)(?!\d)"), _plain),
     (re.compile(r"\d+"), lambda m: f" {digits(m[0])} "),
 )  # fmt: skip
 
 
-def _roman_after(match: re.Match[str], say) -> str:  # type: ignore[no-untyped-def]
-    value = roman(match["roman"])
-    return match[0] if value is None else f"{match['cue']} {say(str(value))}"
-
-
 def _in_word(number: str) -> str:
-    return (
-        cardinal(number)
-        if len(number) <= 2 and number[0] != "0"
-        else digits(number)
-        if len(number) != 3
-        else _hundreds(number)
-    )
+    if len(number) == 3:
+        return _hundreds(number)
+    return cardinal(number) if len(number) <= 2 and number[0] != "0" else digits(number)
 
 
 def _hundreds(number: str) -> str:
@@ -189,7 +263,7 @@ def _hundreds(number: str) -> str:
 
 def speak_numbers(text: str) -> str:
     """Replace every number in the text by words; dates, times, money and units were taken before."""
-    if not any(c.isdecimal() for c in text) and not re.search(r"\b[IVXLC]+\b", text):
+    if not any(c.isdecimal() for c in text):
         return text
     text = re.sub(r"[^\W\D]", lambda m: str(int(m[0])), text)  # digits of other scripts
     for pattern, say in _RULES:

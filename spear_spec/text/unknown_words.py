@@ -150,6 +150,10 @@ class UnknownWords:
         tagger.open(str(self._folder / "g2p" / "model.crf"))
         return tagger
 
+    def holds(self, word: str) -> bool:
+        """Whether the second lexicon has the word."""
+        return word in self._lexicon
+
     def __call__(self, text: str) -> str:
         """Phonemes of one written word of any kind: `Stuckey's`, `WDSU-TV`, `twirlingly`, `café`.
 
@@ -192,8 +196,9 @@ class UnknownWords:
             return direct
         for ending, stems, make in (
             ("ies", [word[:-3] + "y"], _with_s), ("s", [word[:-1]], _with_s), ("es", [word[:-2]], _with_s),
-            ("ied", [word[:-3] + "y"], _with_ed), ("ed", [word[:-2], word[:-1], word[:-3]], _with_ed),
-            ("ing", [word[:-3], word[:-3] + "e", word[:-4]], lambda p: p + "ɪŋ"),
+            ("ied", [word[:-3] + "y"], _with_ed), ("ed", [word[:-2], word[:-1], _undoubled(word[:-2])], _with_ed),
+            ("ing", [word[:-3], word[:-3] + "e", _undoubled(word[:-3])], lambda p: p + "ɪŋ"),
+            ("ling", [word[:-4]], lambda p: p + "lɪŋ"), ("ping", [word[:-4]], lambda p: p + "pˈɪŋ"),
         ):  # fmt: skip
             if word.endswith(ending):
                 for stem in stems:
@@ -239,6 +244,11 @@ class UnknownWords:
     def _spelled(self, word: str) -> str:
         names = [self.known(c.upper()) or "" for c in word if c.isalpha()]
         return "".join(_stress_weaker(n) if i < len(names) - 1 else n for i, n in enumerate(names))
+
+
+def _undoubled(stem: str) -> str:
+    """`runn` -> `run`; nothing where the last letter is not doubled."""
+    return stem[:-1] if len(stem) > 3 and stem[-1] == stem[-2] else ""
 
 
 def _with_s(stem: str) -> str:

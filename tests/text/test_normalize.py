@@ -6,7 +6,7 @@ import pytest
 
 from spear_spec.text import normalize
 from spear_spec.text.normalize import is_speakable
-from spear_spec.text.numbers import roman
+from spear_spec.text.roman import roman
 
 TABLE = [
     # numbers

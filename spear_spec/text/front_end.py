@@ -1,0 +1,154 @@
+"""The front end of a voice: text of any length to segments that are spoken in one go, lazily."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, Self, runtime_checkable
+
+from spear_spec.errors import ConfigError, TextError
+from spear_spec.text.sentences import Break, cut, split_pieces, spoken_length
+from spear_spec.text.tokenizer import PhonemeTokenizer
+
+log = logging.getLogger("spear_spec")
+
+MOST_PHONEMES = 200  # in a segment: some fifteen seconds at a normal rate, and what the voices were trained with
+PAUSES_S = {Break.CUT: 0.1, Break.SENTENCE: 0.1, Break.LINE: 0.25, Break.PARAGRAPH: 0.4}
+_REMEMBERED = 64  # segments whose phonemes are kept: texts repeat themselves
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What is spoken in one go.
+
+    text: as written. ids: text tokens, the speaker first, without the end token (the engine adds it). pause_s: silence
+    before it, in seconds, on top of what the speech brings along; 0 for the first of a text. rate: of speaking, 1.0 is
+    the voice's own.
+    """
+
+    text: str
+    ids: list[int]
+    pause_s: float = 0.0
+    rate: float = 1.0
+
+
+@runtime_checkable
+class FrontEnd(Protocol):
+    """What the pipeline knows of a front end."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Who can speak; the first is the default."""
+        ...
+
+    @property
+    def num_token_ids(self) -> int:
+        """Ids are below it; it is itself the id of the end of the text, which the engine appends."""
+        ...
+
+    def segments(self, text: str, speaker: str) -> Iterator[Segment]:
+        """Segments of the text in order, each made when it is asked for.
+
+        Raises:
+            TextError: there is nothing to say, or no such speaker.
+        """
+        ...
+
+    def phonemes(self, text: str) -> str:
+        """What the text is spoken from, for people to read; empty if there is nothing to say."""
+        ...
+
+
+class PhonemeFrontEnd:
+    """English text by way of sentences and phonemes.
+
+    Args:
+        join: very short sentences are spoken together with the next one, for models that cannot speak a word alone.
+    """
+
+    KIND = PhonemeTokenizer.KIND
+
+    def __init__(self, tokenizer: PhonemeTokenizer | None = None, *, join: bool = False) -> None:
+        self.tokenizer = tokenizer or PhonemeTokenizer()
+        self.join = join
+        self._spoken = lru_cache(_REMEMBERED)(self._phonemes)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return self.tokenizer.speakers
+
+    @property
+    def num_token_ids(self) -> int:
+        return len(self.tokenizer.vocab)
+
+    def segments(self, text: str, speaker: str) -> Iterator[Segment]:
+        """Segments of at most `MOST_PHONEMES` phoneme letters; what had to be guessed at is logged as a warning.
+
+        Raises:
+            TextError: there is nothing to say, or the voice has no such speaker.
+        """
+        if not isinstance(text, str):
+            raise TextError(f"a text must be a string, not {type(text).__name__}")
+        self.tokenizer.encode_phonemes("", speaker)  # the speaker is known before anything is worked out
+        first = True
+        for written, before, phonemes, warnings in self._pieces(text):
+            for warning in warnings:
+                log.warning("text: %s", warning)
+            yield Segment(
+                written, self.tokenizer.encode_phonemes(phonemes, speaker), 0.0 if first else PAUSES_S[before]
+            )
+            first = False
+        if first:
+            shown = text if len(text) <= 40 else text[:40] + "..."
+            raise TextError(f"there is nothing to speak in {shown!r}: give it at least one word")
+
+    def phonemes(self, text: str) -> str:
+        """Phoneme letters of all segments, a space between them."""
+        return " ".join(phonemes for _, _, phonemes, _ in self._pieces(text))
+
+    def _pieces(self, text: str) -> Iterator[tuple[str, Break, str, tuple[str, ...]]]:
+        for piece in split_pieces(text, join=self.join):
+            before = piece.before
+            for written, phonemes, warnings in self._within(piece.text):
+                yield written, before, phonemes, warnings
+                before = Break.CUT
+
+    def _within(self, text: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """(text, phonemes, warnings) of the parts of a piece, each within the limit: letters say little of sounds."""
+        phonemes, warnings = self._spoken(text)
+        if len(phonemes) <= MOST_PHONEMES:
+            if any(c.isalpha() for c in phonemes):
+                yield text, phonemes, warnings
+            return
+        length = spoken_length(text)
+        parts = list(cut(text, max(1, length * MOST_PHONEMES // (len(phonemes) + MOST_PHONEMES // 4))))
+        if len(parts) < 2:  # one sign with an endless name
+            yield text, phonemes[:MOST_PHONEMES].rstrip(), warnings
+            return
+        for part in parts:
+            yield from self._within(part)
+
+    def _phonemes(self, text: str) -> tuple[str, tuple[str, ...]]:
+        phonemes, _, _, warnings = self.tokenizer.phonemes(text)
+        return phonemes, tuple(warnings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a voice's config.json."""
+        values = self.tokenizer.to_dict()
+        return {**values, "join": True} if self.join else values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote; `join` may be left out.
+
+        Raises:
+            ConfigError: unknown or missing keys, another kind of front end, symbols that do not fit.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError("text: expected an object with kind, speakers and symbols")
+        join = values.get("join", False)
+        if not isinstance(join, bool):
+            raise ConfigError(f"text: join must be true or false, not {join!r:.40}")
+        return cls(PhonemeTokenizer.from_dict({k: v for k, v in values.items() if k != "join"}), join=join)

@@ -1,0 +1,101 @@
+"""Units of measure to words: metric ones with their prefixes, squares and cubes, `per`, heights, amounts with hyphen."""
+
+from __future__ import annotations
+
+import re
+
+from spear_spec.text import tables
+from spear_spec.text.abbreviations import one_of
+from spear_spec.text.numbers import QUANTITY, cardinal, quantity
+
+
+def _all_units() -> dict[str, tuple[str, str]]:
+    units = {}
+    for symbol, (name, prefixes) in tables.METRIC.items():
+        for prefix in prefixes:
+            one = tables.PREFIXES[prefix] + name
+            head, _, tail = one.partition(" ")
+            many = one if name in tables.UNCHANGED_PLURALS else f"{head}s {tail}" if tail.startswith("per") else one + "s"
+            units[prefix + symbol] = (one, many)
+    return {**units, **tables.UNITS}
+
+
+UNITS = _all_units()
+_POWERS = {"²": "square", "^2": "square", "2": "square", "³": "cubic", "^3": "cubic", "3": "cubic", "sq": "square", "cu": "cubic"}
+_AFTER_PER = {"²": " squared", "^2": " squared", "³": " cubed", "^3": " cubed", "2": " squared", "3": " cubed"}
+
+
+def per_name(unit: str) -> str:
+    """What stands behind "per": `h` -> `hour`, `kg` -> `kilogram`, `day` -> `day`."""
+    power = next((p for p in ("²", "³", "^2", "^3") if unit.endswith(p)), "")
+    bare = unit.removesuffix(power) if power else unit
+    name = tables.PER.get(bare) or (UNITS[bare][0] if bare in UNITS else bare)
+    if not power:
+        return name
+    return f"{_POWERS[power]} {name}" if bare in tables.LENGTHS else name + _AFTER_PER[power]
+
+
+def _named(match: re.Match[str]) -> str:
+    amount, low = match["amount"], match["low"]
+    said = f"{quantity(low)} to {quantity(amount)}" if low else quantity(amount)
+    one, many = UNITS[match["unit"]]
+    power = match["power"] or (match["before"] or "").rstrip(". ")
+    if power and (power in ("²", "³", "^2", "^3", "sq", "cu") or match["unit"] in tables.LENGTHS):
+        one, many = f"{_POWERS[power]} {one}", f"{_POWERS[power]} {many}"
+    part_of_one = "/" in amount and " " not in amount
+    single = not low and (amount in ("1", "1.0") or part_of_one or match["gap"] == "-")
+    per = f" per {per_name(match['per'] + (match['per_power'] or ''))}" if match["per"] else ""
+    said = f"{'minus ' if match['sign'] else ''}{said} {one if single else many}{per}"
+    point = match["point"] or ""
+    return said + ("." if point and not re.match(r" [a-z]", match.string[match.end() :]) else "")
+
+
+def _height(match: re.Match[str]) -> str:
+    feet = f"{cardinal(match['feet'])} {'foot' if match['feet'] == '1' else 'feet'}"
+    inches = match["inches"]
+    return f"{feet} {quantity(inches)} {'inch' if inches == '1' else 'inches'}" if inches else feet
+
+
+def _hours(match: re.Match[str]) -> str:
+    hours, minutes = match["hours"], match["minutes"]
+    return (
+        f"{cardinal(hours)} hour{'s' * (hours != '1')} {cardinal(str(int(minutes)))} minute{'s' * (int(minutes) != 1)}"
+    )
+
+
+def _inches(match: re.Match[str]) -> str:
+    if match["mark"] == '"' and match.string.count('"') != 1:
+        return match[0]  # a quotation
+    return f"{quantity(match['amount'])} {'inch' if match['amount'] == '1' else 'inches'}"
+
+
+_LOW = rf"(?:(?P<low>{QUANTITY}) ?(?:%|°C?|°F)?[–—-] ?)?"
+_PER = (
+    rf"(?:/ ?(?P<per>{one_of({*UNITS, *tables.PER, *tables.PER_WORDS} - {'in', '%', '¢', '‰', '°'})})(?P<per_power>[²³]|\^[23])?(?![\w/]))?"
+)
+_LOOSE = one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<!\d0)s"  # not the 1990s, the 80s
+_TIGHT = one_of(tables.TIGHT_UNITS)
+_TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$))?(?![\w²³/]|['’][a-z])"
+_HEAD = rf"(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
+
+_RULES = (
+    (re.compile(rf"(?<![\w.])(?P<feet>\d{{1,2}})['′’] ?(?P<inches>\d{{1,2}}(?: ?\d/\d)?)(?:\"|″|''|’’|”|(?=[\s.,;:!?]|$))"), _height),
+    (re.compile(r"(?<![\w.])(?P<feet>\d{1,2}) ?ft\.? ?(?P<inches>\d{1,2}) ?in\b\.?"), _height),
+    (re.compile(r"(?<![\w.])(?P<feet>\d{1,3})′(?P<inches>)"), _height),
+    (re.compile(rf"(?<![\w.])(?P<amount>{QUANTITY})(?P<mark>″|\"(?=\s|$|[,.]))"), _inches),
+    (re.compile(r"(?<![\w.])(?P<hours>\d{1,3}) ?h(?:rs?)? ?(?P<minutes>\d{1,2}) ?m(?:ins?)?\b"), _hours),
+    (re.compile(rf"{_HEAD}(?P<gap>[ -]?)(?P<before>(?:sq|cu)\.? )?(?P<unit>{_LOOSE}){_TAIL}"), _named),
+    (re.compile(rf"{_HEAD}(?P<gap>-?)(?P<before>(?!))?(?P<unit>{_TIGHT}){_TAIL}"), _named),
+    (re.compile(rf"{_HEAD}(?P<gap> )(?P<before>)(?P<unit>in)(?P<power>)(?P<per>)(?P<per_power>)(?P<point>\.)(?=\s*[a-z,]|\s*$)"), _named),
+    # what is counted has a name of its own: 250 words/minute
+    (re.compile(rf"(?<=\d )(?P<many>[a-z]{{3,20}}s)/(?P<per>{one_of(tables.PER_WORDS)})\b"), lambda m: f"{m['many']} per {m['per']}"),
+)  # fmt: skip
+
+
+def speak_units(text: str) -> str:
+    """Replace measures by words: `5 km`, `20°C`, `12 %`, `3μs`, `250 mg/day`, `5'10"`, `a 5-kg bag`."""
+    if not any(c.isdecimal() for c in text):
+        return text
+    for pattern, say in _RULES:
+        text = pattern.sub(say, text)
+    return text
