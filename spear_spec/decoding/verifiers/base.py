@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
+from spear_spec.decoding.verifiers.tensors import Settled
 
 
 class Verifier(Protocol):
@@ -28,5 +29,25 @@ class Verifier(Protocol):
         filtered).
 
         For a tree the law after node n is at n + 1. Nodes of one place (same tokens all the way) have the same law.
+        """
+        ...
+
+
+class SettlingVerifier(Verifier, Protocol):
+    """A rule for chains that has a form on tensors alone as well, for runtimes in which the host decides nothing."""
+
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        """The verdict on chains, from uniforms that were drawn before.
+
+        Shapes are fixed, nothing is read back to the host and no shape depends on a value: a CUDA graph can capture it.
+        Given a row's next uniforms, it is what `verify` settles with a `Chance` that hands out the same ones in turn
+        (`bernoulli(p)` is u < p, `categorical` the first token whose running float64 sum exceeds u times the whole),
+        token for token.
+
+        Args:
+            tokens: [B, G] int64, the draft; what stands behind a row's own tokens is ignored. counts: [B] int64.
+            q: [B, G, V], the laws that the tokens were drawn from; None: point masses.
+            p: [B, G + 1, V], the target's laws (see `verify`). Padding may hold anything, NaN included.
+            uniforms: [B, at least `tensors.uniforms_for(G)`] float64 in [0, 1): the next draws of each row, in order.
         """
         ...

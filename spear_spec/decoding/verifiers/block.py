@@ -12,6 +12,7 @@ from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs
 from spear_spec.decoding.verifiers.rejection import close_chains, residual
+from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, close, drafted, recovered
 
 
 class BlockVerifier:
@@ -47,6 +48,32 @@ class BlockVerifier:
                 law = residual(law * r[accepted], q, draft[accepted])
             weights.append(law)
         return close_chains(drafts, kept, weights, chance, rows)
+
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        width = tokens.shape[1]
+        _, p_at, q_at = (values.double() for values in drafted(tokens, counts, q, p))
+        steps = torch.where(q_at > 0, p_at / q_at, (p_at > 0).double())
+        joint = [torch.ones_like(uniforms[:, 0])]  # r_0 .. r_width, as in `_joint_ratios`
+        for i in range(width):
+            joint.append((joint[-1] * steps[:, i]).clamp(max=1.0))
+        r = torch.stack(joint, 1)
+        lengths = torch.arange(1, width + 1, device=tokens.device)
+        success = r[:, 1:]  # h_i at [b, i - 1]: that of the whole draft, then S_i / (S_i + 1 - r_i) for shorter prefixes
+        if width > 1:
+            inner = r[:, 1:width]
+            if q is None:
+                excess = inner * (1.0 - p_at[:, 1:]).clamp(min=0.0)
+            else:
+                excess = (p[:, 1:width] * inner.to(p.dtype)[..., None]).sub_(q[:, 1:width]).clamp_(min=0.0).sum(-1)
+            total = excess.double() + (1.0 - inner)
+            shorter = torch.where(total > 0, excess.double() / total, 1.0)
+            success = torch.where(lengths == counts[:, None], success, torch.cat([shorter, success[:, -1:]], 1))
+        trial = (counts[:, None] - lengths).clamp(min=0)  # the trial of i tokens comes after those of more
+        kept = (uniforms.gather(1, trial) < success) & (lengths <= counts[:, None])
+        accepted = torch.cat([torch.zeros_like(counts)[:, None], kept.long() * lengths], 1).amax(1)
+        trials = counts - accepted + (accepted > 0)
+        last = categorical(recovered(tokens, counts, q, p, accepted, at(r, accepted).to(p.dtype)), at(uniforms, trials))
+        return close(tokens, accepted, last, trials + 1)
 
 
 def _joint_ratios(p: list[float], q: list[float], length: int) -> list[float]:

@@ -12,6 +12,7 @@ from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs, ratio
 from spear_spec.decoding.verifiers.options import checked
 from spear_spec.decoding.verifiers.rejection import keep_while_accepted
+from spear_spec.decoding.verifiers.tensors import Settled, drafted, from_the_front, ratios
 
 
 class LenienceVerifier:
@@ -32,6 +33,10 @@ class LenienceVerifier:
         p_at, q_at = drafted_probs(proposal, target_probs)
         chances = [[ratio(p, self.l * q) for p, q in zip(ps, qs)] for ps, qs in zip(p_at, q_at)]
         return keep_while_accepted(proposal, target_probs, chance, rows, chances)
+
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        valid, p_at, q_at = drafted(tokens, counts, q, p)
+        return from_the_front(tokens, counts, q, p, uniforms, ratios(p_at, self.l * q_at.double()), valid)
 
 
 KIND = VerifierKind(LenienceVerifier, "chain: accepts as if the draft's law were smaller")

@@ -10,6 +10,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Branches, Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import draw_each
+from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, close, drafted, leading
 from spear_spec.decoding.verifiers.walk import verdict
 
 
@@ -41,6 +42,13 @@ class MatchingVerifier:
                     still.append(place)
             walking = still
         return verdict(proposal, rows, tokens, [nodes[0] for nodes in here])
+
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        valid, _, _ = drafted(tokens, counts, None, p)
+        width = tokens.shape[1]
+        drawn = categorical(p, uniforms[:, : width + 1])  # what the target would draw at every position
+        accepted = leading((drawn[:, :width] == tokens) & valid)
+        return close(tokens, accepted, at(drawn, accepted), accepted + 1)
 
 
 KIND = VerifierKind(MatchingVerifier, "any tree", usual={"tree": "dynamic"}, raced=())

@@ -11,6 +11,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import draw_each
+from spear_spec.decoding.verifiers.tensors import Settled, drafted, from_the_front
 
 
 class RejectionVerifier:
@@ -22,7 +23,11 @@ class RejectionVerifier:
     forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        return keep_while_accepted(proposal, target_probs, chance, rows, _ratios(proposal, target_probs))
+        return keep_while_accepted(proposal, target_probs, chance, rows, drafted_quotients(proposal, target_probs))
+
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        valid, p_at, q_at = drafted(tokens, counts, q, p)
+        return from_the_front(tokens, counts, q, p, uniforms, quotients(p_at, q_at).double(), valid)
 
 
 def keep_while_accepted(
@@ -56,7 +61,7 @@ def close_chains(
     return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
 
 
-def _ratios(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
+def drafted_quotients(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
     """p(x)/q(x) of every draft token, at most 1; a token that q cannot have produced counts as q = 1 (never accepted
     more often than p allows)."""
     longest = proposal.longest
@@ -64,10 +69,14 @@ def _ratios(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
         return [[] for _ in proposal.tokens]
     padded = [[*row, *[0] * (longest - len(row))] for row in proposal.tokens]
     ids = torch.tensor(padded, device=target_probs.device)[..., None]
-    p = target_probs[:, :longest].gather(-1, ids)
-    if proposal.probs is not None:
-        p = p / proposal.probs.gather(-1, ids)
-    return p[..., 0].nan_to_num_(nan=0.0).clamp_(max=1.0).tolist()
+    p = target_probs[:, :longest].gather(-1, ids)[..., 0]
+    q = torch.ones_like(p) if proposal.probs is None else proposal.probs.gather(-1, ids)[..., 0]
+    return quotients(p, q).tolist()
+
+
+def quotients(p: Tensor, q: Tensor) -> Tensor:
+    """p/q, at most 1, in the laws' own dtype; 0/0 is 0."""
+    return (p / q).nan_to_num_(nan=0.0).clamp_(max=1.0)
 
 
 def residual(p: Tensor, q: Tensor | None, token: int) -> Tensor:

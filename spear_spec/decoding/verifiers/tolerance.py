@@ -10,7 +10,8 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.options import checked
-from spear_spec.decoding.verifiers.rejection import _ratios, keep_while_accepted
+from spear_spec.decoding.verifiers.rejection import drafted_quotients, keep_while_accepted, quotients
+from spear_spec.decoding.verifiers.tensors import Settled, drafted, from_the_front
 
 
 class ToleranceVerifier:
@@ -28,8 +29,12 @@ class ToleranceVerifier:
         self.b = checked(self.name, "b", b, 0.0, 1.0)
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        chances = [[accept + self.b for accept in row] for row in _ratios(proposal, target_probs)]
+        chances = [[accept + self.b for accept in row] for row in drafted_quotients(proposal, target_probs)]
         return keep_while_accepted(proposal, target_probs, chance, rows, chances)
+
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        valid, p_at, q_at = drafted(tokens, counts, q, p)
+        return from_the_front(tokens, counts, q, p, uniforms, quotients(p_at, q_at).double() + self.b, valid)
 
 
 KIND = VerifierKind(ToleranceVerifier, "chain: accepts a little more often than it may")

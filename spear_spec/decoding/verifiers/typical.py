@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs, draw_each
 from spear_spec.decoding.verifiers.options import checked
+from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, close, drafted, leading
 from spear_spec.decoding.verifiers.walk import path_to, verdict
 
 
@@ -47,7 +47,7 @@ class TypicalVerifier:
                     continue
                 if p_x <= self.eps:  # above eps the entropy does not matter
                     if parent not in bound:
-                        bound[parent] = self.threshold(target_probs[place, parent + 1])
+                        bound[parent] = self.thresholds(target_probs[place, parent + 1]).item()
                     if p_x <= bound[parent]:
                         continue
                 depth[node] = depth[parent] + 1
@@ -59,9 +59,17 @@ class TypicalVerifier:
         last = draw_each(weights, chance, rows)
         return verdict(proposal, rows, [[*accepted, token] for accepted, token in zip(kept, last)], ends)
 
-    def threshold(self, p: Tensor) -> float:
-        """min(eps, delta exp(-H(p))) of a law p [V], H in nats."""
-        return min(self.eps, self.delta * exp(-torch.special.entr(p).sum().item()))
+    def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        valid, p_at, _ = drafted(tokens, counts, None, p)
+        bounds = self.thresholds(p[:, : tokens.shape[1]])
+        accepted = leading((p_at.double() > bounds) & valid)
+        last = categorical(at(p, accepted), uniforms[:, 0])
+        return close(tokens, accepted, last, torch.ones_like(accepted))
+
+    def thresholds(self, p: Tensor) -> Tensor:
+        """min(eps, delta exp(-H(p))) of laws p [..., V], H in nats; float64 [...]."""
+        entropy = torch.special.entr(p).sum(-1).double()
+        return (self.delta * torch.exp(-entropy)).clamp(max=self.eps)
 
 
 KIND = VerifierKind(TypicalVerifier, "chains and trees: what is plausible is taken", usual={"tree": "dynamic"})
