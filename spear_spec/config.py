@@ -127,6 +127,11 @@ class T2SConfig(Strict):
         require(self.dim_head % 2 == 0, f"dim_head must be even (rotary pairs), not {self.dim_head}")
 
     @property
+    def depth(self) -> int:
+        """Decoder layers."""
+        return self.target_depth
+
+    @property
     def ff_inner(self) -> int:
         """Width of the GEGLU feed-forward."""
         return int(self.dim * self.ff_mult * 2 / 3)

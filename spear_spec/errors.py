@@ -52,7 +52,3 @@ class ContractError(SpearSpecError):
 
 class MissingExtraError(SpearSpecError):
     """An optional dependency is not installed."""
-
-
-class ContractError(SpearSpecError):
-    """A part (a drafter, a rule, a stage, a kernel) was given or has returned what its contract does not allow."""

@@ -43,9 +43,7 @@ class AcousticStage(Protocol):
     @property
     def lookahead(self) -> int | None: ...
 
-    def open(
-        self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None
-    ) -> AcousticStream:
+    def open(self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None) -> AcousticStream:
         """A new utterance.
 
         Args:

@@ -5,7 +5,7 @@ to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -14,8 +14,13 @@ import torch
 
 from spear_spec.bench.machine import now
 from spear_spec.bench.race import label
-from spear_spec.decoding import DecodeStats, Drafter, Proposal, Session, Verdict
+from spear_spec.decoding import DecodeStats, Drafter, Proposal, Request, Session, Verdict
+from spear_spec.decoding.chance import SENTENCE, derive
+from spear_spec.engine import Engine
+from spear_spec.models.contract import Target
+from spear_spec.nn.tree import Tree
 from spear_spec.pipeline import TTS
+from spear_spec.runtime.eager import EagerRuntime
 
 Texts = Sequence[list[list[int]]]  # batches of text token ids
 
@@ -39,6 +44,24 @@ class Clocked:
 
     def commit(self, session: Session, state: Any, verdict: Verdict) -> None:
         self.inner.commit(session, state, verdict)
+
+    def __getattr__(self, name: str) -> Any:  # `admit` and `release`, where it has them
+        return getattr(self.inner, name)
+
+
+class ClockedRuntime(EagerRuntime):
+    """The eager runtime with a clock on every call of the target."""
+
+    def __init__(self, target: Target, now: Callable[[], float], took: Callable[[float, int], None]) -> None:
+        """took: told the milliseconds of each call, and the tokens that a row had in it."""
+        super().__init__(target)
+        self.now, self.took = now, took
+
+    def run(self, rows: list[list[int]], tree: Tree | None, below: tuple[int, torch.Tensor] | None) -> torch.Tensor:
+        began = self.now()
+        logits = super().run(rows, tree, below)
+        self.took((self.now() - began) * 1e3, len(rows[0]))
+        return logits
 
 
 def steps(proposal: Proposal) -> int:
@@ -77,11 +100,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         self.cfg = self.tts.describe(batch=self.batch, seed=self.seed, **self.sampling)
-        self._clocked = self.tts
-        if not self.tts.parts().plain:
-            drafter, verifier = self.tts.parts().make()
-            watched = Clocked(drafter, self._now, lambda ms, count: self.draft_ms.setdefault(count, []).append(ms))
-            self._clocked = replace(self.tts, own_drafter=watched, own_verifier=verifier)
+        self.decoder = self.tts.decoder
 
     @property
     def name(self) -> str:
@@ -89,19 +108,21 @@ class Arm:
 
     def decode(self, texts: Texts, seed: int, max_tokens: int | None, *, keep: bool) -> None:
         """One run over all texts; `keep` is false for the warm-up."""
-        law, chance = self.tts.sampling.changed(**self.sampling), torch.Generator().manual_seed(seed)
-        tokens, seconds = 0, 0.0
+        law = self.tts.sampling.changed(**self.sampling)
+        tokens, seconds, number = 0, 0.0, 0
         self.written = []
         for ids in texts:
+            requests = [
+                Request(text, seed=derive(seed, number + row, SENTENCE), sampling=law, cap=max_tokens)
+                for row, text in enumerate(ids)
+            ]
+            number += len(ids)
             began = self._now()
-            session, verdicts = self._clocked.decode(ids, law, chance, max_tokens)
-            self._watch(session)
-            for _ in verdicts:
-                pass
+            spoken = self._engine().run(requests)
             seconds += self._now() - began
-            total = sum(session.stats, DecodeStats())
+            total = sum((utterance.stats for utterance in spoken), DecodeStats())
             tokens += total.tokens
-            self.written += zip(ids, session.tokens)
+            self.written += [(text, utterance.tokens) for text, utterance in zip(ids, spoken)]
             if keep:
                 self.stats += total
         if keep:
@@ -110,17 +131,16 @@ class Arm:
             self.target_ms.clear()
             self.draft_ms.clear()
 
-    def _watch(self, session: Session) -> None:
-        """A clock on every target call."""
-        score = session.score
-
-        def timed(tokens: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
-            began = self._now()
-            logits = score(tokens, *rest, **more)
-            self.target_ms.setdefault(tokens.shape[1], []).append((self._now() - began) * 1e3)
-            return logits
-
-        session.score = timed  # type: ignore[method-assign]
+    def _engine(self) -> Engine:
+        """The voice's, with clocks on the drafter and on every target call."""
+        target, parts = self.decoder.target, self.decoder.parts
+        runtime = ClockedRuntime(target, self._now, lambda ms, size: self.target_ms.setdefault(size, []).append(ms))
+        rate = self.decoder.frame_rate
+        if parts.plain:
+            return Engine(target, runtime=runtime, frame_rate=rate)
+        drafter, rule = parts.made
+        watched = Clocked(drafter, self._now, lambda ms, count: self.draft_ms.setdefault(count, []).append(ms))
+        return Engine(target, watched, rule, parts.spec.gamma, runtime=runtime, frame_rate=rate)
 
     def speak(self, sentences: Sequence[str], **options: Any) -> None:
         """The whole pipeline, for RTF and TTFA."""
@@ -161,7 +181,7 @@ class Arm:
         """Median milliseconds of a target call that scored a whole draft; drafts that differ in size all stand for
         it.
         """
-        if self.tts.parts().plain:
+        if self.decoder.parts.plain:
             return median(self.target_ms[1])
         times = self._full or [ms for size, found in self.target_ms.items() if size > 1 for ms in found]
         return median(times) if times else None
@@ -184,7 +204,7 @@ class Arm:
         return self.stats.tokens_per_call * one / (_usual(self.target_ms) + _usual(self.draft_ms))
 
     def _now(self) -> float:
-        return now(self.tts.t2s.device)
+        return now(self.decoder.target.device)
 
 
 def accepted_lengths(stats: DecodeStats) -> list[int]:

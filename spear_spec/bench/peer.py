@@ -15,6 +15,7 @@ from spear_spec.bench.machine import now
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import probabilities
 from spear_spec.errors import SpearSpecError
+from spear_spec.models.contract import Target
 from spear_spec.models.spear_tts import TextToSemantic
 
 PACKAGE = "spear_tts_pytorch"
@@ -94,9 +95,9 @@ class Peer:
         return choose
 
 
-def find_peer(target: TextToSemantic, law: SamplingConfig, tell: Callable[[str], None]) -> Peer | None:
+def find_peer(target: Target, law: SamplingConfig, tell: Callable[[str], None]) -> Peer | None:
     """The peer where it is installed and can be built; says why where it is there and cannot."""
-    if importlib.util.find_spec(PACKAGE) is None:
+    if importlib.util.find_spec(PACKAGE) is None or not isinstance(target, TextToSemantic):
         return None
     try:
         return Peer(target, law)

@@ -38,7 +38,7 @@ def contestants(
             arms = (
                 [tts.using(drafter=name)] if not gammas else [tts.using(drafter=name, gamma=gamma) for gamma in gammas]
             )
-        found += [arm for arm in arms if not arm.parts().plain]
+        found += [arm for arm in arms if not arm.decoder.parts.plain]
     return _different(found), []
 
 
@@ -54,21 +54,22 @@ def label(settings: Mapping[str, Any]) -> str:
 def _longer(tts: TTS, gamma: int) -> TTS:
     if tts.spec.tree is not None and tts.spec.tree[0].isdigit():
         raise ConfigError(f"the tree {tts.spec.tree} is as deep as its name says: leave --gammas or --tree out")
-    return tts if tts.parts().plain else tts.using(gamma=gamma)
+    return tts if tts.decoder.parts.plain else tts.using(gamma=gamma)
 
 
 def _everyone(tts: TTS) -> tuple[list[TTS], list[dict[str, Any]]]:
     # objects of a user's own have no row in the table and race as they are
     found, left_out = [tts] if tts.own_drafter is not None or tts.own_verifier is not None else [], []
-    for kind in (*DRAFTERS.values(), *VERIFIERS.values()):
+    everyone = [*(kind.races for kind in DRAFTERS.values()), *(kind.races for kind in VERIFIERS.values())]
+    for races in everyone:
         missing: list[dict[str, Any]] = []
-        for settings in kind.races:
+        for settings in races:
             try:
                 found.append(tts.using(**settings))
             except SpearSpecError as error:
                 drafter = settings.get("drafter", tts.spec.drafter)
                 missing.append({"drafter": drafter, "settings": label(settings), "why": str(error)})
-        if len(missing) > 1 and len(missing) == len(kind.races) and len({entry["why"] for entry in missing}) == 1:
+        if len(missing) > 1 and len(missing) == len(races) and len({entry["why"] for entry in missing}) == 1:
             missing = [{**missing[0], "settings": "all"}]
         left_out += missing
     return _different(found), left_out

@@ -149,11 +149,11 @@ class _Contest:
             else None
         )
         who = speaker or tts.speakers[0]
-        self.ids = [tts.tokenizer.encode(sentence, who) for sentence in sentences]
+        self.ids = tts.texts(sentences, who)
         self.head = {
             "schema": "bench/1",
             "commit": commit(),
-            "hardware": hardware(tts.t2s.device),
+            "hardware": hardware(tts.target.device),
             "torch": torch.__version__,
             "voice": tts.name,
         }
@@ -185,7 +185,7 @@ class _Contest:
         for number, group in enumerate(groups):
             base, arms = self._arm(self.plain, batch), [self._arm(tts, batch) for tts in group]
             wanted = batch == 1 and number == 0 and self.store.peer is None
-            peer = find_peer(self.tts.t2s, self.tts.sampling.changed(**self.sampling), self.tell) if wanted else None
+            peer = find_peer(self.tts.target, self.tts.sampling.changed(**self.sampling), self.tell) if wanted else None
             self._runs(
                 base,
                 arms,

@@ -1,7 +1,6 @@
 """The text front end in a process of its own, so that a cold start loads spaCy and torch side by side on two cores.
 
-Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything
-heavy
+Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything heavy
 is imported, reads the texts in order, runs ahead as far as the pipe holds, and needs no torch.
 """
 
@@ -11,21 +10,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from spear_spec.errors import SpearSpecError, TextError
+from spear_spec.text import FrontEnd, PhonemeFrontEnd, Segment
 
 
 class FrontEndProcess:
-    """Sentences and text token ids of `texts`, each spoken by `speaker`, computed by a forked child."""
+    """A `FrontEnd` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child."""
 
-    def __init__(self, texts: Sequence[str], speaker: str, tokenizer: dict[str, Any]) -> None:
+    def __init__(self, texts: Sequence[str], speaker: str, config: Mapping[str, Any]) -> None:
+        self._own = PhonemeFrontEnd.from_dict(config)
         source, sink = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(source)
-            _child(texts, speaker, tokenizer, sink)
+            _child(texts, speaker, self._own, sink)
         os.close(sink)
         self._texts = iter(texts)
         self._speaker = speaker
@@ -33,25 +34,38 @@ class FrontEndProcess:
         self._pipe: IO[str] = os.fdopen(source, encoding="utf-8")
 
     @staticmethod
-    def useful() -> bool:
-        """Whether this is a cold start on a machine where forking is possible and a second core may help."""
-        return "torch" not in sys.modules and hasattr(os, "fork") and (os.cpu_count() or 1) > 1
+    def useful(config: Mapping[str, Any]) -> bool:
+        """Whether this is a cold start with our own front end, where forking is possible and a second core may help."""
+        ours = config.get("kind") == PhonemeFrontEnd.KIND
+        return ours and "torch" not in sys.modules and hasattr(os, "fork") and (os.cpu_count() or 1) > 1
 
-    def read(self, text: str, speaker: str) -> Iterator[tuple[str, list[int]]]:
-        """(sentence, ids) of the next text, which must be asked for in order.
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return self._own.speakers
+
+    @property
+    def num_token_ids(self) -> int:
+        return self._own.num_token_ids
+
+    def phonemes(self, text: str) -> str:
+        return self._own.phonemes(text)
+
+    def segments(self, text: str, speaker: str) -> Iterator[Segment]:
+        """Segments of the next text, which must be asked for in order; of any other, made here.
 
         Raises:
             TextError: what the front end found wrong with it.
         """
         if (text, speaker) != (next(self._texts, None), self._speaker):
-            raise ValueError("texts must be read in the order in which they were given")
+            yield from self._own.segments(text, speaker)
+            return
         while self._busy:  # the last text was left before its end
             self._receive()
         self._busy = True
         while self._busy:
             message = self._receive()
             if self._busy:
-                yield message["sentence"], message["ids"]
+                yield Segment(**message["segment"])
         if "error" in message:
             raise TextError(message["error"])
 
@@ -60,7 +74,7 @@ class FrontEndProcess:
         if not line:
             raise TextError("the text front end stopped unexpectedly")
         message: dict[str, Any] = json.loads(line)
-        self._busy = "sentence" in message
+        self._busy = "segment" in message
         return message
 
     def close(self) -> None:
@@ -71,7 +85,7 @@ class FrontEndProcess:
             os.waitpid(self.pid, 0)
 
 
-def _child(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], sink: int) -> None:
+def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -> None:
     """Never returns."""
     status = 1
     try:
@@ -79,7 +93,7 @@ def _child(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], sink: 
         os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:
-            _serve(texts, speaker, tokenizer, pipe)
+            _serve(texts, speaker, front_end, pipe)
         status = 0
     except (BrokenPipeError, SpearSpecError):  # the parent has left, or has met the same error itself
         status = 0
@@ -89,14 +103,11 @@ def _child(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], sink: 
         os._exit(status)
 
 
-def _serve(texts: Sequence[str], speaker: str, tokenizer: dict[str, Any], pipe: IO[str]) -> None:
-    from spear_spec.text import PhonemeTokenizer, split_sentences
-
-    front_end = PhonemeTokenizer.from_dict(tokenizer)
+def _serve(texts: Sequence[str], speaker: str, front_end: FrontEnd, pipe: IO[str]) -> None:
     for text in texts:
         try:
-            for sentence in split_sentences(text):
-                pipe.write(json.dumps({"sentence": sentence, "ids": front_end.encode(sentence, speaker)}) + "\n")
+            for segment in front_end.segments(text, speaker):
+                pipe.write(json.dumps({"segment": vars(segment)}) + "\n")
                 pipe.flush()
             pipe.write('{"end": true}\n')
         except SpearSpecError as error:

@@ -36,7 +36,9 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
     bundle = open_voice(args.voice)
     speaker = choose_speaker(bundle, args.speaker)
     ahead = (
-        FrontEndProcess(texts, speaker, bundle.config.text) if texts is not None and FrontEndProcess.useful() else None
+        FrontEndProcess(texts, speaker, bundle.config.text)
+        if texts is not None and FrontEndProcess.useful(bundle.config.text)
+        else None
     )
     try:
         from spear_spec.pipeline import TTS
@@ -50,7 +52,7 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
         raise
     tts.load_s = time.perf_counter() - began
     if ahead is not None:
-        tts.front_end = ahead.read
+        tts.front_end = ahead
     return tts
 
 
@@ -89,7 +91,7 @@ def setup_key(tts: TTS, batch: int) -> dict[str, Any]:
     from spear_spec.bench.machine import hardware
 
     described = tts.describe(batch=batch)
-    return {"voice": tts.name, "fingerprint": fingerprint(tts.bundle.path), "hardware": hardware(tts.t2s.device),
+    return {"voice": tts.name, "fingerprint": fingerprint(tts.bundle.path), "hardware": hardware(tts.target.device),
             **{name: described[name] for name in ("device", "threads", "dtype", "batch")}}  # fmt: skip
 
 

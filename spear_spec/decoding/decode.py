@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -204,6 +205,15 @@ class Parts:
         fits(drafter, verifier)
         return drafter, verifier
 
+    @cached_property
+    def made(self) -> tuple[Drafter, Verifier]:
+        """The same, made once: they hold weights, no state of an utterance.
+
+        Raises:
+            ConfigError: see `check`.
+        """
+        return self.make()
+
     @property
     def decoder(self) -> DraftDecoder | None:
         """The decoder that drafts, where its law at a position follows from the tokens and the target's features
@@ -230,7 +240,7 @@ class Parts:
         """
         if self.plain:
             return generate(session)
-        return speculate(session, *self.make(), self.spec.gamma)
+        return speculate(session, *self.made, self.spec.gamma)
 
 
 def decode(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from spear_spec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spear_spec.config import T2SConfig
+    from spear_spec.models.contract import Geometry
 
 log = logging.getLogger("spear_spec")
 
@@ -29,7 +29,7 @@ FORMS = {  # what can be drafted, and how a sentence calls it
 }
 PARTS = ("embedding",)  # what a rule may ask for
 Settings = Mapping[str, Any]  # fields of `SpecConfig`; in the race without the name of the record that they stand in
-Shape = Callable[["T2SConfig", Mapping[str, int]], dict[str, Any]]
+Shape = Callable[["Geometry", Mapping[str, int]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,9 @@ class Kinds(Mapping[str, Kind], Generic[Kind]):
     """
 
     def __init__(self, what: str, group: str, type_: type[Kind], known: Iterable[Kind]) -> None:
-        self.what, self.group, self._type = what, group, type_
-        self.known = {kind.name: kind for kind in known}
+        self.what, self.group = what, group
+        self._type: type[Kind] = type_
+        self.known: dict[str, Kind] = {kind.name: kind for kind in known}
         self._complete, self._lock = False, RLock()
 
     def __getitem__(self, name: str) -> Kind:

@@ -7,12 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from spear_spec.decoding.contract import proposal_problem, verdict_problem
 from spear_spec.decoding.drafters.base import Drafter
-from spear_spec.decoding.proposal import Verdict
+from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.request import Request
 from spear_spec.decoding.session import Session, exact_math
 from spear_spec.decoding.verifiers.base import Verifier
+from spear_spec.decoding.verifiers.tensors import uniforms_for
 from spear_spec.errors import ContractError
 
 
@@ -95,12 +99,38 @@ class Speculative:
             ):
                 raise ContractError(f"drafter {drafter.name}: {problem}")
             laws = session.laws(proposal)
-            verdict = self.verifier.verify(proposal, laws, session.chance, session.rows)
+            verdict = settled(session, self.verifier, proposal, laws)
             if self._check_rule and (problem := verdict_problem(verdict, proposal, session.rows, laws.shape[-1])):
                 raise ContractError(f"verifier {self.verifier.name}: {problem}")
             verdict = session.commit(verdict)
             drafter.commit(session, self.state, verdict)
             return verdict
+
+
+def settled(session: Session, rule: Verifier, proposal: Proposal, laws: Tensor) -> Verdict:
+    """The rule's verdict: on tensors alone where it has that form, the draft is a chain and chance is made of uniforms;
+    the host then reads one tensor. Trees, and chance that has to be asked, go through the list form: same verdicts.
+    """
+    settle, rows = getattr(rule, "settle", None), session.rows
+    count = uniforms_for(proposal.longest)
+    ahead = [] if settle is None or proposal.parents is not None else [session.chance.ahead(r, count) for r in rows]
+    if settle is None or not ahead or any(line is None for line in ahead):
+        return rule.verify(proposal, laws, session.chance, rows)
+    device, longest = laws.device, proposal.longest
+    counts = [len(row) for row in proposal.tokens]
+    padded = [[*row, *[0] * (longest - len(row))] for row in proposal.tokens]
+    found = settle(
+        torch.tensor(padded, dtype=torch.int64, device=device).view(len(rows), longest),
+        torch.tensor(counts, dtype=torch.int64, device=device),
+        proposal.probs,
+        laws,
+        torch.tensor(ahead, dtype=torch.float64, device=device),
+    )
+    told = torch.cat((found.accepted[:, None], found.used[:, None], found.tokens), 1).tolist()
+    for row, line in zip(rows, told):
+        session.chance.passed(row, line[1])
+    accepted = [line[0] for line in told]
+    return Verdict(list(rows), [line[2 : 3 + line[0]] for line in told], accepted, counts)
 
 
 def generate(session: Session) -> Iterator[Verdict]:

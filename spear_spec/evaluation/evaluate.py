@@ -60,7 +60,7 @@ def evaluate(
     if not texts:
         raise TextError("nothing to evaluate: give at least one sentence")
     listeners = make_judges(judges)
-    arms = {} if tts.spec.drafter == "none" else {"speculative": tts}
+    arms = {} if tts.decoder.parts.plain else {"speculative": tts}
     arms["autoregressive"] = tts.using(drafter="none")
     said: dict[str, Any] = {"speaker": speaker, "max_tokens": max_tokens, "batch": batch, **sampling}
     found = Evaluation(
@@ -92,7 +92,7 @@ def evaluate(
 def reference_of(tts: TTS, text: str, speaker: str | None) -> Reference:
     """What the voice was asked for: the text, its phonemes as its front end gives them, its speaker's embedding."""
     who = speaker or tts.speakers[0]
-    return Reference(text, tts.phonemes(text), load_reference(tts.bundle.path, who))
+    return Reference(text, tts.front_end.phonemes(text), load_reference(tts.bundle.path, who))
 
 
 def listen_to(audio: Audio, reference: Reference, judges: Sequence[Judge]) -> dict[str, Measurement]:

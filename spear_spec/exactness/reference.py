@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
-from spear_spec.decoding import Drafter, Verdict
-from spear_spec.decoding.sampling import guide, probabilities
-from spear_spec.pipeline import TTS
+from spear_spec.decoding import Drafter, Request, Session, Verdict, probabilities
+from spear_spec.decoding.request import encode
+from spear_spec.decoding.session import exact_math
+from spear_spec.engine import Decoder
 
 Utterance = tuple[list[int], list[int]]  # text token ids, generated tokens
 
@@ -21,30 +22,26 @@ Utterance = tuple[list[int], list[int]]  # text token ids, generated tokens
 class Reference:
     """The bare target on one text: full forwards without a cache, and the voice's draft beside it."""
 
-    def __init__(self, tts: TTS, ids: list[int], law: SamplingConfig) -> None:
-        self.model, self.sampling = tts.t2s, law
+    def __init__(self, decoder: Decoder, ids: list[int], law: SamplingConfig) -> None:
+        self.model, self.sampling = decoder.target, law
         # an own drafter need not use the voice's draft decoder; what it says is found out by `Replay`
-        self.draft = tts.parts().decoder
-        self.guided = law.guidance != 1 and bool(tts.spec.options.get("guided"))
-        with torch.inference_mode():
-            self.memory = self.model.encode(
-                torch.tensor([[*ids, self.model.text_eos_id]], device=self.model.device),
-                torch.ones(1, len(ids) + 1, dtype=torch.bool, device=self.model.device),
-            )
+        self.draft = decoder.parts.decoder
+        self.guided = law.guidance != 1 and bool(decoder.parts.spec.options.get("guided"))
+        self.memory = encode(self.model, [ids])
 
     @torch.inference_mode()
     def logits(self, tokens: list[int]) -> tuple[Tensor, Tensor | None]:
         """Guided logits [T, V] of each of T tokens given those before it, and the draft's law [T, V]."""
         model, scale = self.model, self.sampling.guidance
         features = () if self.draft is None else self.draft.cfg.target_layers
-        ids = torch.tensor([[model.start_id, *tokens[:-1]]], device=model.device)
-        arms = [self.memory] if scale == 1 else [self.memory, self.memory.unconditional()]
-        outputs = [model(ids, memory, features=features) for memory in arms]
+        ids = torch.tensor([[model.start_id, *tokens[:-1]]], dtype=torch.int64, device=model.device)
+        lanes = [self.memory] if scale == 1 else [self.memory, self.memory.unconditional()]
+        outputs = [model(ids, memory, features=features) for memory in lanes]
         logits = [out.logits[0] for out in outputs]
         q = None
         if self.draft is not None:
             drafts = []
-            for memory, out in list(zip(arms, outputs))[: 2 if self.guided else 1]:
+            for memory, out in list(zip(lanes, outputs))[: 2 if self.guided else 1]:
                 # position i reads the features of the position that predicted its token, as at run time
                 fed = None
                 if features:
@@ -55,22 +52,24 @@ class Reference:
         return _mix(logits, scale), q
 
 
-def _mix(arms: list[Tensor], scale: float) -> Tensor:
-    return arms[0] if len(arms) == 1 else guide(arms[0], arms[1], scale)
+def _mix(lanes: list[Tensor], scale: float) -> Tensor:
+    """Guidance: null + (text - null) * scale."""
+    return lanes[0] if len(lanes) == 1 else lanes[1] + (lanes[0] - lanes[1]) * scale
 
 
-def drafts_of(tts: TTS, law: SamplingConfig, seed: int) -> Replay | None:
+def drafts_of(decoder: Decoder, law: SamplingConfig, seed: int) -> Replay | None:
     """For an own drafter: a copy that has seen nothing yet.
 
     None for the voice's drafts, and where no copy can be made.
     """
-    if tts.own_drafter is None:
+    own, target = decoder.parts.own_drafter, decoder.target
+    if own is None:
         return None
     try:
-        drafter = copy.deepcopy(tts.own_drafter, {id(tts.t2s): tts.t2s})
+        drafter = copy.deepcopy(own, {id(target): target})
     except Exception:  # whatever a user's object raises: then there is one order less
         return None
-    return Replay(tts, drafter, law, torch.Generator().manual_seed(seed + 2))
+    return Replay(decoder, drafter, law, seed + 2)
 
 
 @dataclass
@@ -81,27 +80,29 @@ class Replay:
     what it says depends on the past alone.
     """
 
-    tts: TTS
+    decoder: Decoder
     drafter: Drafter
     sampling: SamplingConfig
-    generator: torch.Generator
+    seed: int
 
-    @torch.inference_mode()
     def laws(self, group: Sequence[Utterance]) -> list[Tensor]:
         """Each utterance's q [T, V]: only a key to sort by, so it need not sum to 1."""
-        session, _ = self.tts.decode([ids for ids, _ in group], self.sampling, self.generator)
         truth = [tokens for _, tokens in group]
-        session.caps = [len(tokens) for tokens in truth]
+        session = Session(self.decoder.target)
+        session.admit([Request(ids, seed=self.seed, sampling=self.sampling, cap=len(tokens)) for ids, tokens in group])
+        self.seed += 1
         found: list[list[Tensor]] = [[] for _ in group]
-        state = self.drafter.start(session)
-        while session.running:
-            rows = list(session.rows)
-            proposal = self.drafter.propose(session, state, [1] * len(rows))
-            session.laws()
-            for place, row in enumerate(rows):
-                found[row].append(_first_law(proposal, place, session.model.vocab_size))
-            kept = [[truth[row][len(session.tokens[row])]] for row in rows]
-            self.drafter.commit(session, state, session.commit(Verdict(rows, kept, [0] * len(rows), [0] * len(rows))))
+        with exact_math(session.model):
+            state = self.drafter.start(session)
+            while session.running:
+                rows = list(session.rows)
+                proposal = self.drafter.propose(session, state, [1] * len(rows))
+                session.laws()
+                for place, row in enumerate(rows):
+                    found[row].append(_first_law(proposal, place, session.model.vocab_size))
+                kept = [[truth[row][len(session.tokens[row])]] for row in rows]
+                verdict = session.commit(Verdict(rows, kept, [0] * len(rows), [0] * len(rows)))
+                self.drafter.commit(session, state, verdict)
         return [torch.stack(rows) for rows in found]
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any
 
 import torch
 
 from spear_spec.config import SamplingConfig, SpecConfig
-from spear_spec.decoding import Drafter, Verifier, complete
+from spear_spec.decoding import Drafter, Parts, Request, Verifier, complete
+from spear_spec.decoding.chance import check_seed
+from spear_spec.decoding.contract import checked_drafter, checked_verifier
+from spear_spec.engine import Decoder
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.exactness.conclusion import GREEDY
-from spear_spec.exactness.contract import checked_drafter, checked_verifier
-from spear_spec.exactness.reference import Reference, Utterance, drafts_of
+from spear_spec.exactness.crowd import crowd
+from spear_spec.exactness.reference import Reference, drafts_of
 from spear_spec.exactness.scores import Scores
 from spear_spec.exactness.uniformity import FEWEST, settle
-from spear_spec.models.spear_tts import TextToSemantic
-from spear_spec.pipeline import TTS, choose_speaker
+from spear_spec.models.contract import Target
+from spear_spec.pipeline import TTS
 
 SENTENCES = (
     "The ferry leaves the harbour at half past seven, whatever the weather.",
@@ -38,7 +41,7 @@ Progress = Callable[[str], None]
 
 
 def verify_drafter(
-    target: TTS | TextToSemantic | None = None,
+    target: TTS | Target | None = None,
     drafter: str | Drafter | None = None,
     verifier: str | Verifier = "rejection",
     *,
@@ -58,8 +61,8 @@ def verify_drafter(
     """Test whether decoding with this drafter and verifier follows the target's own law (statistics: see `run_verify`).
 
     Args:
-        target: a voice; None: the one that ships with the package; or a bare transformer, and then `texts` are lists of
-            text token ids (without the end token).
+        target: a voice; None: the one that ships with the package; or a bare transformer (a `Target`), and then `texts` are
+            lists of text token ids (without the end token).
         drafter: a name (None: the voice's own), or an object of one's own: the protocol
             `spear_spec.decoding.Drafter`. Its `propose` returns
             for B running rows a `Proposal` of token lists [B][<= gamma], with `probs` [B, N, V], the law that each
@@ -89,16 +92,15 @@ def verify_drafter(
     if drafter is not None:
         given["drafter"] = drafter if isinstance(drafter, str) else checked_drafter(drafter)
     given["verifier"] = verifier if isinstance(verifier, str) else checked_verifier(verifier)
-    if isinstance(target, TextToSemantic):
-        tts = _bare(target, given)
-        sentences = _check_ids(target, texts)
-    else:
+    if target is None or isinstance(target, TTS):
         tts = (TTS.load() if target is None else target).using(**given)
-        sentences = _spell(tts, texts, speaker)
+        name, decoder, sentences = tts.name, tts.decoder, _spell(tts, texts, speaker)
+    else:
+        name, decoder, sentences = type(target).__name__, _bare(target, given), _check_ids(target, texts)
     return _verify(
-        tts,
+        name,
+        replace(decoder, sampling=sampling or decoder.sampling),
         sentences,
-        sampling or tts.sampling,
         samples=samples,
         batch=batch,
         seed=seed,
@@ -144,12 +146,11 @@ def run_verify(
         ConfigError: a setting is out of range.
     """
     law = tts.sampling.changed(**sampling)
-    wanted = DEFAULT_SAMPLES if samples is None else samples
     return _verify(
-        tts,
+        tts.name,
+        replace(tts.decoder, sampling=law),
         _spell(tts, texts, speaker),
-        law,
-        samples=wanted,
+        samples=DEFAULT_SAMPLES if samples is None else samples,
         batch=batch,
         seed=seed,
         max_tokens=max_tokens,
@@ -158,9 +159,9 @@ def run_verify(
 
 
 def _verify(
-    tts: TTS,
+    name: str,
+    decoder: Decoder,
     sentences: Texts,
-    law: SamplingConfig,
     *,
     samples: int,
     batch: int,
@@ -168,32 +169,34 @@ def _verify(
     max_tokens: int | None,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    for name, value, least in (
+    for what, value, least in (
         ("samples", samples, FEWEST),
         ("batch", batch, 1),
         ("max_tokens", 1 if max_tokens is None else max_tokens, 1),
     ):
-        if not isinstance(value, int) or value < least:
-            raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{what} must be a whole number of at least {least}, not {value!r}")
+    check_seed(seed)
+    law = decoder.sampling
     tell = progress or (lambda message: None)
     checks = []
     if law.temperature > 0:
         scores = Scores(law, torch.Generator().manual_seed(seed + 1))
-        drafts = drafts_of(tts, law, seed)
-        spoken = _spoken(tts, sentences, law, seed, batch, max_tokens)
+        drafts = drafts_of(decoder, law, seed)
+        spoken = crowd(decoder, sentences, batch=batch, seed=seed, cap=max_tokens)
         while scores.count < samples:
             group = list(islice(spoken, max(batch, 1 if drafts is None else REPLAYED)))
             guesses = [None] * len(group) if drafts is None else drafts.laws(group)
             for (ids, tokens), q in zip(group, guesses):
-                scores.add(Reference(tts, ids, law), tokens, q)
+                scores.add(Reference(decoder, ids, law), tokens, q)
             tell(f"scored {min(scores.count, samples)} of {samples} tokens")
         checks += scores.checks(samples)
-    checks.append(_greedy_check(tts, sentences, law, batch, max_tokens, tell))
+    checks.append(_greedy_check(decoder, sentences, batch, max_tokens, tell))
     settle(checks)
-    settings = replace(tts, sampling=law).describe(batch=batch, seed=seed)
+    settings = decoder.describe(batch=batch, seed=seed)
     return {
         "schema": "verify/1",
-        "voice": tts.name,
+        "voice": name,
         **settings,
         "checks": checks,
         "pass": all(check["pass"] for check in checks) and bool(settings["lossless"]),
@@ -203,45 +206,31 @@ def _verify(
 # --- what is tested --------------------------------------------------------------------------------------------------
 
 
-class BareTTS(TTS):
-    """A transformer behind the calls that `say` uses to decode; without text front end and vocoder."""
-
-    @property
-    def name(self) -> str:
-        return "TextToSemantic"
-
-
-def _bare(model: TextToSemantic, given: dict[str, Any]) -> TTS:
+def _bare(target: Target, given: dict[str, Any]) -> Decoder:
+    """A transformer without front end and acoustic stage."""
     own = {
-        f"own_{name}": value for name in ("drafter", "verifier") if not isinstance(value := given.get(name, ""), str)
+        f"own_{name}": given.pop(name) for name in ("drafter", "verifier") if not isinstance(given.get(name, ""), str)
     }
-    names = {name: value for name, value in given.items() if f"own_{name}" not in own}
-    nothing: Any = None
-    tts = BareTTS(
-        nothing,
-        nothing,
-        model,
-        nothing,
-        {},
-        complete(SpecConfig(), names),
-        SamplingConfig(),
-        embedding=model.semantic_emb.weight[: model.eos_id],
-        **own,
-    )
-    tts.parts().make()
-    return tts
+    parts = Parts(complete(SpecConfig(), given), {}, target.embedding[: target.eos_id], **own)
+    parts.make()
+    return Decoder(target, parts)
 
 
-def _check_ids(model: TextToSemantic, texts: Any) -> Texts:
+def _check_ids(target: Target, texts: Any) -> Texts:
     if texts is None:
-        raise ConfigError("a bare TextToSemantic has no text front end: give texts as lists of text token ids")
+        raise ConfigError(
+            f"a bare {type(target).__name__} has no text front end: give texts as lists of text token ids"
+        )
     sentences = []
     for text in texts:
-        ids = None if isinstance(text, str) else [int(i) for i in text]
-        if not ids or not all(0 <= i < model.text_eos_id for i in ids):
+        try:
+            ids = [int(i) for i in text] if not isinstance(text, str) else []
+            target.text(ids)
+        except (TextError, TypeError, ValueError):
             raise TextError(
-                f"texts of a bare TextToSemantic are lists of text token ids from 0 to {model.text_eos_id - 1}, not {text!r}"
-            )
+                f"texts of a bare {type(target).__name__} are lists of text token ids below {target.text_ids}, "
+                f"not {str(text)[:80]!r}"
+            ) from None
         sentences.append(ids)
     return _not_empty(sentences)
 
@@ -250,11 +239,8 @@ def _spell(tts: TTS, texts: Any, speaker: str | None) -> Texts:
     if isinstance(texts, str):
         texts = [texts]
     if not all(isinstance(text, str) for text in texts or ()):
-        raise TextError("texts of a voice are strings; token ids go with a bare TextToSemantic")
-    speaker = choose_speaker(tts.bundle, speaker)
-    return _not_empty(
-        [ids for text in (SENTENCES if texts is None else texts) for _, ids in tts.sentences(text, speaker)]
-    )
+        raise TextError("texts of a voice are strings; token ids go with a bare transformer")
+    return _not_empty(tts.texts(SENTENCES if texts is None else texts, speaker))
 
 
 def _not_empty(sentences: Texts) -> Texts:
@@ -263,44 +249,24 @@ def _not_empty(sentences: Texts) -> Texts:
     return sentences
 
 
-def _spoken(
-    tts: TTS, sentences: Texts, law: SamplingConfig, seed: int, batch: int, max_tokens: int | None
-) -> Iterator[Utterance]:
-    """Texts with their generated tokens, again and again: a b a b c d c d ..., so that in a batch stand texts of
-    several
-    lengths and the same text twice (see `Scores._beside`)."""
-    chance = torch.Generator().manual_seed(seed)
-    once = cycle(sentences)
-    endless = (text for one, two in zip(once, once) for text in (one, two, one, two))
-    while True:
-        group = [next(endless) for _ in range(batch)]
-        yield from zip(group, _decode(tts, group, law, chance, max_tokens))
-
-
-def _decode(
-    tts: TTS, group: Texts, law: SamplingConfig, chance: torch.Generator, max_tokens: int | None
-) -> list[list[int]]:
-    session, verdicts = tts.decode(group, law, chance, max_tokens)
-    for _ in verdicts:
-        pass
-    return session.tokens
-
-
 def _greedy_check(
-    tts: TTS, sentences: Texts, law: SamplingConfig, batch: int, max_tokens: int | None, tell: Progress
+    decoder: Decoder, sentences: Texts, batch: int, max_tokens: int | None, tell: Progress
 ) -> dict[str, Any]:
     """Every text at temperature 0 against the autoregressive loop alone; tv is the share of texts that part although no
     tie allows it."""
-    greedy = replace(law, temperature=0.0)
-    plain_tts = replace(tts, spec=SpecConfig(drafter="none"), own_drafter=None, own_verifier=None)
+    greedy = replace(decoder.sampling, temperature=0.0)
     total, wrong = 0, 0
+
+    def speak(by: Decoder, group: Texts) -> list[list[int]]:
+        requests = [Request(ids, sampling=greedy, cap=max_tokens) for ids in group]
+        return [utterance.tokens for utterance in by.engine().run(requests)]
+
     for start in range(0, len(sentences), batch):
         group = sentences[start : start + batch]
-        outputs = _decode(tts, group, greedy, torch.Generator().manual_seed(0), max_tokens)
-        for ids, other in zip(group, outputs):
-            plain = _decode(plain_tts, [ids], greedy, torch.Generator().manual_seed(0), max_tokens)[0]
+        for ids, other in zip(group, speak(decoder, group)):
+            (plain,) = speak(decoder.alone(), [ids])
             total += len(plain)
-            wrong += plain != other and not _tied(Reference(tts, ids, greedy), plain, other)
+            wrong += plain != other and not _tied(Reference(decoder, ids, greedy), plain, other)
         tell(f"greedy: {min(start + batch, len(sentences))} of {len(sentences)} texts")
     return {
         "name": GREEDY,

@@ -13,12 +13,31 @@ from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
 
+class Geometry(Protocol):
+    """What the shape of a draft follows from, of a target or of its configuration: width and number of decoder layers,
+    number and width of their heads.
+    """
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def dim_head(self) -> int: ...
+
+
 class Target(Protocol):
     """An autoregressive decoder on an encoded text.
 
     It reads `[start_id, token_1, token_2, ...]`; logits at position i are the law of token i + 1 over `vocab_size` ids,
     the end token `eos_id` among them. `start_id` is `vocab_size`: it is read and never written. dim: width of `hidden`,
-    of `embed` and of the features; depth: decoder layers, counted from 1 in `features`.
+    of `embed` and of the features; depth: decoder layers, counted from 1 in `features`. text_ids: a request's text ids lie
+    below it.
     """
 
     eos_id: int
@@ -26,6 +45,9 @@ class Target(Protocol):
     start_id: int
     dim: int
     depth: int
+    heads: int
+    dim_head: int
+    text_ids: int
 
     @property
     def device(self) -> torch.device: ...

@@ -63,7 +63,8 @@ class TextToSemantic(nn.Module):
         )
         self.decoder_norm = RMSNorm(cfg.dim)
         self.early_exit = EarlyExit(cfg) if cfg.early_exit_layer is not None else None
-        self.dim, self.depth = cfg.dim, cfg.target_depth
+        self.dim, self.depth, self.heads, self.dim_head = cfg.dim, cfg.target_depth, cfg.heads, cfg.dim_head
+        self.text_ids = cfg.num_text_token_ids
         self._table = torch.empty(0)
 
     @property

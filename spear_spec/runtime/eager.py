@@ -80,20 +80,21 @@ class EagerRuntime:
         if parents is None:
             longest = max(len(row) for row in drafts)
             rows = [[first, *row, *[0] * (longest - len(row))] for first, row in zip(newest, drafts)]
-            return self._run(rows, None, below)
+            return self.run(rows, None, below)
         layouts = [_lay_out(first, row, above) for first, row, above in zip(newest, drafts, parents)]
         self._slots = [slots for _, _, slots in layouts]
         written = max(len(ids) for ids, _, _ in layouts)
         tree = Tree.from_lists([above for _, above, _ in layouts], self.target.device)
         self.depths = tree.depth.amax(1).tolist()
-        logits = self._run([[*ids, *[0] * (written - len(ids))] for ids, _, _ in layouts], tree, None)
+        logits = self.run([[*ids, *[0] * (written - len(ids))] for ids, _, _ in layouts], tree, None)
         width = max(len(row) for row in drafts) + 1
         index = [[0, *slots, *[0] * (width - 1 - len(slots))] for slots in self._slots]
         if all(row == list(range(written)) for row in index):
             return logits
         return logits[self._ids([[lane] for lane in range(len(logits))]), self._ids(self.lanes.spread(index))]
 
-    def _run(self, rows: list[list[int]], tree: Tree | None, below: tuple[int, Tensor] | None) -> Tensor:
+    def run(self, rows: list[list[int]], tree: Tree | None, below: tuple[int, Tensor] | None) -> Tensor:
+        """The call of the target: logits [lanes, n, V] after each of these tokens [B][n]."""
         if tree is not None and not self.lanes.plain:
             tree = tree.select(self.lanes.places)
         ids = self._ids(self.lanes.spread(rows))

@@ -19,7 +19,9 @@ _ASKED = re.compile(
     rf"(?P<cue>\b(?:what is|what's|what are|calculate|compute|solve|evaluate|simplify|equals?|works out as|find|add up)\s+)(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,12}})(?![\w=])",
     re.I,
 )
-_ANSWERED = re.compile(rf"(?<![\w.$£€/:-])(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,8}})(?P<cue> (?:is|equals|makes|gives) (?=\d))")
+_ANSWERED = re.compile(
+    rf"(?<![\w.$£€/:-])(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,8}})(?P<cue> (?:is|equals|makes|gives) (?=\d))"
+)
 _PLUSES = re.compile(r"(?<=\d)(?P<a> ?)[+×÷](?P<b> ?)(?=\d)")
 _TRUE_MINUS = re.compile(r"(?<=[\w)]) ?− ?(?=[\w(])")
 
@@ -78,7 +80,9 @@ def speak_arithmetic(text: str) -> str:
     return _TRUE_MINUS.sub(" minus ", text)
 
 
-_POWER = re.compile(rf"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{{1,2}}|(?<=[a-z]) ?meter)?(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])")
+_POWER = re.compile(
+    rf"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{{1,2}}|(?<=[a-z]) ?meter)?(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])"
+)
 _LOWERED = re.compile(rf"(?P<base>[A-Za-z)\d])(?P<low>[{''.join(tables.SUBSCRIPTS)}]{{1,6}})")
 
 
@@ -105,7 +109,9 @@ def power(raised: str) -> str:
 
 
 def _low(match: re.Match[str]) -> str:
-    return match["base"] + "".join(tables.SUBSCRIPTS[c] for c in match["low"]).replace("+", " plus ").replace("-", " minus ")
+    return match["base"] + "".join(tables.SUBSCRIPTS[c] for c in match["low"]).replace("+", " plus ").replace(
+        "-", " minus "
+    )
 
 
 def speak_scripts(text: str) -> str:

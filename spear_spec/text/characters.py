@@ -26,7 +26,9 @@ _WORDS = {
 }  # fmt: skip
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,?!;:'\"()-—…“”")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-_GREEK_LETTER = re.compile(r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])")
+_GREEK_LETTER = re.compile(
+    r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])"
+)
 _VULGAR = re.compile(rf"(?:(?P<whole>(?<=\d)) ?)?(?P<part>[{''.join(tables.VULGAR)}])")
 
 

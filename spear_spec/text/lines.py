@@ -89,7 +89,11 @@ def blocks(paragraph: str) -> Iterator[Block]:
         ruled = _RULE.fullmatch(line)
         text, marked, its_number = _stripped(line)
         if held and (
-            ruled or marked or heading or listed or _breaks(held[-1], line, text, width, indented=item and line[:1] == " ")
+            ruled
+            or marked
+            or heading
+            or listed
+            or _breaks(held[-1], line, text, width, indented=item and line[:1] == " ")
         ):
             yield Block(" ".join(" ".join(held).split()), number)
             held, number, item = [], 0, False

@@ -34,7 +34,9 @@ def _plain(amount: str, name: str, *, single: bool = False) -> str:
     if int(whole or "0") or not int(cents):
         parts.append(f"{cardinal(whole or '0')} {one if int(whole or '0') == 1 or single else many}")
     if int(cents):
-        parts.append(f"{cardinal(str(int(cents)))} {small_one if int(cents) == 1 or (single and not parts) else small_many}")
+        parts.append(
+            f"{cardinal(str(int(cents)))} {small_one if int(cents) == 1 or (single and not parts) else small_many}"
+        )
     return " and ".join(parts)
 
 

@@ -107,7 +107,9 @@ def _range(match: re.Match[str]) -> str:
     low, high = match["low"], match["high"]
     if low == high:
         drawn = int(low) < 20 if low.isdecimal() else False
-        said = re.search(rf"\b(?:{'|'.join(tables.DRAWN)})\b", match.string[max(0, match.start() - 60) : match.end() + 20])
+        said = re.search(
+            rf"\b(?:{'|'.join(tables.DRAWN)})\b", match.string[max(0, match.start() - 60) : match.end() + 20]
+        )
         return f"{cardinal(low)} {'to ' if drawn and said else ''}{cardinal(high)}"
     if _is_year(low):
         return f"{year(low)} to {cardinal(high) if len(high) == 2 else year(high)}"
@@ -143,7 +145,9 @@ def _one_by_one(match: re.Match[str]) -> str:
 def _called(match: re.Match[str]) -> str:
     """Flight 370, Room 101, Flight 1549: in pairs."""
     number = match["number"]
-    return match["cue"] + (_hundreds(number) if len(number) == 3 else year(number) if number[0] != "0" else digits(number))
+    return match["cue"] + (
+        _hundreds(number) if len(number) == 3 else year(number) if number[0] != "0" else digits(number)
+    )
 
 
 def _over(match: re.Match[str]) -> str:
@@ -164,7 +168,7 @@ def _over(match: re.Match[str]) -> str:
 
 def _versions(match: re.Match[str]) -> str:
     version = match.groupdict().get("version")
-    return (f"version " if version else match.groupdict().get("cue") or "") + " point ".join(
+    return ("version " if version else match.groupdict().get("cue") or "") + " point ".join(
         map(cardinal, match["parts"].split("."))
     )
 

@@ -54,21 +54,14 @@ MAY_END = frozenset({
 })
 # words that begin a sentence more often than they begin a name
 STARTERS = frozenset(
-    "The He She It They We You I This That These Those But And In On At A An My His Her Our Their Its There Then When If Is Was Are "
-    "Were Did Do Does What Who Why How Where Now So Not No Yes One It's He's She's I'm I've I'll We're They're You're That's After "
-    "Before Some Many All Each Every For From With As To Both Most Such Only Here Once Since While Although Because However Later "
-    "Today Please Let Can Could Would Will Should Have Has Had Nobody Everyone Someone Nothing Everything Another".split()
+    ["The", "He", "She", "It", "They", "We", "You", "I", "This", "That", "These", "Those", "But", "And", "In", "On", "At", "A", "An", "My", "His", "Her", "Our", "Their", "Its", "There", "Then", "When", "If", "Is", "Was", "Are", "Were", "Did", "Do", "Does", "What", "Who", "Why", "How", "Where", "Now", "So", "Not", "No", "Yes", "One", "It's", "He's", "She's", "I'm", "I've", "I'll", "We're", "They're", "You're", "That's", "After", "Before", "Some", "Many", "All", "Each", "Every", "For", "From", "With", "As", "To", "Both", "Most", "Such", "Only", "Here", "Once", "Since", "While", "Although", "Because", "However", "Later", "Today", "Please", "Let", "Can", "Could", "Would", "Will", "Should", "Have", "Has", "Had", "Nobody", "Everyone", "Someone", "Nothing", "Everything", "Another"]
 )
 # said before the word "no", so that a number behind it begins something new
 SAYING = frozenset(
-    "say says said saying answer answers answered reply replies replied told tell whispered shouted cried oh means meant "
-    "is was be votes voted vote just simply firm of with".split()
+    ["say", "says", "said", "saying", "answer", "answers", "answered", "reply", "replies", "replied", "told", "tell", "whispered", "shouted", "cried", "oh", "means", "meant", "is", "was", "be", "votes", "voted", "vote", "just", "simply", "firm", "of", "with"]
 )
 SAYING_WITH_NO = SAYING - {"is", "was", "be", "of", "with", "just", "simply"}
-COUNTED = (
-    "seconds? minutes? hours? days? weeks? months? years? decades? times? people men women children students soldiers others of "
-    "percent later more miles dollars cents euros pounds"
-).split()
+COUNTED = ["seconds?", "minutes?", "hours?", "days?", "weeks?", "months?", "years?", "decades?", "times?", "people", "men", "women", "children", "students", "soldiers", "others", "of", "percent", "later", "more", "miles", "dollars", "cents", "euros", "pounds"]
 
 # ---- streets: abbreviation to word, with or without a point; those below also mean something else
 STREETS = {
@@ -79,15 +72,10 @@ STREETS = {
 }
 STREETS_AFTER_A_NAME = frozenset({"St", "Dr", "Ct", "Pl", "Sq", "Ln", "Ter", "Cir", "Av", "Xing", "Cres", "Aly", "Brg", "Hts", "Plz"})
 NO_STREET_NAME = frozenset(
-    "Visit See Thanks Thank Hello Hi Dear Mr Mrs Ms Old Poor Dr Saint Near Of By Mount Port Fort East West North South Lake Cape New "
-    "Upper Lower Good Great Or Via Until Between Outside Inside Around Behind Beyond Over Under Through Like Call Ask Meet Tell".split()
+    ["Visit", "See", "Thanks", "Thank", "Hello", "Hi", "Dear", "Mr", "Mrs", "Ms", "Old", "Poor", "Dr", "Saint", "Near", "Of", "By", "Mount", "Port", "Fort", "East", "West", "North", "South", "Lake", "Cape", "New", "Upper", "Lower", "Good", "Great", "Or", "Via", "Until", "Between", "Outside", "Inside", "Around", "Behind", "Beyond", "Over", "Under", "Through", "Like", "Call", "Ask", "Meet", "Tell"]
 )
 SAINTS = frozenset(
-    "Louis Paul John Peter Petersburg Thomas Francis Patrick Mary Joseph James Andrew Andrews George Helena Helens Helen Lucia Lawrence "
-    "Kitts Vincent Moritz Tropez Augustine Anthony Michael Nicholas Luke Mark Matthew Stephen Bernard Ann Anne Anna Catherine Catharines "
-    "Cloud Croix Barts Pancras Albans Ives Bartholomew Christopher Valentine Elizabeth Clair Charles Martin Maarten Pierre Jude Bonaventure "
-    "Clare Denis Gallen Gall Kilda Leger Laurent Jean Germain Johns Giles Jerome Benedict Brigid Cecilia David Dominic Edmund Gabriel "
-    "Hilda Ignatius Joan Julian Lucy Margaret Monica Philip Raphael Sebastian Simon Teresa Therese Ursula Veronica Basil Agnes Rose".split()
+    ["Louis", "Paul", "John", "Peter", "Petersburg", "Thomas", "Francis", "Patrick", "Mary", "Joseph", "James", "Andrew", "Andrews", "George", "Helena", "Helens", "Helen", "Lucia", "Lawrence", "Kitts", "Vincent", "Moritz", "Tropez", "Augustine", "Anthony", "Michael", "Nicholas", "Luke", "Mark", "Matthew", "Stephen", "Bernard", "Ann", "Anne", "Anna", "Catherine", "Catharines", "Cloud", "Croix", "Barts", "Pancras", "Albans", "Ives", "Bartholomew", "Christopher", "Valentine", "Elizabeth", "Clair", "Charles", "Martin", "Maarten", "Pierre", "Jude", "Bonaventure", "Clare", "Denis", "Gallen", "Gall", "Kilda", "Leger", "Laurent", "Jean", "Germain", "Johns", "Giles", "Jerome", "Benedict", "Brigid", "Cecilia", "David", "Dominic", "Edmund", "Gabriel", "Hilda", "Ignatius", "Joan", "Julian", "Lucy", "Margaret", "Monica", "Philip", "Raphael", "Sebastian", "Simon", "Teresa", "Therese", "Ursula", "Veronica", "Basil", "Agnes", "Rose"]
 )
 DIRECTIONS = {"N": "North", "S": "South", "E": "East", "W": "West", "NE": "Northeast", "NW": "Northwest", "SE": "Southeast",
               "SW": "Southwest"}
@@ -138,7 +126,7 @@ SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn"
 SCALE_WORDS = ("hundred", "thousand", "million", "billion", "trillion")
 # after an amount that follows "a": no noun comes, so the amount is not its attribute
 NOT_A_NOUN = frozenset(
-    "for per in and or to of from with on at by is was are were a an the each as than more less than that which when if but plus every".split()
+    ["for", "per", "in", "and", "or", "to", "of", "from", "with", "on", "at", "by", "is", "was", "are", "were", "a", "an", "the", "each", "as", "than", "more", "less", "than", "that", "which", "when", "if", "but", "plus", "every"]
 )
 
 # ---- units: symbol to (one, many); it stands behind a number
@@ -186,64 +174,39 @@ TIGHT_UNITS = frozenset({"in", "st", "A", "N", "J", "F", "K", "B", "U", "T", "Pa
 LENGTHS = frozenset({"m", "cm", "mm", "km", "ft", "in", "mi", "yd"})  # with ², ³ or sq, cu
 PER = {"h": "hour", "hr": "hour", "d": "day", "s": "second", "sec": "second", "min": "minute", "wk": "week", "mo": "month", "yr": "year",
        "y": "year", "a": "year", "pp": "person", "ea": "each"}
-PER_WORDS = (
-    "day night hour minute second week month year person head serving dose piece item unit liter gallon mile pound acre share barrel ton "
-    "user student family household game set lesson visit session page word line frame pixel inch foot yard mole kilo kilogram ounce box bottle"
-).split()
+PER_WORDS = ["day", "night", "hour", "minute", "second", "week", "month", "year", "person", "head", "serving", "dose", "piece", "item", "unit", "liter", "gallon", "mile", "pound", "acre", "share", "barrel", "ton", "user", "student", "family", "household", "game", "set", "lesson", "visit", "session", "page", "word", "line", "frame", "pixel", "inch", "foot", "yard", "mole", "kilo", "kilogram", "ounce", "box", "bottle"]
 
 # ---- numbers that follow a name
 VERSIONED = frozenset(
-    "Python Version version Release release iOS iPadOS macOS Android Windows Linux Ubuntu Debian Fedora Java Node PHP Ruby Rust Go Perl Kernel kernel "
-    "Chrome Firefox Safari Django PyTorch TensorFlow CUDA Figure Fig Section Chapter Table Appendix Equation Paragraph Clause Article Exercise Theorem "
-    "Lemma Example Definition Part Rule Step Item Problem Question section chapter figure table paragraph clause article exercise step item rule".split()
+    ["Python", "Version", "version", "Release", "release", "iOS", "iPadOS", "macOS", "Android", "Windows", "Linux", "Ubuntu", "Debian", "Fedora", "Java", "Node", "PHP", "Ruby", "Rust", "Go", "Perl", "Kernel", "kernel", "Chrome", "Firefox", "Safari", "Django", "PyTorch", "TensorFlow", "CUDA", "Figure", "Fig", "Section", "Chapter", "Table", "Appendix", "Equation", "Paragraph", "Clause", "Article", "Exercise", "Theorem", "Lemma", "Example", "Definition", "Part", "Rule", "Step", "Item", "Problem", "Question", "section", "chapter", "figure", "table", "paragraph", "clause", "article", "exercise", "step", "item", "rule"]
 )
 SPELLED_AFTER = frozenset(
-    "pin PIN code Code codes password passcode account Account id ID order Order ticket Ticket serial Serial extension Extension badge case Case "
-    "license license plate tracking reference number-plate".split()
+    ["pin", "PIN", "code", "Code", "codes", "password", "passcode", "account", "Account", "id", "ID", "order", "Order", "ticket", "Ticket", "serial", "Serial", "extension", "Extension", "badge", "case", "Case", "license", "license", "plate", "tracking", "reference", "number-plate"]
 )
-PHONE_WORDS = (
-    "call dial phone telephone tel text fax ring mobile cell hotline at number contact reach whatsapp sms helpline"
-).split()
+PHONE_WORDS = ["call", "dial", "phone", "telephone", "tel", "text", "fax", "ring", "mobile", "cell", "hotline", "at", "number", "contact", "reach", "whatsapp", "sms", "helpline"]
 EMERGENCY = ("911", "999", "112", "111", "000", "411", "311", "211", "511", "711", "811", "988", "101")
 NUMBERS_BY_NAME = {"24/7": "twenty-four seven", "9/11": "nine eleven", "7/11": "seven eleven", "20/20": "twenty twenty"}
 RATED = ("rate", "rated", "rating", "score", "scored", "scores", "gave", "give", "gives", "got", "get", "gets", "grade", "graded", "review",
          "out", "solid", "perfect", "marks")
 DRAWN = ("ended", "tied", "tie", "draw", "drew", "score", "scores", "game", "match", "finished", "final", "won", "win", "lost", "lead", "leads", "led", "beat")
-BOOKS = (
-    "Genesis Exodus Leviticus Numbers Deuteronomy Joshua Judges Ruth Samuel Kings Chronicles Ezra Nehemiah Esther Job Psalm Psalms Proverbs "
-    "Ecclesiastes Isaiah Jeremiah Ezekiel Daniel Hosea Joel Amos Obadiah Jonah Micah Matthew Mark Luke John Acts Romans Corinthians Galatians "
-    "Ephesians Philippians Colossians Thessalonians Timothy Titus Hebrews James Peter Jude Revelation"
-).split()
+BOOKS = ["Genesis", "Exodus", "Leviticus", "Numbers", "Deuteronomy", "Joshua", "Judges", "Ruth", "Samuel", "Kings", "Chronicles", "Ezra", "Nehemiah", "Esther", "Job", "Psalm", "Psalms", "Proverbs", "Ecclesiastes", "Isaiah", "Jeremiah", "Ezekiel", "Daniel", "Hosea", "Joel", "Amos", "Obadiah", "Jonah", "Micah", "Matthew", "Mark", "Luke", "John", "Acts", "Romans", "Corinthians", "Galatians", "Ephesians", "Philippians", "Colossians", "Thessalonians", "Timothy", "Titus", "Hebrews", "James", "Peter", "Jude", "Revelation"]
 
 # ---- Roman numerals
 RULERS = frozenset(
-    "Henry Louis George Edward Charles James William Richard Elizabeth John Paul Pius Leo Gregory Benedict Philip Frederick Peter Catherine "
-    "Napoleon Nicholas Alexander Ferdinand Ivan Robert Mary Anne Margaret Victoria Stephen David Malcolm Kenneth Duncan Donald Otto Conrad Rudolf "
-    "Rudolph Sigismund Maximilian Leopold Joseph Franz Francis Wilhelm Friedrich Ludwig Albert Alfonso Alphonso Felipe Juan Carlos Pedro Manuel "
-    "Afonso Sancho Umberto Emmanuel Amadeus Christian Gustav Gustavus Carl Karl Haakon Harald Olav Oscar Magnus Eric Valdemar Canute Sigmund Casimir "
-    "Stanislaus Wladyslaw Bela Andrew Bogdan Basil Constantine Theodosius Justinian Justin Leon Michael Manuel Alexios Mehmed Selim Murad Bayezid "
-    "Suleiman Ahmed Mustafa Osman Abdulhamid Mahmud Ramses Ramesses Thutmose Amenhotep Seti Ptolemy Cleopatra Xerxes Darius Cyrus Artaxerxes Philip "
-    "Antiochus Seleucus Mithridates Tiglath Sargon Nebuchadnezzar Ashurbanipal Innocent Urban Clement Sixtus Boniface Adrian Hadrian Julius Calixtus "
-    "Callixtus Celestine Honorius Eugene Martin Sylvester Nicholas Alexander Gelasius Paschal Lucius Anastasius Marcellus Hugh Lothair Baldwin Godfrey "
-    "Raymond Fulk Amalric Bohemond Tancred Roger Thomas Walter Matthias Isabella Isabel Joanna Maria Juliana Beatrix Wilhelmina Margrethe Christina "
-    "Farouk Hassan Hussein Abdullah Mohammed Muhammad Rama Norodom Kamehameha Menelik Haile Pomare Tupou Moctezuma Montezuma Idris Faisal Ghazi Reza".split()
+    ["Henry", "Louis", "George", "Edward", "Charles", "James", "William", "Richard", "Elizabeth", "John", "Paul", "Pius", "Leo", "Gregory", "Benedict", "Philip", "Frederick", "Peter", "Catherine", "Napoleon", "Nicholas", "Alexander", "Ferdinand", "Ivan", "Robert", "Mary", "Anne", "Margaret", "Victoria", "Stephen", "David", "Malcolm", "Kenneth", "Duncan", "Donald", "Otto", "Conrad", "Rudolf", "Rudolph", "Sigismund", "Maximilian", "Leopold", "Joseph", "Franz", "Francis", "Wilhelm", "Friedrich", "Ludwig", "Albert", "Alfonso", "Alphonso", "Felipe", "Juan", "Carlos", "Pedro", "Manuel", "Afonso", "Sancho", "Umberto", "Emmanuel", "Amadeus", "Christian", "Gustav", "Gustavus", "Carl", "Karl", "Haakon", "Harald", "Olav", "Oscar", "Magnus", "Eric", "Valdemar", "Canute", "Sigmund", "Casimir", "Stanislaus", "Wladyslaw", "Bela", "Andrew", "Bogdan", "Basil", "Constantine", "Theodosius", "Justinian", "Justin", "Leon", "Michael", "Manuel", "Alexios", "Mehmed", "Selim", "Murad", "Bayezid", "Suleiman", "Ahmed", "Mustafa", "Osman", "Abdulhamid", "Mahmud", "Ramses", "Ramesses", "Thutmose", "Amenhotep", "Seti", "Ptolemy", "Cleopatra", "Xerxes", "Darius", "Cyrus", "Artaxerxes", "Philip", "Antiochus", "Seleucus", "Mithridates", "Tiglath", "Sargon", "Nebuchadnezzar", "Ashurbanipal", "Innocent", "Urban", "Clement", "Sixtus", "Boniface", "Adrian", "Hadrian", "Julius", "Calixtus", "Callixtus", "Celestine", "Honorius", "Eugene", "Martin", "Sylvester", "Nicholas", "Alexander", "Gelasius", "Paschal", "Lucius", "Anastasius", "Marcellus", "Hugh", "Lothair", "Baldwin", "Godfrey", "Raymond", "Fulk", "Amalric", "Bohemond", "Tancred", "Roger", "Thomas", "Walter", "Matthias", "Isabella", "Isabel", "Joanna", "Maria", "Juliana", "Beatrix", "Wilhelmina", "Margrethe", "Christina", "Farouk", "Hassan", "Hussein", "Abdullah", "Mohammed", "Muhammad", "Rama", "Norodom", "Kamehameha", "Menelik", "Haile", "Pomare", "Tupou", "Moctezuma", "Montezuma", "Idris", "Faisal", "Ghazi", "Reza"]
 )
 NUMBERED = frozenset(  # words behind which a Roman numeral is a plain number
-    "Chapter Part Book Volume Vol Act Scene Section Article Appendix Phase Stage Type Class War Title Level Figure Table Mark Schedule Canto Psalm "
-    "Amendment Bowl Episode Season Series Apollo Saturn Gemini Rocky Rambo Fantasy Auto Mission Division Corps Group Grade Factor Tier Unit Lesson Step "
-    "Model Version Round Game Album Symphony Sonata Movement Region District Zone Area Annex Protocol Category Category Vatican Star Quest Cat Civilization "
-    "chapter part book volume act scene section article appendix phase stage type class figure table level page pages factor category grade tier".split()
+    ["Chapter", "Part", "Book", "Volume", "Vol", "Act", "Scene", "Section", "Article", "Appendix", "Phase", "Stage", "Type", "Class", "War", "Title", "Level", "Figure", "Table", "Mark", "Schedule", "Canto", "Psalm", "Amendment", "Bowl", "Episode", "Season", "Series", "Apollo", "Saturn", "Gemini", "Rocky", "Rambo", "Fantasy", "Auto", "Mission", "Division", "Corps", "Group", "Grade", "Factor", "Tier", "Unit", "Lesson", "Step", "Model", "Version", "Round", "Game", "Album", "Symphony", "Sonata", "Movement", "Region", "District", "Zone", "Area", "Annex", "Protocol", "Category", "Category", "Vatican", "Star", "Quest", "Cat", "Civilization", "chapter", "part", "book", "volume", "act", "scene", "section", "article", "appendix", "phase", "stage", "type", "class", "figure", "table", "level", "page", "pages", "factor", "category", "grade", "tier"]
 )
 ORDINAL_BEFORE = "century|centuries|cent|dynasty|Dynasty|Olympiad|Olympic|Olympics|Congress|Legion|Corps|congress|legion|Army|Amendment|edition|Edition"
 # valid numerals that are also words or initials, and are read as those
-NOT_ROMAN = frozenset("CD DC MD MC CC CV MI DI LI XL CI CL MM XXX LL MIX DIM DID MILD CIVIC VIC VI XI DV LCD ID IM ILL MMC CIV MV CM LC DL DM ML IC".split())
+NOT_ROMAN = frozenset(["CD", "DC", "MD", "MC", "CC", "CV", "MI", "DI", "LI", "XL", "CI", "CL", "MM", "XXX", "LL", "MIX", "DIM", "DID", "MILD", "CIVIC", "VIC", "VI", "XI", "DV", "LCD", "ID", "IM", "ILL", "MMC", "CIV", "MV", "CM", "LC", "DL", "DM", "ML", "IC"])
 AFTER_THE_FIRST = "was|were|is|of|had|has|died|reigned|ruled|became|came|did|made|took|and|who|in|succeeded|married|abdicated|granted|issued|gave|said"
 
 # ---- letters and signs
 GREEK = {"lamda": "lambda", "final sigma": "sigma"}
 ELEMENTS = frozenset(
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs "
-    "Ba La Ce Nd Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu".split()
+    ["H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce", "Nd", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir", "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu"]
 )
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6",
           "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10"}
@@ -267,6 +230,6 @@ LATEX = {
     "lt": "less than", "gt": "greater than", "sim": "is about", "propto": "is proportional to", "varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi",
 }
 LATEX_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega".split()
+    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"]
 )
 # fmt: on

@@ -75,7 +75,7 @@ def others() -> Iterator[dict[str, Any]]:
 def neighbours(tts: TTS, reach: int = 2) -> list[TTS]:
     """The same with slightly shorter and longer drafts; none where the length follows from something else."""
     spec = tts.spec
-    if tts.parts().plain or spec.tree not in (None, "dynamic"):
+    if tts.decoder.parts.plain or spec.tree not in (None, "dynamic"):
         return []
     near = [
         replace(spec, gamma=spec.gamma + step)

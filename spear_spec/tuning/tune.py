@@ -21,7 +21,8 @@ from spear_spec.bench.arm import spread
 from spear_spec.bench.machine import commit, hardware, now
 from spear_spec.bench.speed import SENTENCES
 from spear_spec.config import SpecConfig
-from spear_spec.decoding import DecodeStats
+from spear_spec.decoding import DecodeStats, Request
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import ConfigError, SpearSpecError
 from spear_spec.pipeline import TTS
 from spear_spec.tuning.candidates import candidates, named, neighbours
@@ -29,7 +30,7 @@ from spear_spec.tuning.candidates import candidates, named, neighbours
 LOOK, HALVING, REFINING = 0.35, 0.5, 0.7  # shares of the time after which these stages end; the rest decides
 ROUNDS, FINAL_ROUNDS = 24, 200  # most of a stage, of the last one
 FEWEST = 6  # rounds to decide on
-SENTENCE = 0.005  # share of the time that the autoregressive loop may take for a sentence; it is cut there
+SHARE = 0.005  # share of the time that the autoregressive loop may take for a sentence; it is cut there
 SHORT = 16  # tokens of a warm-up, and the shortest cut
 WARM_UP = -1  # a round that does not count
 
@@ -78,7 +79,7 @@ class Speaking:
         deadline: float,
         clock: Callable[[], float],
     ) -> None:
-        ids = [tts.tokenizer.encode(sentence, speaker or tts.speakers[0]) for sentence in SENTENCES]
+        ids = tts.texts(SENTENCES, speaker)
         self.groups = [[ids[(first + row) % len(ids)] for row in range(batch)] for first in range(len(ids))]
         self.law, self.seed, self.cap = tts.sampling.changed(**sampling), seed, max_tokens
         self.deadline, self.clock = deadline, clock
@@ -96,14 +97,19 @@ class Speaking:
     def __call__(self, tts: TTS, number: int) -> Sample:
         cap = self.cap if number != WARM_UP else SHORT
         began = _now(tts)
-        session, verdicts = tts.decode(
-            self.groups[number % len(self.groups)], self.law, torch.Generator().manual_seed(self.seed + number + 1), cap
-        )
-        for _ in verdicts:
+        engine, group = tts.decoder.engine(), self.groups[number % len(self.groups)]
+        first = (number + 1) * len(group)
+        requests = [
+            Request(ids, seed=derive(self.seed, first + row, SENTENCE), sampling=self.law, cap=cap)
+            for row, ids in enumerate(group)
+        ]
+        spoken = engine.admit(requests)
+        while engine.running:
+            engine.step()
             if self.clock() >= self.deadline:
                 raise OutOfTime
         seconds = _now(tts) - began
-        total = sum(session.stats, DecodeStats())
+        total = sum((utterance.stats for utterance in spoken), DecodeStats())
         return Sample(total.tokens, total.target_calls, seconds)
 
 
@@ -230,7 +236,7 @@ def tune(
     deadline = began + seconds
     made = {
         "commit": commit(),
-        "hardware": hardware(tts.t2s.device),
+        "hardware": hardware(tts.target.device),
         "torch": torch.__version__,
         "voice": tts.name,
     }  # now: git takes its time
@@ -253,7 +259,7 @@ def tune(
                 deadline=deadline,
                 clock=clock,
             )
-            speaking.shorten(base.tts, SENTENCE * seconds)
+            speaking.shorten(base.tts, SHARE * seconds)
             measure = speaking
     except OutOfTime:
         raise _too_short() from None
@@ -337,4 +343,4 @@ def _too_short() -> ConfigError:
 
 
 def _now(tts: TTS) -> float:
-    return now(tts.t2s.device)
+    return now(tts.target.device)

@@ -88,7 +88,7 @@ class Bundle:
         """What `make` makes, with the weights of a part, set to evaluation; without gradients.
 
         `make` runs on the meta device: nothing is allocated or drawn before the shapes are found right, and no setting
-        of the process (default dtype or device, grad and inference mode) has a say. What is no module has no weights.
+        of the process (default dtype or device, grad and inference mode) has a say. What is no module and has none in `module` has no weights.
 
         Args:
             dtype: of the floating tensors; float32 if left out.
@@ -101,14 +101,16 @@ class Bundle:
 
         with torch.inference_mode(False), torch.no_grad():
             with torch.device("meta"):
-                module = make()
+                built = make()
+            module = built if isinstance(built, nn.Module) else getattr(built, "module", None)
             if not isinstance(module, nn.Module):
-                return module
+                return built
             tensors = self._checked(part, module.state_dict(), dtype or torch.float32)
             module.load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()}, assign=True)
             if left := [name for name, buffer in module.named_buffers() if buffer.is_meta]:
                 raise ConfigError(f"{part}: the buffer {left[0]!r} is not stored, so it must be made when it is used")
-            return module.eval().requires_grad_(False)
+            module.eval().requires_grad_(False)
+            return built
 
     def load_into(self, module: nn.Module, part: str) -> nn.Module:
         """Copy a part into a module that is there already, to train it further; it is set to evaluation.

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from spear_spec.config import T2SConfig
 from spear_spec.errors import BundleError, ConfigError
+from spear_spec.models.contract import Geometry
 from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.registry import DRAFTS
 
 
-def build_draft(name: str, shape: Mapping[str, Any], target: T2SConfig) -> Any:
+def build_draft(name: str, shape: Mapping[str, Any], target: Geometry) -> Any:
     """What the drafter of this name draws with, untrained. The part "draft" is a decoder, whoever draws with it.
 
     Raises:
@@ -29,9 +29,10 @@ class Drafts(Mapping[str, Any]):
     """What a bundle holds to draft with, on the device and in the dtype of the target."""
 
     def __init__(
-        self, bundle: Bundle, target: T2SConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self, bundle: Bundle, target: Geometry, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        self._bundle, self._target, self._device, self._dtype = bundle, target, device, dtype
+        self._bundle, self._device, self._dtype = bundle, device, dtype
+        self._target: Geometry = target
         self._known: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[str]:

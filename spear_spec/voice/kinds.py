@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spear_spec.acoustic.unit.stage import UnitStage
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.config import DraftConfig, T2SConfig, require
+from spear_spec.models.contract import Geometry
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
 from spear_spec.models.spear_tts import Skip, TextToSemantic
-from spear_spec.text import PhonemeTokenizer
+from spear_spec.text import PhonemeFrontEnd
 from spear_spec.voice.config import VoiceConfig
 
 Shape = Mapping[str, Any]
@@ -27,7 +29,7 @@ def spear_tts(shape: Shape, voice: VoiceConfig) -> TextToSemantic:
     return TextToSemantic(cfg)
 
 
-def unit_vocoder(shape: Shape, voice: VoiceConfig) -> UnitVocoder:
+def unit_vocoder(shape: Shape, voice: VoiceConfig) -> UnitStage:
     """The vocoder that ships."""
     cfg, k, clock = VocoderConfig.from_dict(shape), voice.semantic["k"], voice.clock
     require(
@@ -46,26 +48,26 @@ def unit_vocoder(shape: Shape, voice: VoiceConfig) -> UnitVocoder:
         cfg.num_speakers >= len(voice.speakers),
         f"{len(voice.speakers)} speakers, but the vocoder has {cfg.num_speakers}",
     )
-    return UnitVocoder(cfg)
+    return UnitStage(UnitVocoder(cfg), voice.speakers)
 
 
-def misaki_en_us(values: Shape) -> PhonemeTokenizer:
+def misaki_en_us(values: Shape) -> PhonemeFrontEnd:
     """American English phonemes; the object holds its kind."""
-    return PhonemeTokenizer.from_dict(values)
+    return PhonemeFrontEnd.from_dict(values)
 
 
-def draft_decoder(shape: Shape, target: T2SConfig) -> DraftDecoder:
+def draft_decoder(shape: Shape, target: Geometry) -> DraftDecoder:
     """A decoder of a layer or two beside the target."""
     return DraftDecoder(DraftConfig.from_dict(shape), target)
 
 
-def medusa_heads(shape: Shape, target: T2SConfig) -> MedusaHeads:
+def medusa_heads(shape: Shape, target: Geometry) -> MedusaHeads:
     """Heads on the target's last hidden state."""
     medusa = MedusaConfig.from_dict(shape)
     require(medusa.dim == target.dim, f"the heads share the target's: their dim must be {target.dim}, not {medusa.dim}")
     return MedusaHeads(medusa)
 
 
-def layer_skip(shape: Shape, target: T2SConfig) -> Skip:
+def layer_skip(shape: Shape, target: Geometry) -> Skip:
     """Switches of the target's own sublayers."""
-    return LayerSkipConfig.from_dict(shape).skip(target.target_depth)
+    return LayerSkipConfig.from_dict(shape).skip(target.depth)

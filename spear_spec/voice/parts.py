@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from spear_spec.acoustic.contract import AcousticStage
+from spear_spec.config import SpecConfig
+from spear_spec.decoding import complete, needs
+from spear_spec.decoding.verifiers import needs_embedding
 from spear_spec.errors import BundleError, ConfigError, TextError
+from spear_spec.models.contract import Target
 from spear_spec.registry import Registry
-from spear_spec.text import Tokenizer
+from spear_spec.text import FrontEnd
 from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.registry import FRONT_ENDS, STAGES, TARGETS
 
+log = logging.getLogger("spear_spec")
 
-def load_front_end(bundle: Bundle) -> Tokenizer:
+
+def load_front_end(bundle: Bundle) -> FrontEnd:
     """The voice's text front end.
 
     Raises:
@@ -22,7 +30,7 @@ def load_front_end(bundle: Bundle) -> Tokenizer:
     """
     build = _builder(bundle, "text", FRONT_ENDS)
     try:
-        front: Tokenizer = build(bundle.config.text)
+        front: FrontEnd = build(bundle.config.text)
     except (ConfigError, TextError) as error:
         raise _damaged(bundle, error) from None
     return front
@@ -37,19 +45,20 @@ def load_target(bundle: Bundle, device: torch.device | str = "cpu", dtype: torch
     return _load(bundle, "t2s", TARGETS, device, dtype)
 
 
-def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> Any:
+def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticStage:
     """The acoustic stage, on this device, in float32.
 
     Raises:
         BundleError: its kind is not installed, it is damaged, or it does not fit the voice.
     """
-    return _load(bundle, "vocoder", STAGES, device, torch.float32)
+    stage: AcousticStage = _load(bundle, "vocoder", STAGES, device, torch.float32)
+    return stage
 
 
 def load_parts(
     bundle: Bundle, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> tuple[Any, Any, Any]:
-    """Target, acoustic stage and text front end of a voice, which fit each other.
+) -> tuple[FrontEnd, Target, AcousticStage]:
+    """Text front end, target and acoustic stage of a voice, which fit each other.
 
     Args:
         dtype: of the target; float32 if left out.
@@ -58,25 +67,45 @@ def load_parts(
         BundleError: a part is damaged, does not fit, or is of a kind that is not installed.
     """
     front = load_front_end(bundle)
-    target = load_target(bundle, device, dtype)
-    if len(front.vocab) != target.text_eos_id:
+    target: Target = load_target(bundle, device, dtype)
+    if front.num_token_ids != target.text_ids:
         raise BundleError(
-            f"{bundle.path / 'config.json'}: the front end has {len(front.vocab)} symbols, "
-            f"the transformer reads {target.text_eos_id}"
+            f"{bundle.path / 'config.json'}: the front end has {front.num_token_ids} symbols, "
+            f"the transformer reads {target.text_ids}"
         )
-    return target, load_stage(bundle, device), front
+    return front, target, load_stage(bundle, device)
+
+
+def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> SpecConfig:
+    """The voice's speculation settings with those that were asked for; without a draft decoder a default falls back
+    to none.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+    default = bundle.spec
+    part = needs(default.drafter, default.options)
+    if drafter is None and part is not None and part not in bundle.config.drafts:
+        name = bundle.config.name
+        log.warning("voice %r has nothing to draft with as %s does: decoding autoregressively", name, default.drafter)
+        drafter = "none"
+    return complete(default, given if drafter is None else {**given, "drafter": drafter})
+
+
+def embedding_for(spec: SpecConfig, bundle: Bundle) -> Tensor | None:
+    """Vectors of the semantic tokens, where the verifier groups them by sound: the voice's k-means centroids."""
+    return bundle.centroids() if needs_embedding(spec.verifier) else None
 
 
 def _load(
     bundle: Bundle, part: str, registry: Registry[Any], device: torch.device | str, dtype: torch.dtype | None
-) -> nn.Module:
+) -> Any:
     build = _builder(bundle, part, registry)
     shape = getattr(bundle.config, part)
     try:
-        module: nn.Module = bundle.build(lambda: build(shape, bundle.config), part, device=device, dtype=dtype)
+        return bundle.build(lambda: build(shape, bundle.config), part, device=device, dtype=dtype)
     except ConfigError as error:
         raise _damaged(bundle, error) from None
-    return module
 
 
 def _builder(bundle: Bundle, part: str, registry: Registry[Any]) -> Any:

@@ -2,7 +2,8 @@
 
 A builder takes the part's object of `config.json` (without `kind`) and makes the part, untrained. It is called on
 torch's meta device, where nothing is allocated and nothing is drawn; the bundle's tensors are assigned afterwards. So
-a tensor that is not in the module's state dict must be made when it is first used. Builders raise ConfigError where
+a tensor that is not in the module's state dict must be made when it is first used. A builder of stages returns an
+`AcousticStage`, whose `module` gets the tensors; one of targets a module that is a `Target`. Builders raise ConfigError where
 the object is not one of theirs.
 """
 
@@ -16,8 +17,9 @@ from spear_spec.registry import Registry
 if TYPE_CHECKING:  # no torch before a voice's configuration has been checked
     from torch import nn
 
-    from spear_spec.config import T2SConfig
-    from spear_spec.text import Tokenizer
+    from spear_spec.acoustic.contract import AcousticStage
+    from spear_spec.models.contract import Geometry
+    from spear_spec.text import FrontEnd
     from spear_spec.voice.config import VoiceConfig
 
 Shape = Mapping[str, Any]
@@ -25,14 +27,14 @@ Shape = Mapping[str, Any]
 TARGETS: Registry[Callable[[Shape, VoiceConfig], nn.Module]] = Registry(
     "target", "spear_spec.targets", {"spear-tts": "spear_spec.voice.kinds:spear_tts"}
 )
-STAGES: Registry[Callable[[Shape, VoiceConfig], nn.Module]] = Registry(
+STAGES: Registry[Callable[[Shape, VoiceConfig], AcousticStage]] = Registry(
     "stage", "spear_spec.stages", {"unit-vocoder": "spear_spec.voice.kinds:unit_vocoder"}
 )
-FRONT_ENDS: Registry[Callable[[Shape], Tokenizer]] = Registry(
+FRONT_ENDS: Registry[Callable[[Shape], FrontEnd]] = Registry(
     "front end", "spear_spec.front_ends", {"misaki-en-us": "spear_spec.voice.kinds:misaki_en_us"}
 )
 # What a drafter draws with, by the drafter's name: a module that has weights, or another object that has none.
-DRAFTS: Registry[Callable[[Shape, T2SConfig], Any]] = Registry(
+DRAFTS: Registry[Callable[[Shape, Geometry], Any]] = Registry(
     "draft",
     "spear_spec.drafts",
     {

@@ -48,9 +48,7 @@ class UnitStage:
         return self.speakers.index(voice)
 
 
-def render(
-    vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: torch.Generator | None = None
-) -> Tensor:
+def render(vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: torch.Generator | None = None) -> Tensor:
     """Samples float32 [T * samples a token] of tokens [T]; the generator gives the initial phase, then the noise.
 
     Raises:

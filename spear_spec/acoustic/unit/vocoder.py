@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_spec.acoustic.unit.excitation import advance_phase, drive, excite, token_noise
+from spear_spec.acoustic.unit.excitation import advance_phase, drive, excite
 from spear_spec.config import DEEPEST, MOST_IDS, WIDEST, Strict, number, require, whole, wholes
-from spear_spec.errors import AudioError, NumericsError
+from spear_spec.errors import AudioError
 
 
 @dataclass(frozen=True)

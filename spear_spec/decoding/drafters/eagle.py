@@ -23,9 +23,7 @@ KIND = DrafterKind(
     grows=True,
     trained=Trained(
         "decoder",
-        decoder_with(
-            lambda target, sizes: {"target_layers": sorted({-(-target.target_depth * i // 3) for i in (1, 2, 3)})}
-        ),
+        decoder_with(lambda target, sizes: {"target_layers": sorted({-(-target.depth * i // 3) for i in (1, 2, 3)})}),
         stage="draft",
     ),
     raced=(

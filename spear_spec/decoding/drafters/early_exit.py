@@ -130,9 +130,7 @@ KIND = DrafterKind(
     usual={"gamma": 3},
     trained=Trained(
         "decoder",
-        decoder_with(
-            lambda target, sizes: {"target_layers": [min(sizes["exit_layer"], target.target_depth)], "feed": "same"}
-        ),
+        decoder_with(lambda target, sizes: {"target_layers": [min(sizes["exit_layer"], target.depth)], "feed": "same"}),
     ),
     raced=chains((3, 5)),
 )

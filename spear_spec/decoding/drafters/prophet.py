@@ -32,8 +32,6 @@ class ProphetDrafter(DecoderChain):
 KIND = DrafterKind(
     ProphetDrafter,
     "one layer that starts anew from the transformer's last hidden state",
-    trained=Trained(
-        "decoder", decoder_with(lambda target, sizes: {"target_layers": [target.target_depth], "window": True})
-    ),
+    trained=Trained("decoder", decoder_with(lambda target, sizes: {"target_layers": [target.depth], "window": True})),
     raced=chains((2, 4, 6, 8, 10)),
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spear_spec.config import T2SConfig
+from spear_spec.models.contract import Geometry
 
 
-def decoder(target: T2SConfig, sizes: Mapping[str, int]) -> dict[str, Any]:
+def decoder(target: Geometry, sizes: Mapping[str, int]) -> dict[str, Any]:
     """A layer as wide as the target's, with a narrower feed-forward, that sees tokens and text alone."""
     return {
         "dim": target.dim, "heads": target.heads, "dim_head": target.dim_head, "ff_mult": sizes["ff_mult"]
@@ -16,7 +16,7 @@ def decoder(target: T2SConfig, sizes: Mapping[str, int]) -> dict[str, Any]:
 
 
 def decoder_with(
-    more: Callable[[T2SConfig, Mapping[str, int]], Mapping[str, Any]],
-) -> Callable[[T2SConfig, Mapping[str, int]], dict[str, Any]]:
+    more: Callable[[Geometry, Mapping[str, int]], Mapping[str, Any]],
+) -> Callable[[Geometry, Mapping[str, int]], dict[str, Any]]:
     """The same with further fields of `DraftConfig`."""
     return lambda target, sizes: {**decoder(target, sizes), **more(target, sizes)}

@@ -58,7 +58,9 @@ class BlockVerifier:
             joint.append((joint[-1] * steps[:, i]).clamp(max=1.0))
         r = torch.stack(joint, 1)
         lengths = torch.arange(1, width + 1, device=tokens.device)
-        success = r[:, 1:]  # h_i at [b, i - 1]: that of the whole draft, then S_i / (S_i + 1 - r_i) for shorter prefixes
+        success = r[
+            :, 1:
+        ]  # h_i at [b, i - 1]: that of the whole draft, then S_i / (S_i + 1 - r_i) for shorter prefixes
         if width > 1:
             inner = r[:, 1:width]
             if q is None:

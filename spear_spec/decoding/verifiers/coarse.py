@@ -132,8 +132,8 @@ class Groups:
         if device == self.weights.device:
             return self
         if device not in self._elsewhere:
-            moved = (tensor.to(device) for tensor in (self.counts, self.table, self.weights))
-            self._elsewhere[device] = Groups(self.lists, *moved)
+            counts, table, weights = (tensor.to(device) for tensor in (self.counts, self.table, self.weights))
+            self._elsewhere[device] = Groups(self.lists, counts, table, weights)
         return self._elsewhere[device]
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_spec.config import DraftConfig, T2SConfig
+from spear_spec.config import DraftConfig
 from spear_spec.errors import ConfigError
-from spear_spec.models.contract import Target
+from spear_spec.models.contract import Geometry, Target
 from spear_spec.models.memory import Memory, cached_positions
 from spear_spec.nn.attention import RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
@@ -55,12 +55,12 @@ class DraftDecoder(nn.Module):
     ahead. Its output is the law of token i + 1: `model.logits(draft.norm(hidden))`.
     """
 
-    def __init__(self, cfg: DraftConfig, target: T2SConfig) -> None:
+    def __init__(self, cfg: DraftConfig, target: Geometry) -> None:
         super().__init__()
         if cfg.dim != target.dim:
             raise ConfigError(f"the draft shares the target's embedding: its dim must be {target.dim}, not {cfg.dim}")
-        if any(layer > target.target_depth for layer in cfg.target_layers):
-            raise ConfigError(f"target_layers must name layers 1 to {target.target_depth} of the target")
+        if any(layer > target.depth for layer in cfg.target_layers):
+            raise ConfigError(f"target_layers must name layers 1 to {target.depth} of the target")
         self.cfg = cfg
         inner = int(cfg.dim * cfg.ff_mult * 2 / 3)
         self.token_norm = RMSNorm(cfg.dim)

@@ -12,7 +12,7 @@ from spear_spec.semantic.tokenizer import read_centroids
 from spear_spec.training.checkpoint import load_export
 from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.drafts import Drafts
-from spear_spec.voice.parts import load_parts
+from spear_spec.voice.parts import load_target
 from spear_spec.voice.save import save_voice
 
 
@@ -81,7 +81,7 @@ def pack_voice(
         configs=configs,
         weights=weights,
     )
-    drafts = Drafts(bundle, load_parts(bundle)[0].cfg)
+    drafts = Drafts(bundle, load_target(bundle))
     for drafter in drafts:
         drafts[drafter]
     if reference is not None:

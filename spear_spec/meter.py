@@ -1,0 +1,75 @@
+"""What one text cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spear_spec.audio import FloatArray
+from spear_spec.decoding import DecodeStats
+
+AUDIBLE = 0.005  # -46 dB of full scale: quieter samples count as silence
+_WORST = ("eos", "cap", "guard")
+
+
+@dataclass
+class Meter:
+    """Compute time only, so a slow listener does not count."""
+
+    sample_rate: int
+    decoding: DecodeStats = field(default_factory=DecodeStats)
+    ended: str = "eos"
+    samples: int = 0
+    front_s: float = 0.0
+    t2s_s: float = 0.0
+    acoustic_s: float = 0.0
+    ttfa_s: float | None = None
+
+    @property
+    def compute_s(self) -> float:
+        return self.front_s + self.t2s_s + self.acoustic_s
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to one of the fields."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - began)
+
+    def hear(self, samples: FloatArray) -> None:
+        """Count samples that are about to be handed out."""
+        self.samples += len(samples)
+        if self.ttfa_s is None and len(samples) and float(np.abs(samples).max()) > AUDIBLE:
+            self.ttfa_s = self.compute_s
+
+    def count(self, stats: DecodeStats, ended: str) -> None:
+        """An utterance has ended."""
+        self.decoding += stats
+        self.ended = max(self.ended, ended, key=_WORST.index)
+
+    def item(self, text: str) -> dict[str, Any]:
+        """An entry of `items` in say/1; `file` is filled in by whoever writes one."""
+        seconds, stats = self.samples / self.sample_rate, self.decoding
+        return {
+            "text": text,
+            "file": None,
+            "tokens": stats.tokens,
+            "target_calls": stats.target_calls,
+            "tokens_per_call": round(stats.tokens_per_call, 4),
+            "drafted": stats.drafted,
+            "accepted": stats.accepted,
+            "acceptance_by_position": [round(share, 4) for share in stats.acceptance_by_position],
+            "ended": self.ended,
+            "audio_s": round(seconds, 4),
+            "t2s_s": round(self.t2s_s, 4),
+            "acoustic_s": round(self.acoustic_s, 4),
+            "rtf": round(self.compute_s / seconds, 5) if seconds else None,
+            "ttfa_s": None if self.ttfa_s is None else round(self.ttfa_s, 4),
+        }
