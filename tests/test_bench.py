@@ -135,7 +135,7 @@ def test_label() -> None:
 def test_accepted_lengths_are_those_of_the_verdicts(tts: TTS, settings: dict[str, Any], batch: int) -> None:
     chosen = tts.using(**settings)
     arm = Arm(chosen, batch, 0)
-    ids = [tts.tokenizer.encode(text, tts.speakers[0]) for text in TEXTS]
+    ids = [tts.front_end.tokenizer.encode(text, tts.speakers[0]) for text in TEXTS]
     groups = [ids[i : i + batch] for i in range(0, 2, batch)]
     arm.decode(groups, 5, 30, keep=True)
     chance, counts, kept = torch.Generator().manual_seed(5), Counter[int](), []

@@ -52,7 +52,7 @@ def test_synthesize(tts: TTS) -> None:
     assert stats["text"] == TEXT
     assert stats["audio_s"] == pytest.approx(audio.seconds, abs=1e-3)
     spoken = stats["tokens"] - (stats["ended"] == "eos")
-    assert len(audio.samples) == spoken * tts.vocoder.cfg.token_samples
+    assert len(audio.samples) == spoken * tts.stage.module.cfg.token_samples
     assert stats["tokens_per_call"] == pytest.approx(stats["tokens"] / stats["target_calls"], abs=1e-4)
     assert stats["ttfa_s"] > 0
     assert stats["ttfa_s"] < stats["rtf"] * stats["audio_s"] * 1.01
@@ -74,7 +74,7 @@ def test_stream_is_synthesize_in_pieces(tts: TTS, drafter: str) -> None:
 def test_streamed_tokens_are_rendered_right(tts: TTS) -> None:
     """The oracle: decode alone, then the vocoder's whole-utterance form with the same noise."""
     generator = torch.Generator().manual_seed(5)
-    session, verdicts = tts.decode([tts.tokenizer.encode(TEXT, "am_michael")], tts.sampling, generator)
+    session, verdicts = tts.decode([tts.front_end.tokenizer.encode(TEXT, "am_michael")], tts.sampling, generator)
     for _ in verdicts:
         pass
     whole = tts.vocoder.render(torch.tensor(session.speech(0)), 1, generator=torch.Generator().manual_seed(5))
@@ -114,7 +114,7 @@ def test_batch_speaks_the_same_sentences(tts: TTS) -> None:
 
 
 def test_phonemes(tts: TTS) -> None:
-    assert tts.phonemes("It rained all day. Nobody minded.") == "ˌɪt ɹˈAnd ˈɔl dˈA. nˈObˌɑdi mˈIndᵻd."
+    assert tts.front_end.phonemes("It rained all day. Nobody minded.") == "ˌɪt ɹˈAnd ˈɔl dˈA. nˈObˌɑdi mˈIndᵻd."
 
 
 def test_pause_is_silent(tts: TTS) -> None:
@@ -183,7 +183,7 @@ def test_no_draft_falls_back_with_a_message(tmp_path: Path, caplog: pytest.LogCa
 def test_nan_is_noticed_while_speaking(tts: TTS) -> None:
     import copy
 
-    broken = replace(tts, t2s=copy.deepcopy(tts.t2s))
+    broken = replace(tts, target=copy.deepcopy(tts.target))
     with torch.no_grad():
         broken.t2s.start[0] = float("nan")
     with pytest.raises(NumericsError):

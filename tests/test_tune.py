@@ -362,7 +362,9 @@ def test_speaking(tts: TTS) -> None:
     assert one.seconds > 0
     sample = say(plain, 0)
     assert sample.tokens == sample.calls
-    session, verdicts = plain.decode([tts.tokenizer.encode(race.SENTENCES[0], "af_heart")], tts.sampling, _generator(1))
+    session, verdicts = plain.decode(
+        [tts.front_end.tokenizer.encode(race.SENTENCES[0], "af_heart")], tts.sampling, _generator(1)
+    )
     list(verdicts)
     assert sample.tokens == len(session.tokens[0])
     both = speaking(tts, batch=2)(plain, 7)

@@ -107,7 +107,7 @@ def main() -> int:
         result |= {
             "schema": "certify/1",
             "commit": commit(),
-            "hardware": hardware(tts.t2s.device),
+            "hardware": hardware(tts.target.device),
             "command": " ".join(sys.argv),
             "voice": tts.name,
         }

@@ -78,7 +78,7 @@ def law(name: str, form: str, sampling: SamplingConfig, batch: int) -> dict[str,
 
 
 class OneStream:
-    """Chance for many independent rows from one generator: `GeneratorChance` would keep one for each."""
+    """Chance for many independent rows from one generator: `Uniforms` would keep one for each."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)

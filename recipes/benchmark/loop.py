@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from spear_spec.bench.speed import SENTENCES, commit, hardware
 from spear_spec.config import SamplingConfig, T2SConfig
-from spear_spec.decoding.autoregressive import generate
+from spear_spec.decoding.loop import generate
 from spear_spec.decoding.session import Session
 from spear_spec.models.spear_tts import TextToSemantic
 
@@ -45,7 +45,7 @@ def material(voice: str | None, random: bool) -> tuple[TextToSemantic, list[Tens
 
     tts = TTS.load(voice, device="cpu")
     return (
-        tts.t2s,
+        tts.target,
         [torch.tensor([ids]) for sentence in SENTENCES for _, ids in tts.sentences(sentence, tts.speakers[0])],
         tts.sampling,
     )

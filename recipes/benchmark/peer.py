@@ -27,8 +27,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from spear_spec.config import SamplingConfig, T2SConfig
-from spear_spec.decoding.autoregressive import generate
-from spear_spec.decoding.chance import GeneratorChance
+from spear_spec.decoding.chance import Uniforms
+from spear_spec.decoding.loop import generate
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
 from spear_spec.interop import to_spear_tts_state_dict
@@ -43,10 +43,10 @@ SYMBOLS = 60  # length of the text
 
 
 class Forced:
-    """Draws like `GeneratorChance`, then answers with the next token of a fixed list."""
+    """Draws like `Uniforms`, then answers with the next token of a fixed list."""
 
     def __init__(self, tokens: list[int]) -> None:
-        self.tokens, self.at, self.chance = tokens, 0, GeneratorChance([0])
+        self.tokens, self.at, self.chance = tokens, 0, Uniforms([0])
 
     def bernoulli(self, p: float, row: int) -> bool:
         return self.chance.bernoulli(p, row)

@@ -17,7 +17,7 @@ KINDS = {"accepted": "#2a9d4a", "recovered": "#d1495b", "bonus": "#edae49"}
 
 def token_kinds(tts: TTS, text: str, speaker: str | None, seed: int) -> tuple[list[str], list[int], torch.Tensor]:
     """How each token of the text came about, the tokens kept at each target call, and the tokens."""
-    ids = tts.tokenizer.encode(text, speaker or tts.speakers[0])
+    ids = tts.front_end.tokenizer.encode(text, speaker or tts.speakers[0])
     session, verdicts = tts.decode([ids], tts.sampling, torch.Generator().manual_seed(seed))
     kinds: list[str] = []
     calls = []

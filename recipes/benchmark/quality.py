@@ -114,7 +114,7 @@ def utterance(job: Row) -> Row:
     row["seconds"] = round(audio.seconds, 4)
     row["peak"] = round(float(np.abs(audio.samples).max(initial=0.0)), 4)
     if "per" in JUDGED[part] and phonemes is None and tts is not None:
-        phonemes = tts.phonemes(text)
+        phonemes = tts.front_end.phonemes(text)
     embedding = load_reference(Path(job["folder"]), speaker) if job["folder"] else None
     reference = Reference(text, phonemes, embedding)
     for metric in JUDGED[part]:

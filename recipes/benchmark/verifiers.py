@@ -31,7 +31,7 @@ import torch
 
 from spear_spec.bench.speed import SENTENCES, commit, hardware
 from spear_spec.decoding import speculate
-from spear_spec.decoding.autoregressive import generate
+from spear_spec.decoding.loop import generate
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.report import markdown
 from spear_spec.evaluation.statistics import ratio_interval
@@ -113,7 +113,7 @@ class Row:
             self.rates.append(total / seconds)
 
     def _loop(self, session: Any, keep: bool) -> Any:
-        parts = self.tts.parts()
+        parts = self.tts.decoder.parts
         if parts.plain:
             return generate(session)
         drafter: Any
@@ -186,7 +186,7 @@ def main() -> None:
         if args.text
         else list(SENTENCES)
     )
-    texts = [tts.tokenizer.encode(line, tts.speakers[0]) for line in lines[: args.limit]]
+    texts = [tts.front_end.tokenizer.encode(line, tts.speakers[0]) for line in lines[: args.limit]]
     sampling = {name: getattr(args, name) for name in ("temperature", "top_p") if getattr(args, name) is not None}
     rows = [
         Row(
@@ -207,7 +207,7 @@ def main() -> None:
     result = {
         "schema": "verifiers/1",
         "commit": commit(),
-        "hardware": hardware(tts.t2s.device),
+        "hardware": hardware(tts.target.device),
         "voice": tts.name,
         # fmt: skip
         "command": " ".join(sys.argv),

@@ -16,10 +16,10 @@ import torch
 from scipy import stats as scipy_stats
 
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
-from spear_spec.decoding.autoregressive import generate
+from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.speculative import speculate
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.tree import Tree
@@ -34,7 +34,7 @@ SAMPLINGS = {
 }
 
 
-class Enumerating:
+class Enumerating(Chance):
     """Chance that replays a script of branches and writes down what the other branches would have been.
 
     Only draws of row `watch` branch (all rows when None); the others follow a seeded random choice, the same in every
@@ -424,7 +424,7 @@ def cache_error(seed: int = 0, *, batch: int = 4, rounds: int = 14, trees: bool 
             new = [[rng.randrange(6) for _ in range(n)] for _ in kept]
             if trees and turn % 3 == 2:
                 parents = [[rng.randint(-1, node - 1) for node in range(n)] for _ in kept]
-                tree = Tree.from_parents(torch.tensor(parents))
+                tree = Tree.from_lists(parents)
                 logits = model(torch.tensor(new), memory, cache, tree=tree).logits
                 paths = []
                 for row, line in enumerate(parents):

@@ -14,9 +14,9 @@ from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.history import HistoryDrafter
 from spear_spec.decoding.drafters.lookup import LookupDrafter, Occurrences
 from spear_spec.decoding.drafters.ngram import NgramDrafter, NGrams
+from spear_spec.decoding.loop import speculate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.speculative import speculate
 from spear_spec.decoding.verifiers import make_verifier
 from spear_spec.errors import ConfigError
 

@@ -12,8 +12,8 @@ from decoding_oracles import SAMPLINGS, oracle_law, texts, tiny_model
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import (
     DecodeStats,
-    GeneratorChance,
     Session,
+    Uniforms,
     check,
     complete,
     decode,
@@ -90,7 +90,7 @@ def test_large_logits_at_a_tiny_temperature() -> None:
 def test_chance_draws_from_the_law() -> None:
     """Counts within 4.5 standard errors; a weight of zero is never drawn; weights need not sum to 1."""
     weights = torch.tensor([0.0, 3.0, 0.0, 1.0, 2.0, 0.0])
-    chance = GeneratorChance([5, 6])
+    chance = Uniforms([5, 6])
     counts = [Counter(), Counter()]
     n = 12000
     for _ in range(n // 2):
@@ -236,7 +236,7 @@ def test_session_wants_one_source_of_chance() -> None:
     with pytest.raises(ConfigError):
         Session(model, memory)
     with pytest.raises(ConfigError):
-        Session(model, memory, generator=torch.Generator(), chance=GeneratorChance([1]))
+        Session(model, memory, generator=torch.Generator(), chance=Uniforms([1]))
     with pytest.raises(ConfigError):
         Session(model, memory, generator=torch.Generator(), max_tokens=0)
 

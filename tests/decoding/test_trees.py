@@ -25,10 +25,10 @@ from decoding_oracles import (
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import make, make_verifier
 from spear_spec.decoding.drafters.growth import Growth
+from spear_spec.decoding.loop import speculate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.sampling import guide, probabilities
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.speculative import speculate
 from spear_spec.models.drafts import runner as draft_runner
 
 SPECS = {

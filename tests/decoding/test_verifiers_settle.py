@@ -28,7 +28,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 class Given:
-    """Chance that hands out uniforms which were drawn before, as `GeneratorChance` uses its own."""
+    """Chance that hands out uniforms which were drawn before, as `Uniforms` uses its own."""
 
     def __init__(self, uniforms: Tensor) -> None:
         self.left = [list(reversed(row)) for row in uniforms.tolist()]
@@ -53,9 +53,10 @@ def laws(shape: tuple[int, ...], dtype: torch.dtype, chance: torch.Generator) ->
     """Laws at random: flat, sharp, one-hot, with zeros among them."""
     logits = torch.randn(*shape, generator=chance, dtype=torch.float64)
     logits *= torch.tensor([0.3, 1.0, 4.0, 200.0])[torch.randint(4, (*shape[:-1], 1), generator=chance)]
-    cut = torch.rand(*shape, generator=chance) < torch.tensor([0.0, 0.0, 0.6])[
-        torch.randint(3, (*shape[:-1], 1), generator=chance)
-    ]
+    cut = (
+        torch.rand(*shape, generator=chance)
+        < torch.tensor([0.0, 0.0, 0.6])[torch.randint(3, (*shape[:-1], 1), generator=chance)]
+    )
     cut.scatter_(-1, logits.argmax(-1, keepdim=True), False)
     return logits.masked_fill(cut, -torch.inf).to(dtype).softmax(-1)
 
@@ -70,8 +71,10 @@ def case(
     q = torch.where(mixed, (p[:, :gamma] + torch.rand(1, generator=chance) * q).to(dtype), q)
     q = q / q.sum(-1, keepdim=True)
     q = torch.where(torch.rand(batch, gamma, 1, generator=chance) < 0.2, p[:, :gamma], q)
-    tokens = q.double().flatten(0, 1).multinomial(1, generator=chance).view(batch, gamma) if gamma else p.new_zeros(
-        batch, 0, dtype=torch.long
+    tokens = (
+        q.double().flatten(0, 1).multinomial(1, generator=chance).view(batch, gamma)
+        if gamma
+        else p.new_zeros(batch, 0, dtype=torch.long)
     )
     foreign = torch.rand(batch, gamma, generator=chance) < 0.05  # tokens that their law cannot have drawn, among others
     tokens = torch.where(foreign, torch.randint(vocab, (batch, gamma), generator=chance), tokens)
@@ -130,7 +133,9 @@ def test_it_is_the_list_form(name: str, dtype: torch.dtype, points: bool) -> Non
 @pytest.mark.parametrize("name", RULES)
 def test_it_is_the_list_form_on_a_vocabulary_as_it_is(name: str) -> None:
     """513 tokens: sums are added up in another order than over a few."""
-    verifier = make_verifier(name, RULES[name], embedding=torch.randn(512, 4, generator=torch.Generator().manual_seed(1)))
+    verifier = make_verifier(
+        name, RULES[name], embedding=torch.randn(512, 4, generator=torch.Generator().manual_seed(1))
+    )
     for seed in range(12):
         given = case(seed, seed % 8 + 1, 10, torch.float32, points=False, vocab=513)
         assert same(verifier.settle(*given), listed(verifier, *given))

@@ -15,7 +15,7 @@ from scipy import stats
 from spear_spec.cli.verify import table
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import session
-from spear_spec.decoding.chance import GeneratorChance
+from spear_spec.decoding.chance import Uniforms
 from spear_spec.decoding.verifiers import VERIFIERS, rejection
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
 from spear_spec.errors import ConfigError, TextError
@@ -96,7 +96,7 @@ def test_a_guided_draft_is_sorted_by_its_guided_law(tts: TinyTTS) -> None:
     tts = tts.using(options={"guided": True})
     law = replace(tts.sampling, guidance=2.0)
     seen = []
-    parts = tts.parts()
+    parts = tts.decoder.parts
     drafter, _ = parts.make()
     session_, _ = tts.decode([TEXTS[0]], law, torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def forget_to_crop(patch: pytest.MonkeyPatch) -> None:
 def share_one_stream(patch: pytest.MonkeyPatch) -> None:
     """All rows of a batch draw the same numbers."""
     patch.setattr(
-        GeneratorChance,
+        Uniforms,
         "from_generator",
         classmethod(lambda cls, generator, rows: cls([int(torch.randint(0, 2**62, (1,), generator=generator))] * rows)),
     )
@@ -220,9 +220,7 @@ def test_inexact_decoding_is_noticed(tts: TinyTTS, fault: Any, monkeypatch: pyte
 
 
 def test_streams_that_start_again_are_noticed_without_a_batch(tts: TinyTTS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        GeneratorChance, "from_generator", classmethod(lambda cls, generator, rows: cls(list(range(rows))))
-    )
+    monkeypatch.setattr(Uniforms, "from_generator", classmethod(lambda cls, generator, rows: cls(list(range(rows)))))
     assert failed(check(tts.using(drafter="none"), batch=1))
 
 

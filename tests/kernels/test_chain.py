@@ -12,7 +12,7 @@ import torch
 from decoding_oracles import SAMPLINGS, TEXTS, oracle_law, texts, tiny_model
 
 from spear_spec.config import DraftConfig, SamplingConfig
-from spear_spec.decoding import GeneratorChance, Session, make_drafter, make_verifier, probabilities, speculate
+from spear_spec.decoding import Session, Uniforms, make_drafter, make_verifier, probabilities, speculate
 from spear_spec.decoding.drafters.adaptive import STOPS, AdaEDL
 from spear_spec.decoding.drafters.chain import ChainDrafter
 from spear_spec.decoding.drafters.decoder import DecoderChain
@@ -160,7 +160,7 @@ def test_without_the_kernel_torch_gives_the_same(monkeypatch: pytest.MonkeyPatch
 
 def test_uniforms_ahead_are_those_that_come() -> None:
     """Across blocks, and whatever was looked at before."""
-    plain, looked = GeneratorChance([3, 4]), GeneratorChance([3, 4])
+    plain, looked = Uniforms([3, 4]), Uniforms([3, 4])
     law = torch.ones(1, 4)
     for turn in range(700):
         ahead = looked.ahead(1, 1 + turn % 7)
@@ -169,7 +169,7 @@ def test_uniforms_ahead_are_those_that_come() -> None:
         looked.passed(1, used)
         for u in ahead[:used]:
             assert plain.categorical(law, [1]) == [int(4 * u)]
-    assert looked.ahead(0, 2) == GeneratorChance([3, 9]).ahead(0, 2)
+    assert looked.ahead(0, 2) == Uniforms([3, 9]).ahead(0, 2)
 
 
 class ByToken(DecoderChain):
@@ -190,7 +190,7 @@ def decoded(
     """What was kept, why rows ended, the next uniforms of each row; and every proposal."""
     with torch.inference_mode():
         memory = model.encode(texts(batch))
-    chance = GeneratorChance(range(seed, seed + batch))
+    chance = Uniforms(range(seed, seed + batch))
     session = Session(model, memory, sampling, chance=chance, max_tokens=[5, 17, 9, 23][:batch])
     proposals = []
 
@@ -261,7 +261,7 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
         """Chance that cannot tell what comes."""
 
         def __init__(self) -> None:
-            self.inner = GeneratorChance(range(80))
+            self.inner = Uniforms(range(80))
             self.bernoulli, self.categorical = self.inner.bernoulli, self.inner.categorical
 
     def speak(rows: int = 1, chance: Any = None, guidance: float = 1.0, **options: Any) -> None:
@@ -271,7 +271,7 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
             model,
             memory,
             SamplingConfig(guidance=guidance),
-            chance=chance or GeneratorChance(range(rows)),
+            chance=chance or Uniforms(range(rows)),
             max_tokens=9,
         )
         next(speculate(session, make_drafter("eagle", draft, options=options), make_verifier("rejection"), 4))
@@ -294,6 +294,6 @@ def test_a_draft_that_gives_nan_is_refused() -> None:
         draft.layers[0].ff.up.bias[3] = torch.nan  # type: ignore[index, union-attr]
     with torch.inference_mode():
         memory = model.encode(texts(1))
-    session = Session(model, memory, SamplingConfig(), chance=GeneratorChance([0]), max_tokens=9)
+    session = Session(model, memory, SamplingConfig(), chance=Uniforms([0]), max_tokens=9)
     with pytest.raises(NumericsError, match="NaN or infinity"):
         next(speculate(session, DecoderChain(draft), make_verifier("block"), 4))

@@ -100,7 +100,7 @@ def test_a_tree_equals_each_of_its_paths(model: TextToSemantic, seed: int, cache
     tokens = [
         [model.start_id if not cached and i == 0 else rng.randint(0, 7) for i in range(nodes)] for _ in range(batch)
     ]
-    got = model(torch.tensor(tokens), memory, cache, tree=Tree.from_parents(torch.tensor(parents))).logits
+    got = model(torch.tensor(tokens), memory, cache, tree=Tree.from_lists(parents)).logits
     paths: list[list[list[int]]] = []
     for b in range(batch):
         paths.append([])

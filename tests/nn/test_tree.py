@@ -25,7 +25,7 @@ def test_random_trees(seed: int) -> None:
     parents = [[rng.randint(-1, node - 1) for node in range(nodes)] for _ in range(batch)]
     valid = [[rng.random() < 0.8 for _ in range(nodes)] for _ in range(batch)]
     plain, masked = (
-        Tree.from_parents(torch.tensor(parents)),
+        Tree.from_lists(parents),
         Tree.from_parents(torch.tensor(parents), torch.tensor(valid)),
     )
     for b in range(batch):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig, T2SConfig
-from spear_spec.decoding.autoregressive import generate
+from spear_spec.decoding.loop import generate
 from spear_spec.decoding.session import Session
 from spear_spec.interop import config_from_state_dict, load_spear_tts, to_spear_tts_state_dict
 from spear_spec.interop.shims import import_spear_tts

@@ -54,7 +54,7 @@ def spoken_fixture(tts: TTS) -> list[Spoken]:
 
 def speak(tts: TTS) -> list[Spoken]:
     return [
-        Spoken(speaker, text, tts.phonemes(text), tts.synthesize(text, speaker=speaker, seed=i))
+        Spoken(speaker, text, tts.front_end.phonemes(text), tts.synthesize(text, speaker=speaker, seed=i))
         for i, (speaker, text) in enumerate(SENTENCES)
     ]
 
