@@ -120,7 +120,12 @@ class NativeDraft:
             raise ContractError(f"rows of at most {count} tokens cannot hold {counts}")
         nodes, sees, depth = 0, None, None
         if tree is not None:
-            nodes = tree.mask.shape[-1]
+            nodes = tree.depth.shape[-1]
+            if tree.mask.shape != (batch, nodes, nodes) or tree.depth.shape != (batch, nodes) or nodes < count:
+                raise ContractError(
+                    f"a tree's mask {list(tree.mask.shape)} and depths {list(tree.depth.shape)} do not fit "
+                    f"{count} new nodes in {batch} rows"
+                )
             sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
         tokens, features = tokens.contiguous(), features.contiguous()
         past, _held = self._past(batch, count, nodes, cache, cross, cross_mask, angles)
