@@ -62,8 +62,7 @@ class Registry(Generic[T]):
 
     def package(self, name: str) -> str | None:
         """The installed package that brings the thing of this name; None where it is ours or was registered."""
-        found = [] if name in self._shipped else self._points(name)
-        return found[0].dist.name if found and found[0].dist is not None else None
+        return None if name in self._shipped else package_of(self.group, name)
 
     def _points(self, name: str | None = None) -> list[EntryPoint]:
         chosen: dict[str, Any] = {} if name is None else {"name": name}
@@ -89,3 +88,9 @@ class Registry(Generic[T]):
             owner = self.package(name) or points[0].value
             raise ConfigError(f"the {self.what} {name!r} of {owner} cannot be imported: {error!r}") from error
         return thing
+
+
+def package_of(group: str, name: str) -> str | None:
+    """The installed package whose entry points of this group have this name; None: there is none."""
+    owners = (point.dist for point in entry_points(group=group, name=name))
+    return next((owner.name for owner in owners if owner is not None), None)

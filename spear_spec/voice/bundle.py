@@ -87,8 +87,9 @@ class Bundle:
     ) -> Any:
         """What `make` makes, with the weights of a part, set to evaluation; without gradients.
 
-        `make` runs on the meta device: nothing is allocated or drawn before the shapes are found right, and no setting
-        of the process (default dtype or device, grad and inference mode) has a say. What is no module and has none in `module` has no weights.
+        `make` runs in a `Blueprint`: nothing is allocated or drawn before the shapes are found right, and no setting
+        of the process (default dtype or device, grad and inference mode) has a say. What is no module, and has none as
+        its `module`, has no weights.
 
         Args:
             dtype: of the floating tensors; float32 if left out.
@@ -99,13 +100,15 @@ class Bundle:
         import torch
         from torch import nn
 
+        from spear_spec.voice.blueprint import Blueprint
+
         with torch.inference_mode(False), torch.no_grad():
-            with torch.device("meta"):
+            with Blueprint():
                 built = make()
             module = built if isinstance(built, nn.Module) else getattr(built, "module", None)
             if not isinstance(module, nn.Module):
                 return built
-            tensors = self._checked(part, module.state_dict(), dtype or torch.float32)
+            tensors = self._checked(part, module.state_dict(keep_vars=True), dtype or torch.float32)
             module.load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()}, assign=True)
             if left := [name for name, buffer in module.named_buffers() if buffer.is_meta]:
                 raise ConfigError(f"{part}: the buffer {left[0]!r} is not stored, so it must be made when it is used")

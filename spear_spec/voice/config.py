@@ -9,7 +9,7 @@ from typing import Any, Self
 from spear_spec.config import Clock, SamplingConfig, SpecConfig, Strict, require, shown, whole, words
 from spear_spec.errors import ConfigError
 from spear_spec.voice.files import VOICE_BYTES, Shard
-from spear_spec.voice.registry import DEFAULT_KINDS, DRAFTS, NO_WEIGHTS
+from spear_spec.voice.registry import DEFAULT_KINDS
 
 SCHEMA = "spear-voice/1"
 PARTS = ("t2s", "draft", "vocoder", "centroids")
@@ -69,11 +69,10 @@ class VoiceConfig(Strict):
             words("packages: a package", package, 100)
         for part, kind in self.kinds.items():
             words(f"{part}: kind", kind, 100)
+        require(len(self.drafters) <= 64, f"drafters: {len(self.drafters)}; a voice has at most 64")
         for name, shape in self.drafters.items():
             words("drafters: a name", name, 100)
             require(isinstance(shape, dict), f"drafters: {name} must be an object")
-            if name not in DRAFTS:
-                raise ConfigError(f"drafters: unknown name {shown(name)}; {self.whence(name, DRAFTS.names())}")
         self._check_files()
         whole("semantic: k", self.semantic.get("k"), 1, 2**20)
         SamplingConfig.from_dict(self.sampling)
@@ -94,9 +93,8 @@ class VoiceConfig(Strict):
         require(len({shard.file for shard in shards}) == len(shards), "files: a shard is listed twice")
         total = sum(shard.bytes for shard in shards)
         require(total <= VOICE_BYTES, f"files: {total} bytes; a voice has at most {VOICE_BYTES}")
-        # switches of the target's own layers are no weights
-        needed = ["t2s", "vocoder", *(part for name, (part, _) in self.drafts.items() if name not in NO_WEIGHTS)]
-        absent = [part for part in needed if part not in self.files]
+        needed = ("t2s", "vocoder") if self.draft is None else ("t2s", "vocoder", "draft")
+        absent = [part for part in needed if part not in self.files]  # other drafts are looked for when they are used
         require(not absent, f"no files for {', '.join(absent)}")
 
     @classmethod

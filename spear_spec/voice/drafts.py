@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from spear_spec.decoding.drafters import DRAFTERS
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.models.contract import Geometry
 from spear_spec.voice.bundle import Bundle
@@ -20,9 +21,14 @@ def build_draft(name: str, shape: Mapping[str, Any], target: Geometry) -> Any:
     """What the drafter of this name draws with, untrained. The part "draft" is a decoder, whoever draws with it.
 
     Raises:
-        ConfigError: there is no such draft, or the shape is not one, or does not fit the target.
+        ConfigError: there is no such drafter, it draws with nothing, or the shape is not one or does not fit the target.
     """
-    return DRAFTS.get("small" if name == "draft" else name)(shape, target)
+    if name == "draft":
+        return DRAFTS.get("decoder")(shape, target)
+    trained = DRAFTERS.find(name).trained
+    if trained is None:
+        raise ConfigError(f"the drafter {name} draws with nothing that is trained")
+    return DRAFTS.get(trained.builder)(shape, target)
 
 
 class Drafts(Mapping[str, Any]):
@@ -52,6 +58,9 @@ class Drafts(Mapping[str, Any]):
         """
         if name not in self._known:
             part, shape = self._bundle.config.drafts[name]
+            if name not in DRAFTERS:
+                whence = self._bundle.config.whence(name, tuple(DRAFTERS))
+                raise BundleError(f"voice {self._bundle.config.name!r}: unknown drafter {name[:80]!r}; {whence}")
             try:
                 draft = self._bundle.build(
                     lambda: build_draft(name, shape, self._target), part, device=self._device, dtype=self._dtype

@@ -33,15 +33,15 @@ STAGES: Registry[Callable[[Shape, VoiceConfig], AcousticStage]] = Registry(
 FRONT_ENDS: Registry[Callable[[Shape], FrontEnd]] = Registry(
     "front end", "spear_spec.front_ends", {"misaki-en-us": "spear_spec.voice.kinds:misaki_en_us"}
 )
-# What a drafter draws with, by the drafter's name: a module that has weights, or another object that has none.
+# What a drafter draws with: a module that has weights, or another object that has none. The drafter's record names it
+# (`decoding.kinds.Trained.builder`).
 DRAFTS: Registry[Callable[[Shape, Geometry], Any]] = Registry(
     "draft",
     "spear_spec.drafts",
     {
-        **dict.fromkeys(("small", "small2", "prophet", "eagle", "early_exit"), "spear_spec.voice.kinds:draft_decoder"),
+        "decoder": "spear_spec.voice.kinds:draft_decoder",
         "medusa": "spear_spec.voice.kinds:medusa_heads",
         "layer_skip": "spear_spec.voice.kinds:layer_skip",
     },
 )
-NO_WEIGHTS = frozenset({"layer_skip"})
 DEFAULT_KINDS = {"text": "misaki-en-us", "t2s": "spear-tts", "vocoder": "unit-vocoder"}

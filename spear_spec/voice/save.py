@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from spear_spec.audio import write_atomically
 from spear_spec.config import SamplingConfig, SpecConfig, require
 from spear_spec.errors import AudioError, BundleError, ConfigError
-from spear_spec.registry import Registry
+from spear_spec.registry import Registry, package_of
 from spear_spec.voice.bundle import CONFIG_BYTES, Bundle, open_voice
 from spear_spec.voice.config import PARTS, SCHEMA, VoiceConfig
 from spear_spec.voice.files import parse_json
-from spear_spec.voice.registry import DEFAULT_KINDS, DRAFTS, FRONT_ENDS, STAGES, TARGETS
+from spear_spec.voice.registry import DEFAULT_KINDS, FRONT_ENDS, STAGES, TARGETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,8 +155,9 @@ def _write(folder: Path, file: str, shard: Mapping[str, Tensor], partials: dict[
 def _packages(kinds: Mapping[str, str], drafters: list[str]) -> dict[str, str]:
     """For each kind and drafter of an installed package: the package's name."""
     registries: dict[str, Registry[Any]] = {"text": FRONT_ENDS, "t2s": TARGETS, "vocoder": STAGES}
-    pairs = [(kind, registries[part]) for part, kind in kinds.items()] + [(name, DRAFTS) for name in drafters]
-    return {kind: package for kind, registry in pairs if (package := registry.package(kind)) is not None}
+    found = {kind: registries[part].package(kind) for part, kind in kinds.items()}
+    found |= {name: package_of("spear_spec.drafters", name) for name in drafters}
+    return {kind: package for kind, package in found.items() if package is not None}
 
 
 def _stored(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
