@@ -23,6 +23,7 @@ _ANSWERED = re.compile(
     rf"(?<![\w.$£€/:-])(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,8}})(?P<cue> (?:is|equals|makes|gives) (?=\d))"
 )
 _PLUSES = re.compile(r"(?<=\d)(?P<a> ?)[+×÷](?P<b> ?)(?=\d)")
+_GREEK_OVER = re.compile(r"(?<=[Α-Ωα-ω]) ?/ ?(?=\w)|(?<=\w) ?/ ?(?=[Α-Ωα-ω])")
 _TRUE_MINUS = re.compile(r"(?<=[\w)]) ?− ?(?=[\w(])")
 
 _WORDS = {
@@ -77,6 +78,7 @@ def speak_arithmetic(text: str) -> str:
     text = _ASKED.sub(_sum, text)
     text = _ANSWERED.sub(_sum, text)
     text = _PLUSES.sub(lambda m: f" {_WORDS[m[0].strip()]} ", text)
+    text = _GREEK_OVER.sub(" over ", text)
     return _TRUE_MINUS.sub(" minus ", text)
 
 

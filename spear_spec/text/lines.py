@@ -16,15 +16,15 @@ FEW_WORDS = 4  # three or more lines of at most so many words are a list
 NARROW = 40  # columns; text is not wrapped at fewer
 _SHOWN_LINES = 200  # of a paragraph, from which its width is taken
 
-_RULE = re.compile(r"\s*(?:[=\-*_~#|:+]\s*){3,}|\s*`{3,}\w*\s*|\s*~{3,}\w*\s*")  # rules, underlines, fences
+_RULE = re.compile(r"(?:[=\-*_~#|:+]\s*){3,}|`{3,}\w*|~{3,}\w*")  # rules, underlines, fences
 _MARK = re.compile(
-    r"\s*(?:[-*+•‣●▪◦–—]\s+(?:\[[ xX]\]\s+)?|(?P<number>\(?(?:\d{1,3}|[ivx]{1,5}|[a-zA-Z])\)|\d{1,3}\.|[IVX]{1,5}\.)\s+(?=\S)"
-    r"|#{1,6}\s+|>+\s?|\|)"
+    r"(?:[-*+•‣●▪◦–—]\s+(?:\[[ xX]\]\s+)?|(?P<number>\(?(?:\d{1,3}|[ivx]{1,5}|[a-zA-Z])\)|\d{1,3}\.|[IVX]{1,5}\.)\s+(?=\S)"
+    r"|#{1,6}\s+|\|)"
 )
-_HEADING = re.compile(r"\s*#{1,6}\s+(?P<text>.*?)\s*#*\s*")
-_QUOTE = re.compile(r"\s*(?:>\s?)+")
-_FOOTNOTE = re.compile(r"\s*\[\^[^\]\s]{1,20}\]:\s*")
-_ROW = re.compile(r"\s*\|(?P<cells>.*)\|\s*")
+_HEADING = re.compile(r"#{1,6}\s+(?P<text>[^#]*(?:#+[^#]+)*)#*")
+_QUOTE = re.compile(r"(?:>\s?)+")
+_FOOTNOTE = re.compile(r"\[\^[^\]\s]{1,20}\]:\s*")
+_ROW = re.compile(r"\|(?P<cells>.*)\|")
 _ENDED = re.compile(r"[.!?…。！？:;,\-—–/&+(\[]['\"”’)\]*_]*\s*$")
 _OPEN = re.compile(
     r"\b(?:the|a|an|to|of|in|on|at|by|for|from|with|and|or|but|as|is|are|was|were|be|my|your|his|her|its|our|their|this|that|"
@@ -50,21 +50,20 @@ def _cells(line: str) -> str:
 
 def _stripped(line: str) -> tuple[str, bool, int]:
     """(text without its mark, whether it had one, length of a number that is spoken)."""
-    line = _FOOTNOTE.sub("", line, count=1)
+    line = line.strip()
+    for pattern in (_QUOTE, _FOOTNOTE):
+        lead = pattern.match(line)
+        line = line[lead.end() :] if lead else line
     heading = _HEADING.fullmatch(line)
     if heading:
-        return heading["text"], True, 0
-    quote = _QUOTE.match(line)
-    if quote:
-        text, marked, number = _stripped(line[quote.end() :])
-        return text, marked, number
+        return heading["text"].strip(), True, 0
     if _ROW.fullmatch(line):
         return _cells(line), True, 0
     mark = _MARK.match(line)
     if mark is None:
         return line, False, 0
     if mark["number"]:
-        return line.strip(), True, len(mark[0].lstrip())
+        return line, True, len(mark[0])
     return line[mark.end() :], True, 0
 
 
@@ -86,7 +85,7 @@ def blocks(paragraph: str) -> Iterator[Block]:
     for line in lines:
         if not line.strip():
             continue
-        ruled = _RULE.fullmatch(line)
+        ruled = _RULE.fullmatch(line.strip())
         text, marked, its_number = _stripped(line)
         if held and (
             ruled
@@ -97,7 +96,7 @@ def blocks(paragraph: str) -> Iterator[Block]:
         ):
             yield Block(" ".join(" ".join(held).split()), number)
             held, number, item = [], 0, False
-        heading = _HEADING.fullmatch(line) is not None
+        heading = _HEADING.fullmatch(line.strip()) is not None
         if ruled or not text.strip():
             continue
         if not held:

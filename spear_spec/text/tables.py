@@ -132,7 +132,7 @@ NOT_A_NOUN = frozenset(
 # ---- units: symbol to (one, many); it stands behind a number
 UNITS = {
     "mi": ("mile", "miles"), "ft": ("foot", "feet"), "in": ("inch", "inches"), "yd": ("yard", "yards"), "yds": ("yard", "yards"),
-    "lb": ("pound", "pounds"), "lbs": ("pound", "pounds"), "oz": ("ounce", "ounces"), "st": ("stone", "stone"),
+    "lb": ("pound", "pounds"), "lbs": ("pound", "pounds"), "oz": ("ounce", "ounces"),
     "fl oz": ("fluid ounce", "fluid ounces"), "gal": ("gallon", "gallons"), "qt": ("quart", "quarts"), "pt": ("pint", "pints"),
     "tbsp": ("tablespoon", "tablespoons"), "Tbsp": ("tablespoon", "tablespoons"), "tbsps": ("tablespoon", "tablespoons"),
     "tbs": ("tablespoon", "tablespoons"), "tsp": ("teaspoon", "teaspoons"), "tsps": ("teaspoon", "teaspoons"),
@@ -170,7 +170,7 @@ PREFIXES = {"": "", "p": "pico", "n": "nano", "μ": "micro", "m": "milli", "c": 
             "M": "mega", "G": "giga", "T": "tera", "P": "peta"}
 UNCHANGED_PLURALS = frozenset({"hertz", "lux"})
 # these only where they run into the number, else they are something else: `5 in the`, `10 A day`
-TIGHT_UNITS = frozenset({"in", "st", "A", "N", "J", "F", "K", "B", "U", "T", "Pa", "rad", "AU", "mo", "MP"})
+TIGHT_UNITS = frozenset({"in", "A", "N", "J", "F", "K", "B", "U", "T", "Pa", "rad", "AU", "mo", "MP"})
 LENGTHS = frozenset({"m", "cm", "mm", "km", "ft", "in", "mi", "yd"})  # with ², ³ or sq, cu
 PER = {"h": "hour", "hr": "hour", "d": "day", "s": "second", "sec": "second", "min": "minute", "wk": "week", "mo": "month", "yr": "year",
        "y": "year", "a": "year", "pp": "person", "ea": "each"}
