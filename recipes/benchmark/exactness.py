@@ -34,6 +34,7 @@ from verifier_oracles import SHAPES, Laws, tree_error
 from spear_spec.bench.speed import commit, hardware
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import VERIFIERS, Session, make, make_verifier, speculate
+from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.exactness.uniformity import holm
 
@@ -77,7 +78,7 @@ def law(name: str, form: str, sampling: SamplingConfig, batch: int) -> dict[str,
     return {"error": max(errors)}
 
 
-class OneStream:
+class OneStream(Chance):
     """Chance for many independent rows from one generator: `Uniforms` would keep one for each."""
 
     def __init__(self, seed: int) -> None:

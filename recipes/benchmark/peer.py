@@ -27,7 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from spear_spec.config import SamplingConfig, T2SConfig
-from spear_spec.decoding.chance import Uniforms
+from spear_spec.decoding.chance import Chance, Uniforms
 from spear_spec.decoding.loop import generate
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
@@ -42,7 +42,7 @@ SAMPLING = SamplingConfig(temperature=1.0, top_p=0.95)
 SYMBOLS = 60  # length of the text
 
 
-class Forced:
+class Forced(Chance):
     """Draws like `Uniforms`, then answers with the next token of a fixed list."""
 
     def __init__(self, tokens: list[int]) -> None:

@@ -15,6 +15,7 @@ from spear_spec.decoding import Drafter, Request, Session, Verdict, probabilitie
 from spear_spec.decoding.request import encode
 from spear_spec.decoding.session import exact_math
 from spear_spec.engine import Decoder
+from spear_spec.runtime.lanes import guide
 
 Utterance = tuple[list[int], list[int]]  # text token ids, generated tokens
 
@@ -53,8 +54,7 @@ class Reference:
 
 
 def _mix(lanes: list[Tensor], scale: float) -> Tensor:
-    """Guidance: null + (text - null) * scale."""
-    return lanes[0] if len(lanes) == 1 else lanes[1] + (lanes[0] - lanes[1]) * scale
+    return lanes[0] if len(lanes) == 1 else guide(lanes[0], lanes[1], scale)
 
 
 def drafts_of(decoder: Decoder, law: SamplingConfig, seed: int) -> Replay | None:

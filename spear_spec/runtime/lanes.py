@@ -12,6 +12,11 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+def guide(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance: null + (text - null) * scale (spear-tts-pytorch's `cond_scale`)."""
+    return unconditional + (conditional - unconditional) * scale
+
+
 @dataclass
 class Lanes:
     """places: whose lane each is, by place in the batch; free: whether it runs without the text.
@@ -59,7 +64,7 @@ class Lanes:
         return rows[torch.tensor(self.places, device=rows.device, dtype=torch.int64)]
 
     def mix(self, logits: Tensor, scales: Sequence[float]) -> Tensor:
-        """Guided logits [B, ...] of logits by lane: null + (text - null) * scale (spear-tts-pytorch's `cond_scale`)."""
+        """Guided logits [B, ...] of logits by lane, with each row's own scale."""
         if self.plain:
             return logits
         seconds, texts = self.seconds, self.texts
@@ -68,7 +73,7 @@ class Lanes:
         places = torch.tensor(list(seconds), device=device, dtype=torch.int64)
         null = logits[torch.tensor(list(seconds.values()), device=device, dtype=torch.int64)]
         scale = torch.tensor([scales[place] for place in seconds], dtype=logits.dtype, device=device)
-        mixed[places] = null + (mixed[places] - null) * scale.view(-1, *[1] * (logits.ndim - 1))
+        mixed[places] = guide(mixed[places], null, scale.view(-1, *[1] * (logits.ndim - 1)))
         return mixed
 
     def join(self, other: Lanes) -> Lanes:

@@ -192,7 +192,7 @@ class UncachedTarget:
 class TableDrafter:
     """Drafts from laws given by a function of (row, kept and drafted tokens so far): any draft, however bad."""
 
-    name = "table"
+    name, form = "table", "chain"
 
     def __init__(self, law: Callable[[int, tuple[int, ...]], list[float]], dtype: torch.dtype = torch.float64) -> None:
         self.law, self.dtype = law, dtype
@@ -261,7 +261,8 @@ def verifier_error(
     Target laws come from random logits (two arms) through the library's sampling; the expected law from `oracle_law`.
     What the call leaves open of the gamma + 1 tokens is continued with the exact law.
     """
-    from spear_spec.decoding.sampling import guide, probabilities
+    from spear_spec.decoding.sampling import probabilities
+    from spear_spec.runtime.lanes import guide
 
     def logits(prefix: tuple[int, ...], arm: str) -> list[float]:
         rng = random.Random(f"{seed}/{arm}/{prefix}")

@@ -27,9 +27,10 @@ from spear_spec.decoding import make, make_verifier
 from spear_spec.decoding.drafters.growth import Growth
 from spear_spec.decoding.loop import speculate
 from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.sampling import probabilities
 from spear_spec.decoding.session import Session
 from spear_spec.models.drafts import runner as draft_runner
+from spear_spec.runtime.lanes import guide
 
 SPECS = {
     "kpath": SpecConfig(drafter="kpath", verifier="kseq", num_drafts=3, gamma=2),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
 from spear_spec.decoding.verifiers.block import BlockVerifier
@@ -27,7 +28,7 @@ RULES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Given:
+class Given(Chance):
     """Chance that hands out uniforms which were drawn before, as `Uniforms` uses its own."""
 
     def __init__(self, uniforms: Tensor) -> None:

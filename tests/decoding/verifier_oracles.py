@@ -18,8 +18,10 @@ import torch
 from decoding_oracles import SAMPLINGS, Enumerating, distance, draft_laws, oracle_law, walk
 
 from spear_spec.config import SamplingConfig
+from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
-from spear_spec.decoding.sampling import guide, probabilities
+from spear_spec.decoding.sampling import probabilities
+from spear_spec.runtime.lanes import guide
 
 Prefix = tuple[int, ...]
 GREEDY = SamplingConfig(temperature=0.0, top_p=1.0)
@@ -232,7 +234,7 @@ def depth(parents: Sequence[int]) -> int:
     return max(deep.values())
 
 
-class SharedUniform:
+class SharedUniform(Chance):
     """Chance that uses one uniform number for all Bernoulli draws of a row, exactly: for a seeded fault.
 
     What is known of u is an interval; a draw narrows it.
