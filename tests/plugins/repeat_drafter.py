@@ -16,7 +16,7 @@ class RepeatDrafter:
         return None
 
     def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
-        return Proposal([fresh[-1:] * min(limit, self.most) for fresh, limit in zip(session.fresh, limits)])
+        return Proposal([session.tokens[row][-1:] * min(n, self.most) for row, n in zip(session.rows, limits)])
 
     def commit(self, session: Session, state: None, verdict: Verdict) -> None:
         pass
