@@ -10,14 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from spear_spec.config import SpecConfig
-from spear_spec.decoding.autoregressive import generate
 from spear_spec.decoding.drafters import DRAFTERS, drafter_options, growing, make_drafter, needs, tree_of
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.drafters.none import NoDrafter
 from spear_spec.decoding.kinds import FORMS, DrafterKind, Kinds, VerifierKind
+from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.decoding.session import Session
-from spear_spec.decoding.speculative import speculate
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ConfigError
@@ -102,8 +101,9 @@ def _with_rule(base: SpecConfig, settings: dict[str, Any]) -> dict[str, Any]:
         elif drafter is not None and settings["tree"] is not None:
             settings["verifier"] = tree_of(drafter.name, settings["tree"]).rule
         elif form not in _forms(base.verifier):
-            exact = (name for name, rule in VERIFIERS.items() if rule.lossless and form in rule.forms)
-            settings["verifier"] = next(exact)
+            settings["verifier"] = next(
+                name for name, rule in VERIFIERS.items() if rule.lossless and form in rule.forms
+            )
     return settings
 
 
