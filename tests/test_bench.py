@@ -19,7 +19,7 @@ from spear_spec.bench import listening, speed
 from spear_spec.bench.arm import Arm, accepted_lengths, steps
 from spear_spec.bench.peer import Peer
 from spear_spec.bench.plots import best, check_plot, plot
-from spear_spec.bench.race import RACE, contestants, label
+from spear_spec.bench.race import contestants, label
 from spear_spec.bench.speed import GROUP, _even, run_bench
 from spear_spec.bench.table import table
 from spear_spec.cli import main
@@ -48,10 +48,9 @@ def names(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def test_the_table_has_every_drafter() -> None:
-    assert DRAFTERS.keys() <= RACE.keys()
-    for name, every in RACE.items():
-        assert bool(every) == (name != "none")
-        assert {settings["drafter"] for settings in every} == ({name} if every else set())
+    for name, kind in DRAFTERS.items():
+        assert bool(kind.races) == (name != "none")
+        assert {settings["drafter"] for settings in kind.races} == ({name} if kind.races else set())
 
 
 def test_all_are_the_settings_of_the_table(tts: TTS) -> None:
@@ -61,7 +60,7 @@ def test_all_are_the_settings_of_the_table(tts: TTS) -> None:
     arms, left_out = contestants(tts.using(drafter="small", options={"stop": "acceptance"}), ["all"])
     missing = {name for name in DRAFTERS if needs(name) is not None and needs(name) not in tts.drafts}
     assert {entry["drafter"] for entry in left_out} == missing
-    wanted = [settings for name in DRAFTERS if name not in missing for settings in RACE[name]]
+    wanted = [settings for name in DRAFTERS if name not in missing for settings in DRAFTERS[name].races]
     assert len(arms) == len(wanted)
     for arm, settings in zip(arms, wanted):
         for field, value in settings.items():

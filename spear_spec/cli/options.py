@@ -23,20 +23,35 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
     def format_help(self) -> str:
-        """With the names that there are, which are looked up now: it takes importing torch."""
-        from spear_spec.decoding import DRAFTERS, VERIFIERS
-
-        exact, lossy = (
-            " ".join(name for name, kind in VERIFIERS.items() if kind.lossless is wanted) for wanted in (True, False)
-        )
-        names = {"drafter": " ".join(DRAFTERS), "verifier": f"{exact}; lossy: {lossy}"}
-        paths = " or ".join(name for name, kind in DRAFTERS.items() if kind.paths)
-        for action in self._actions:
-            if action.help is not None and action.dest in names and not action.help.endswith(names[action.dest]):
-                action.help = f"{action.help}: {names[action.dest]}"
-            if action.dest == "num_drafts":
-                action.help = f"paths of the drafter {paths}"
+        """With the names of drafters and rules, which are looked up only here: that takes importing torch."""
+        named = {action.dest: action for action in self._actions if action.dest in _NAMES}
+        for action in named.values():
+            action.help = _NAMES[action.dest]()
         return super().format_help()
+
+
+def _drafters() -> str:
+    from spear_spec.decoding import DRAFTERS
+
+    return f"who drafts (none: plain autoregressive decoding): {' '.join(DRAFTERS)}"
+
+
+def _rules() -> str:
+    from spear_spec.decoding import VERIFIERS
+
+    exact, lossy = (
+        " ".join(name for name, kind in VERIFIERS.items() if kind.lossless is wanted) for wanted in (True, False)
+    )
+    return f"the acceptance rule: {exact}; lossy: {lossy}"
+
+
+def _paths() -> str:
+    from spear_spec.decoding import DRAFTERS
+
+    return f"paths of the drafter {' or '.join(name for name, kind in DRAFTERS.items() if kind.paths)}"
+
+
+_NAMES = {"drafter": _drafters, "verifier": _rules, "num_drafts": _paths}  # help that names what there is
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -126,14 +141,10 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
 def _speculation(parser: argparse.ArgumentParser) -> None:
     """The fields of `SpecConfig`."""
     spec = parser.add_argument_group("speculation")
-    spec.add_argument("--drafter", metavar="NAME", help="who drafts (none: plain autoregressive decoding)")
-    spec.add_argument(
-        "--verifier",
-        metavar="NAME",
-        help="the acceptance rule",
-    )
+    spec.add_argument("--drafter", metavar="NAME")
+    spec.add_argument("--verifier", metavar="NAME")
     spec.add_argument("--gamma", type=_whole(1, 64), metavar="N", help="draft length")
-    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K", help="paths of a drafter that drafts several")
+    spec.add_argument("--num-drafts", type=_whole(1, 64), metavar="K")
     spec.add_argument("--tree", metavar="NAME", help="draft tree: dynamic, or children by depth such as 4-2-1-1")
     spec.add_argument(
         "--set",

@@ -178,7 +178,7 @@ def trees(*shapes: tuple[str, str], gamma: int) -> tuple[Settings, ...]:
     return tuple({"verifier": rule, "tree": tree, "gamma": gamma, "options": {}} for rule, tree in shapes)
 
 
-Kind = TypeVar("Kind", DrafterKind, VerifierKind)
+Kind = TypeVar("Kind", bound=DrafterKind | VerifierKind)
 
 
 class Kinds(Mapping[str, Kind], Generic[Kind]):

@@ -63,9 +63,9 @@ def one_uniform_for_all(name: str) -> Callable[[Patch], None]:
     """u is shared between positions, or between siblings."""
 
     def fault(patch: Patch) -> None:
-        right = VERIFIERS[name].verify
+        right = VERIFIERS[name].rule.verify
         patch.setattr(
-            VERIFIERS[name],
+            VERIFIERS[name].rule,
             "verify",
             lambda self, proposal, p, chance, rows: right(self, proposal, p, SharedUniform(chance), rows),
         )
@@ -78,7 +78,7 @@ def prune_after_looking(name: str) -> Callable[[Patch], None]:
     """Of siblings that were drawn, only those that the target likes best are offered."""
 
     def fault(patch: Patch) -> None:
-        right = VERIFIERS[name].verify
+        right = VERIFIERS[name].rule.verify
 
         def verify(self: Any, proposal: Proposal, p: Tensor, chance: Any, rows: Sequence[int]) -> Verdict:
             assert proposal.parents is not None and proposal.probs is not None
@@ -106,7 +106,7 @@ def prune_after_looking(name: str) -> Callable[[Patch], None]:
             verdict.paths = [[keep[n] for n in verdict.paths[0]]]
             return verdict
 
-        patch.setattr(VERIFIERS[name], "verify", verify)
+        patch.setattr(VERIFIERS[name].rule, "verify", verify)
 
     fault.__name__ = f"prune_after_looking_{name}"
     return fault

@@ -230,7 +230,7 @@ def test_table() -> None:
         assert rule.name == name
         assert rule.lossless == (name in exact)
         assert rule.forms <= {"chain", "iid", "wor", "points"}
-        assert isinstance(make_verifier(name, embedding=NEAR), rule)
+        assert isinstance(make_verifier(name, embedding=NEAR), rule.rule)
     assert verifier_options("typical") == ("eps", "delta")
     assert verifier_options("coarse") == ("theta",)
     assert verifier_options("block") == ()

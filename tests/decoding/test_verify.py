@@ -16,6 +16,7 @@ from spear_spec.cli.verify import table
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import session
 from spear_spec.decoding.chance import Uniforms
+from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.verifiers import VERIFIERS, rejection
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
 from spear_spec.errors import ConfigError, TextError
@@ -130,7 +131,7 @@ def test_greedy_is_one_check(tts: TinyTTS) -> None:
 def test_a_lossy_rule_never_passes(tts: TinyTTS, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even when its statistics happen to be right; the words say that they were."""
     lossy = type("Lossy", (RejectionVerifier,), {"name": "lossy", "lossless": False})
-    monkeypatch.setitem(VERIFIERS, "lossy", lossy)
+    monkeypatch.setitem(VERIFIERS.known, "lossy", VerifierKind(lossy, "exact, but it does not say so"))
     result = check(tts.using(verifier="lossy"))
     assert not failed(result)
     assert not result["pass"]

@@ -23,7 +23,7 @@ class RejectionVerifier:
     forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        return keep_while_accepted(proposal, target_probs, chance, rows, drafted_quotients(proposal, target_probs))
+        return keep_while_accepted(proposal, target_probs, chance, rows, _ratios(proposal, target_probs))
 
     def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
         valid, p_at, q_at = drafted(tokens, counts, q, p)
@@ -61,7 +61,7 @@ def close_chains(
     return Verdict(list(rows), tokens, kept, [len(draft) for draft in drafts])
 
 
-def drafted_quotients(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
+def _ratios(proposal: Proposal, target_probs: Tensor) -> list[list[float]]:
     """p(x)/q(x) of every draft token, at most 1; a token that q cannot have produced counts as q = 1 (never accepted
     more often than p allows)."""
     longest = proposal.longest

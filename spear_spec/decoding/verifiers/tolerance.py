@@ -10,7 +10,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.options import checked
-from spear_spec.decoding.verifiers.rejection import drafted_quotients, keep_while_accepted, quotients
+from spear_spec.decoding.verifiers.rejection import _ratios, keep_while_accepted, quotients
 from spear_spec.decoding.verifiers.tensors import Settled, drafted, from_the_front
 
 
@@ -29,7 +29,7 @@ class ToleranceVerifier:
         self.b = checked(self.name, "b", b, 0.0, 1.0)
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        chances = [[accept + self.b for accept in row] for row in drafted_quotients(proposal, target_probs)]
+        chances = [[accept + self.b for accept in row] for row in _ratios(proposal, target_probs)]
         return keep_while_accepted(proposal, target_probs, chance, rows, chances)
 
     def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
