@@ -36,8 +36,8 @@ class WhisperSpeechConfig(Strict):
 
     dim: int
     heads: int
-    encoder_depth: int
-    decoder_depth: int
+    source_depth: int
+    target_depth: int
     ff_inner: int
     vocab_size: int
     eos_id: int
@@ -54,7 +54,7 @@ class WhisperSpeechConfig(Strict):
             if field.name == "causal_encoder":
                 if not isinstance(value, bool):
                     raise ConfigError(f"causal_encoder must be true or false, not {value!r:.40}")
-            elif not isinstance(value, int) or isinstance(value, bool) or value < (field.name != "encoder_depth"):
+            elif not isinstance(value, int) or isinstance(value, bool) or value < (field.name != "source_depth"):
                 raise ConfigError(f"{field.name} must be a whole number above 0, not {value!r:.40}")
         if self.dim % self.heads:
             raise ConfigError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
@@ -156,7 +156,7 @@ class WhisperSpeechT2S(DecoderStack):
         super().__init__()
         self.cfg = cfg
         self.eos_id, self.vocab_size, self.start_id = cfg.eos_id, cfg.vocab_size, cfg.vocab_size
-        self.dim, self.depth, self.max_tokens = cfg.dim, cfg.decoder_depth, cfg.max_tokens
+        self.dim, self.depth, self.max_tokens = cfg.dim, cfg.target_depth, cfg.max_tokens
         self.text_emb = nn.Embedding(cfg.text_codes, cfg.dim)
         self.language_emb = nn.Embedding(cfg.languages, cfg.dim)
         self.rate_emb = nn.Embedding(cfg.rate_bins, cfg.dim)
@@ -165,9 +165,9 @@ class WhisperSpeechT2S(DecoderStack):
         self.register_buffer("token_positions", sinusoids(cfg.max_tokens, cfg.dim))
         self.text_positions: Tensor
         self.token_positions: Tensor
-        self.encoder = nn.ModuleList(Layer(cfg, cross=False) for _ in range(cfg.encoder_depth))
+        self.encoder = nn.ModuleList(Layer(cfg, cross=False) for _ in range(cfg.source_depth))
         self.encoder_norm = nn.LayerNorm(cfg.dim)
-        self.decoder = nn.ModuleList(Layer(cfg, cross=True) for _ in range(cfg.decoder_depth))
+        self.decoder = nn.ModuleList(Layer(cfg, cross=True) for _ in range(cfg.target_depth))
         self.decoder_norm = nn.LayerNorm(cfg.dim)
         self.to_logits = nn.Linear(cfg.dim, cfg.vocab_size)
 
@@ -213,7 +213,7 @@ class WhisperSpeechT2S(DecoderStack):
     def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
         """An empty cache for `batch` rows."""
         cfg = self.cfg
-        shape = (cfg.decoder_depth, batch, cfg.heads, capacity, cfg.dim // cfg.heads)
+        shape = (cfg.target_depth, batch, cfg.heads, capacity, cfg.dim // cfg.heads)
         return KVCache(*shape, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: Tensor) -> Tensor:

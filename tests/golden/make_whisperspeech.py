@@ -56,7 +56,7 @@ def lively(model: TSARTransformer) -> None:
         elif parameter.ndim == 1:
             parameter.normal_(0, 0.3)
         else:
-            parameter.normal_(0, 0.6 if "embedding" in name else 1.2 * width**-0.5)
+            parameter.normal_(0, 0.4 if "embedding" in name else 1.1 * width**-0.5)
 
 
 def padded(model: TSARTransformer, text: str) -> Tensor:
