@@ -34,8 +34,18 @@ _TUNABLES: dict[str, Any] = {
     "padding_token_offset": -1,  # 0 in new files, which say so
 }
 _OF_TRAINING = frozenset(
-    "init_std embeddings_std embeddings_lr_scale embedding_projector_lr_scale eot_dropout_p lr0 clip_gradient_norm "
-    "weight_decay warmup_steps random".split()
+    [
+        "init_std",
+        "embeddings_std",
+        "embeddings_lr_scale",
+        "embedding_projector_lr_scale",
+        "eot_dropout_p",
+        "lr0",
+        "clip_gradient_norm",
+        "weight_decay",
+        "warmup_steps",
+        "random",
+    ]
 )
 
 
@@ -53,7 +63,9 @@ def load_whisperspeech(source: str | Path | Mapping[str, Any], *, dtype: torch.d
     if not isinstance(held, Mapping) or not all(
         isinstance(held.get(part), Mapping) for part in ("config", "tunables", "state_dict")
     ):
-        raise BundleError("checkpoint: config, tunables and state_dict expected; is it a WhisperSpeech t2s .model file?")
+        raise BundleError(
+            "checkpoint: config, tunables and state_dict expected; is it a WhisperSpeech t2s .model file?"
+        )
     shape, tunables = _shape(held["config"]), _tunables(held["tunables"])
     weights = _Weights(held["state_dict"])
     cfg = _config(shape, tunables, weights)

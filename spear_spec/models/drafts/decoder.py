@@ -133,4 +133,4 @@ class DraftDecoder(nn.Module):
 
     def logits(self, model: Target, hidden: Tensor) -> Tensor:
         """hidden [B, n, D] -> logits [B, n, V] by the target's tied embedding."""
-        return F.linear(self.norm(hidden), model.embedding[: model.vocab_size])
+        return F.linear(self.norm(hidden), model.head)
