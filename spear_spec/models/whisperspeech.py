@@ -157,6 +157,7 @@ class WhisperSpeechT2S(DecoderStack):
         self.cfg = cfg
         self.eos_id, self.vocab_size, self.start_id = cfg.eos_id, cfg.vocab_size, cfg.vocab_size
         self.dim, self.depth, self.max_tokens = cfg.dim, cfg.target_depth, cfg.max_tokens
+        self.text_ids = cfg.text_codes + cfg.languages + cfg.rate_bins
         self.text_emb = nn.Embedding(cfg.text_codes, cfg.dim)
         self.language_emb = nn.Embedding(cfg.languages, cfg.dim)
         self.rate_emb = nn.Embedding(cfg.rate_bins, cfg.dim)
@@ -188,6 +189,10 @@ class WhisperSpeechT2S(DecoderStack):
     def head(self) -> Tensor:
         """The linear part of `logits` [V, D], which drafts share."""
         return self.to_logits.weight
+
+    def shared(self) -> tuple[Tensor, ...]:
+        """The weights that `embedding` and `head` are."""
+        return (self.token_emb.weight, self.to_logits.weight)
 
     def text(self, ids: Sequence[int]) -> list[int]:
         """Text ids of a request: language, rate, bytes. Nothing is added.
