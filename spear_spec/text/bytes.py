@@ -1,4 +1,4 @@
-"""Text as UTF-8 bytes behind a language and a speaking rate: what WhisperSpeech's text-to-semantic transformer reads."""
+"""Text as UTF-8 bytes behind a language and a speaking rate: what WhisperSpeech reads."""
 
 from __future__ import annotations
 
