@@ -63,6 +63,16 @@ class WhisperSpeechConfig(Strict):
         if self.text_length < 2:
             raise ConfigError("text_length must be at least 2: an end-of-text byte comes before the text")
 
+    @property
+    def depth(self) -> int:
+        """Layers of the decoder."""
+        return self.target_depth
+
+    @property
+    def dim_head(self) -> int:
+        """Width of a head."""
+        return self.dim // self.heads
+
 
 class Attention(nn.Module):
     """Attention with biases; the scale of the scores beyond 1 / sqrt(dim_head) is in the weights.
@@ -156,7 +166,8 @@ class WhisperSpeechT2S(DecoderStack):
         super().__init__()
         self.cfg = cfg
         self.eos_id, self.vocab_size, self.start_id = cfg.eos_id, cfg.vocab_size, cfg.vocab_size
-        self.dim, self.depth, self.max_tokens = cfg.dim, cfg.target_depth, cfg.max_tokens
+        self.dim, self.depth, self.heads, self.dim_head = cfg.dim, cfg.target_depth, cfg.heads, cfg.dim_head
+        self.max_tokens = cfg.max_tokens
         self.text_ids = cfg.text_codes + cfg.languages + cfg.rate_bins
         self.text_emb = nn.Embedding(cfg.text_codes, cfg.dim)
         self.language_emb = nn.Embedding(cfg.languages, cfg.dim)
@@ -218,7 +229,7 @@ class WhisperSpeechT2S(DecoderStack):
     def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
         """An empty cache for `batch` rows."""
         cfg = self.cfg
-        shape = (cfg.target_depth, batch, cfg.heads, capacity, cfg.dim // cfg.heads)
+        shape = (cfg.target_depth, batch, cfg.heads, capacity, cfg.dim_head)
         return KVCache(*shape, dtype=self.dtype, device=self.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
