@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spear_spec.decoding import DRAFTERS, VERIFIERS, generate, speculate
     from spear_spec.errors import SpearSpecError
     from spear_spec.exactness.verify import verify_drafter
-    from spear_spec.interop import load_spear_tts
+    from spear_spec.interop import load_spear_tts, load_whisperspeech
     from spear_spec.models.spear_tts import TextToSemantic
     from spear_spec.pipeline import TTS, AudioChunk
 
@@ -37,6 +37,7 @@ _HOME = {
     "SpecConfig": "config",
     "SpearSpecError": "errors",
     "load_spear_tts": "interop",
+    "load_whisperspeech": "interop",
     "verify_drafter": "exactness.verify",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "generate",
     "load_spear_tts",
+    "load_whisperspeech",
     "speculate",
     "verify_drafter",
 ]

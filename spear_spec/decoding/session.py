@@ -87,7 +87,7 @@ class Session:
             raise ConfigError(f"max_tokens must name one number for each of the {batch} texts, not {len(caps)}")
         for cap in caps:
             check_cap(cap)
-        self._begin(memory, [sampling or SamplingConfig()] * batch, seeds, caps, [()] * batch)
+        self._begin(memory, [sampling or SamplingConfig()] * batch, seeds, self._capped(caps), [()] * batch)
 
     def admit(self, requests: Sequence[Request]) -> list[int]:
         """Rows join behind those that run; returns their numbers.
@@ -99,7 +99,7 @@ class Session:
         if not requests:
             return []
         vocabulary, eos = self.model.vocab_size, self.model.eos_id
-        caps = [request.limit(self.frame_rate) for request in requests]
+        caps = self._capped([request.limit(self.frame_rate) for request in requests])
         for request, cap in zip(requests, caps):
             if any(not _is_id(token, vocabulary) or token == eos for token in request.prefix):
                 raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
@@ -114,6 +114,11 @@ class Session:
                 caps,
                 [tuple(request.prefix) for request in requests],
             )
+
+    def _capped(self, caps: Sequence[int]) -> list[int]:
+        """No more than the target has positions."""
+        most = self.model.max_tokens
+        return list(caps) if most is None else [min(cap, most) for cap in caps]
 
     def _begin(
         self,

@@ -36,8 +36,8 @@ class Target(Protocol):
 
     It reads `[start_id, token_1, token_2, ...]`; logits at position i are the law of token i + 1 over `vocab_size` ids,
     the end token `eos_id` among them. `start_id` is `vocab_size`: it is read and never written. dim: width of `hidden`,
-    of `embed` and of the features; depth: decoder layers, counted from 1 in `features`. text_ids: a request's text ids lie
-    below it.
+    of `embed` and of the features; depth: decoder layers, counted from 1 in `features`. text_ids: a request's text ids
+    lie below it. max_tokens: positions that there are, so no row gets a higher cap; None where there is no end of them.
     """
 
     eos_id: int
@@ -48,6 +48,7 @@ class Target(Protocol):
     heads: int
     dim_head: int
     text_ids: int
+    max_tokens: int | None
 
     @property
     def device(self) -> torch.device: ...
@@ -57,11 +58,16 @@ class Target(Protocol):
 
     @property
     def embedding(self) -> Tensor:
-        """Vectors of the tokens and, last, of the start: [vocab_size + 1, dim]. A draft shares them, and the head."""
+        """Vectors of the tokens and, last, of the start: [vocab_size + 1, dim]. A draft shares them."""
+        ...
+
+    @property
+    def head(self) -> Tensor:
+        """The linear part [vocab_size, dim] of `logits`: a draft's own head."""
         ...
 
     def shared(self) -> tuple[Tensor, ...]:
-        """The weights that `embedding` is made of: when one changes, what was derived from it is made again."""
+        """The weights that `embedding` and `head` are made of: when one changes, what was derived from it is made again."""
         ...
 
     def text(self, ids: Sequence[int]) -> list[int]:

@@ -19,7 +19,8 @@ class Memory:
 
     hidden [B, S, D]; mask [B, S], True where there is text; cross: per decoder layer k, v [B, H, N + S, dim_head] with
     N null slots first (`null_slots`: 1, or 0 for a transformer that knows no text-free lane); cross_mask
-    [B, 1, 1, N + S], or None when every row uses every position.
+    [B, 1, 1, N + S], or None when every row uses every position. condition [B, 1, D]: a vector that the target adds to
+    every token that it reads (a speaking rate), None where there is nothing of the kind.
     """
 
     hidden: Tensor
@@ -27,11 +28,19 @@ class Memory:
     cross: list[tuple[Tensor, Tensor]]
     cross_mask: Tensor | None
     null_slots: int = 1
+    condition: Tensor | None = None
 
     @classmethod
-    def of(cls, hidden: Tensor, mask: Tensor, cross: list[tuple[Tensor, Tensor]], null_slots: int = 1) -> Memory:
+    def of(
+        cls,
+        hidden: Tensor,
+        mask: Tensor,
+        cross: list[tuple[Tensor, Tensor]],
+        null_slots: int = 1,
+        condition: Tensor | None = None,
+    ) -> Memory:
         """The same with the attention mask that follows from the text mask [B, S]."""
-        return cls(hidden, mask, cross, cross_mask(mask, null_slots), null_slots)
+        return cls(hidden, mask, cross, cross_mask(mask, null_slots), null_slots, condition)
 
     @property
     def batch(self) -> int:
@@ -41,7 +50,8 @@ class Memory:
         """These rows, in this order; a row may come more than once."""
         index = torch.tensor(list(rows), device=self.hidden.device, dtype=torch.long)
         cross = [(k[index], v[index]) for k, v in self.cross]
-        return Memory.of(self.hidden[index], self.mask[index], cross, self.null_slots)
+        condition = None if self.condition is None else self.condition[index]
+        return Memory.of(self.hidden[index], self.mask[index], cross, self.null_slots, condition)
 
     def join(self, other: Memory) -> Memory:
         """These rows and, behind them, those of another; the shorter texts are padded."""
@@ -49,14 +59,16 @@ class Memory:
         one, two = (memory._padded(length) for memory in (self, other))
         cross = [(torch.cat((k, m)), torch.cat((v, w))) for (k, v), (m, w) in zip(one.cross, two.cross)]
         hidden, mask = torch.cat((one.hidden, two.hidden)), torch.cat((one.mask, two.mask))
-        return Memory.of(hidden, mask, cross, self.null_slots)
+        both = None if one.condition is None or two.condition is None else torch.cat((one.condition, two.condition))
+        return Memory.of(hidden, mask, cross, self.null_slots, both)
 
     def _padded(self, length: int) -> Memory:
         more = length - self.mask.shape[1]
         if not more:
             return self
         cross = [(F.pad(k, (0, 0, 0, more)), F.pad(v, (0, 0, 0, more))) for k, v in self.cross]
-        return Memory.of(F.pad(self.hidden, (0, 0, 0, more)), F.pad(self.mask, (0, more)), cross, self.null_slots)
+        hidden, mask = F.pad(self.hidden, (0, 0, 0, more)), F.pad(self.mask, (0, more))
+        return Memory.of(hidden, mask, cross, self.null_slots, self.condition)
 
     def trimmed(self) -> Memory:
         """Without the positions that no row uses any more: the longest text may have left."""
@@ -65,18 +77,18 @@ class Memory:
             return self
         slots = self.null_slots + length
         cross = [(k[:, :, :slots], v[:, :, :slots]) for k, v in self.cross]
-        return Memory.of(self.hidden[:, :length], self.mask[:, :length], cross, self.null_slots)
+        return Memory.of(self.hidden[:, :length], self.mask[:, :length], cross, self.null_slots, self.condition)
 
     def without_text(self, lanes: Sequence[bool]) -> Memory:
         """The same rows, those that are marked without their text (only the null slot open)."""
         free = torch.tensor(list(lanes), device=self.mask.device, dtype=torch.bool)
-        return Memory.of(self.hidden, self.mask & ~free[:, None], self.cross, self.null_slots)
+        return Memory.of(self.hidden, self.mask & ~free[:, None], self.cross, self.null_slots, self.condition)
 
     def unconditional(self) -> Memory:
         """The same rows without their text: only the null slot is left (the second lane of guidance)."""
         slots = self.null_slots
         cross = [(k[:, :, :slots], v[:, :, :slots]) for k, v in self.cross]
-        return Memory(self.hidden[:, :0], self.mask[:, :0], cross, None, slots)
+        return Memory(self.hidden[:, :0], self.mask[:, :0], cross, None, slots, self.condition)
 
 
 def cross_mask(mask: Tensor, null_slots: int = 1) -> Tensor | None:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from spear_spec.config import T2SConfig
 from spear_spec.errors import TextError
-from spear_spec.models.memory import DecoderOutput, Memory, Skip, cached_positions
+from spear_spec.models.memory import Memory
+from spear_spec.models.stack import DecoderStack
 from spear_spec.nn.attention import FeedForward, RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import DecoderLayer, EncoderLayer
-from spear_spec.nn.tree import Tree
 
 
 class EarlyExit(nn.Module):
@@ -32,7 +32,7 @@ class EarlyExit(nn.Module):
         return self.to_logits(self.norm(x + self.ff(x)))
 
 
-class TextToSemantic(nn.Module):
+class TextToSemantic(DecoderStack):
     """Text token ids in, a law over semantic tokens out.
 
     The decoder reads `[start_id, token_1, token_2, ...]`; logits at position i are the law of token i + 1, over
@@ -80,8 +80,13 @@ class TextToSemantic(nn.Module):
         """Vectors of the tokens, the end token among them, and last of the start: [V + 1, D]."""
         return torch.cat((self.semantic_emb.weight, self.start[None]))
 
+    @property
+    def head(self) -> Tensor:
+        """The tied embedding [V, D], which drafts share."""
+        return self.semantic_emb.weight
+
     def shared(self) -> tuple[Tensor, ...]:
-        """The weights that `embedding` is made of."""
+        """The weights that `embedding` and `head` are made of."""
         return (self.semantic_emb.weight, self.start)
 
     def text(self, ids: Sequence[int]) -> list[int]:
@@ -148,100 +153,14 @@ class TextToSemantic(nn.Module):
             x = layer(x, table, attn_mask)
         return self.encoder_norm(x)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Memory,
-        cache: KVCache | None = None,
-        *,
-        tree: Tree | None = None,
-        features: Sequence[int] = (),
-        skip: Skip | None = None,
-        below: tuple[int, Tensor] | None = None,
-    ) -> DecoderOutput:
-        """Score tokens [B, T].
+    def positions(self, count: int) -> Tensor:
+        """Rotations, see `rotary`."""
+        return self.rotary(count)
 
-        Without a cache the T tokens are the whole sequence. With one they are written behind each row's length and see
-        that row's committed prefix and, among themselves, earlier tokens or (with `tree`) their ancestors.
-
-        features: layers (1 is the first) whose output is kept. skip: sublayers that are left out (self-speculation,
-        arXiv 2309.08168).
-
-        below (n, x [B, T0, D]): what the first n layers said of the first T0 tokens, whose rows of these layers are
-        in the cache already (early exit: the draft ran them); there they run for the other tokens alone.
-        """
-        length = tokens.shape[1]
-        if cache is not None:
-            cache.reserve(cache.longest + length)
-        kept = []
-        x, reused = self.embed(tokens), 0
-        if below is not None:
-            assert cache is not None and tree is None, "rows are reused from a cache, for chains"
-            reused, known = below
-            x = self._finish(x, known, reused, memory, cache)
-        table, mask, causal = self._positions(tokens, cache, tree)
-        for index, layer in enumerate(self.decoder):
-            if index >= reused:
-                x = layer(
-                    x,
-                    table,
-                    mask,
-                    memory.cross[index],
-                    memory.cross_mask,
-                    causal=causal,
-                    cache=cache,
-                    layer=index,
-                    attention=skip is None or index not in skip.attention,
-                    feed_forward=skip is None or index not in skip.feed_forward,
-                )
-            if index + 1 in features:
-                kept.append(x)
-        if cache is not None:
-            cache.advance(length)
-        hidden = self.decoder_norm(x)
-        return DecoderOutput(self.logits(hidden), hidden, kept)
-
-    def first_layers(self, tokens: Tensor, memory: Memory, cache: KVCache, count: int) -> Tensor:
-        """The first `count` layers alone on tokens [B, T] behind each row's length: the residual stream [B, T, D]."""
-        cache.reserve(cache.longest + tokens.shape[1])
-        x = self.embed(tokens)
-        table, mask, causal = self._positions(tokens, cache, None)
-        for index in range(count):
-            x = self.decoder[index](
-                x, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index
-            )
-        cache.advance(tokens.shape[1])
-        return x
-
-    def _finish(self, x: Tensor, known: Tensor, count: int, memory: Memory, cache: KVCache) -> Tensor:
-        """The first `count` layers of x [B, T, D], of which known [B, T0, D] has run."""
-        done, lengths = known.shape[1], list(cache.lengths)
-        if done == x.shape[1]:
-            return known
-        cache.advance(done)
-        table, mask, causal = cached_positions(
-            self.rotary(cache.longest + x.shape[1] - done), cache, x.shape[1] - done, None
-        )
-        rest = x[:, done:]
-        for index in range(count):
-            rest = self.decoder[index](
-                rest, table, mask, memory.cross[index], memory.cross_mask, causal=causal, cache=cache, layer=index
-            )
-        cache.crop(lengths)
-        return torch.cat((known, rest), 1)
+    def enter(self, tokens: Tensor, here: Tensor, memory: Memory) -> Tensor:
+        """Token vectors as they are: the layers turn queries and keys."""
+        return self.embed(tokens)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, T, D] after the last norm -> logits [B, T, V], by the tied embedding."""
         return F.linear(hidden, self.semantic_emb.weight)
-
-    def _positions(
-        self, tokens: Tensor, cache: KVCache | None, tree: Tree | None
-    ) -> tuple[Tensor, Tensor | None, bool]:
-        """Rotations and self-attention mask of the new tokens."""
-        batch, length = tokens.shape
-        if cache is None:
-            table = self.rotary(length)
-            if tree is None:
-                return table[:length], None, length > 1
-            return table[tree.depth], tree.mask[:, None], False
-        return cached_positions(self.rotary(cache.longest + length), cache, length, tree)

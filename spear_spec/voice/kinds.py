@@ -12,8 +12,11 @@ from spear_spec.models.contract import Geometry
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
-from spear_spec.models.spear_tts import Skip, TextToSemantic
+from spear_spec.models.memory import Skip
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
 from spear_spec.text import PhonemeFrontEnd
+from spear_spec.text.bytes import ByteFrontEnd
 from spear_spec.voice.config import VoiceConfig
 
 Shape = Mapping[str, Any]
@@ -27,6 +30,13 @@ def spear_tts(shape: Shape, voice: VoiceConfig) -> TextToSemantic:
         f"the transformer knows {cfg.num_semantic_token_ids} semantic tokens, the voice has {k}",
     )
     return TextToSemantic(cfg)
+
+
+def whisperspeech(shape: Shape, voice: VoiceConfig) -> WhisperSpeechT2S:
+    """The transformer of WhisperSpeech, from whatever `load_whisperspeech` has read."""
+    cfg, k = WhisperSpeechConfig.from_dict(shape), voice.semantic["k"]
+    require(cfg.eos_id == k, f"the transformer knows {cfg.eos_id} semantic tokens, the voice has {k}")
+    return WhisperSpeechT2S(cfg)
 
 
 def unit_vocoder(shape: Shape, voice: VoiceConfig) -> UnitStage:
@@ -54,6 +64,11 @@ def unit_vocoder(shape: Shape, voice: VoiceConfig) -> UnitStage:
 def misaki_en_us(values: Shape) -> PhonemeFrontEnd:
     """American English phonemes; the object holds its kind."""
     return PhonemeFrontEnd.from_dict(values)
+
+
+def whisperspeech_bytes(values: Shape) -> ByteFrontEnd:
+    """Text as bytes with a language and a speaking rate."""
+    return ByteFrontEnd.from_dict(values)
 
 
 def draft_decoder(shape: Shape, target: Geometry) -> DraftDecoder:

@@ -25,13 +25,20 @@ if TYPE_CHECKING:  # no torch before a voice's configuration has been checked
 Shape = Mapping[str, Any]
 
 TARGETS: Registry[Callable[[Shape, VoiceConfig], nn.Module]] = Registry(
-    "target", "spear_spec.targets", {"spear-tts": "spear_spec.voice.kinds:spear_tts"}
+    "target",
+    "spear_spec.targets",
+    {"spear-tts": "spear_spec.voice.kinds:spear_tts", "whisperspeech": "spear_spec.voice.kinds:whisperspeech"},
 )
 STAGES: Registry[Callable[[Shape, VoiceConfig], AcousticStage]] = Registry(
     "stage", "spear_spec.stages", {"unit-vocoder": "spear_spec.voice.kinds:unit_vocoder"}
 )
 FRONT_ENDS: Registry[Callable[[Shape], FrontEnd]] = Registry(
-    "front end", "spear_spec.front_ends", {"misaki-en-us": "spear_spec.voice.kinds:misaki_en_us"}
+    "front end",
+    "spear_spec.front_ends",
+    {
+        "misaki-en-us": "spear_spec.voice.kinds:misaki_en_us",
+        "whisperspeech-bytes": "spear_spec.voice.kinds:whisperspeech_bytes",
+    },
 )
 # What a drafter draws with: a module that has weights, or another object that has none. The drafter's record names it
 # (`decoding.kinds.Trained.builder`).

@@ -52,7 +52,7 @@ class DraftDecoder(nn.Module):
 
     Position i reads token i and, where the draft is fed (`target_layers`), the feature of the position that predicted
     token i: the target's fused features where the target has been, the draft's own last hidden state where it runs
-    ahead. Its output is the law of token i + 1: `model.logits(draft.norm(hidden))`.
+    ahead. Its output is the law of token i + 1: the target's `head` of `draft.norm(hidden)`.
     """
 
     def __init__(self, cfg: DraftConfig, target: Geometry) -> None:
@@ -132,5 +132,5 @@ class DraftDecoder(nn.Module):
         return x
 
     def logits(self, model: Target, hidden: Tensor) -> Tensor:
-        """hidden [B, n, D] -> logits [B, n, V] by the target's tied embedding."""
-        return F.linear(self.norm(hidden), model.embedding[: model.vocab_size])
+        """hidden [B, n, D] -> logits [B, n, V] by the target's head, without its bias where it has one."""
+        return F.linear(self.norm(hidden), model.head)

@@ -83,7 +83,7 @@ class DraftRunner:
             if self.fed
             else torch.zeros_like(draft.enter.weight)
         )
-        self.head = fold(vectors[: model.vocab_size], draft.norm.gamma).t()
+        self.head = fold(model.head, draft.norm.gamma).t()
         self.layers: list[PackedLayer] = []
         for layer in draft.layers:
             assert isinstance(layer, DecoderLayer)
