@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 
 from spear_spec.acoustic.contract import AcousticStage
+from spear_spec.acoustic.unit.stage import UnitStage, render
+from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, depthwise
 from spear_spec.errors import AudioError, ConfigError, NumericsError, SpearSpecError
 
@@ -29,27 +33,46 @@ def tokens(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 40, (count,), generator=torch.Generator().manual_seed(seed))
 
 
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def streamed(model: UnitVocoder, pieces: Iterable[torch.Tensor], speaker: int, seed: int) -> list[torch.Tensor]:
+    """The samples of each push, and of the end."""
+    state = VocoderStream(model, speaker, seeded(seed))
+    return [*(state.push(piece) for piece in pieces), state.finish()]
+
+
 def test_is_an_acoustic_stage(model: UnitVocoder) -> None:
-    assert isinstance(model, AcousticStage)
-    assert model.sample_rate == 24000
+    stage = UnitStage(model, ["one", "two"])
+    assert isinstance(stage, AcousticStage)
+    assert stage.sample_rate == 24000 and stage.lookahead == SMALL.lookahead and stage.module is model
+    ids = tokens(9)
+    stream = stage.open("two", generator=seeded(3))
+    whole = stage.render(ids, "two", seeded(3))
+    assert torch.equal(whole, render(model, ids, 1, seeded(3)))
+    assert float((torch.cat([stream.push(ids), stream.finish()]) - whole).abs().max()) < 1e-4
+    for refused in (lambda: stage.open("three"), lambda: stage.open("one", rate=1.5), lambda: stage.render(ids, "")):
+        with pytest.raises(ConfigError):
+            refused()
 
 
 def test_length_determinism_and_speakers(model: UnitVocoder) -> None:
     ids = tokens(11)
-    first = model.render(ids, 0, seed=4)
+    first = render(model, ids, 0, seeded(4))
     assert first.shape == (11 * 960,) and first.dtype == torch.float32
-    assert torch.equal(first, model.render(ids, 0, generator=torch.Generator().manual_seed(4)))
-    assert not torch.equal(first, model.render(ids, 0, seed=5))
-    assert not torch.allclose(first, model.render(ids, 1, seed=4), atol=1e-3)
-    assert model.render(ids[:0]).shape == (0,)
-    assert model.render(ids[:1]).shape == (960,)
+    assert torch.equal(first, render(model, ids, 0, seeded(4)))
+    assert not torch.equal(first, render(model, ids, 0, seeded(5)))
+    assert not torch.allclose(first, render(model, ids, 1, seeded(4)), atol=1e-3)
+    assert render(model, ids[:0]).shape == (0,)
+    assert render(model, ids[:1]).shape == (960,)
 
 
 @pytest.mark.parametrize("sizes", [[1] * 40, [3] * 13 + [1], [7, 0, 20, 1, 12], [40]])
 def test_streaming_equals_the_whole(model: UnitVocoder, sizes: list[int]) -> None:
     ids = tokens(40)
-    whole = model.render(ids, 1, seed=9)
-    pieces = list(model.stream(iter(ids.split(sizes)), 1, seed=9))
+    whole = render(model, ids, 1, seeded(9))
+    pieces = streamed(model, iter(ids.split(sizes)), 1, 9)
     assert torch.cat(pieces).shape == whole.shape
     assert float((torch.cat(pieces) - whole).abs().max()) < 1e-4
     assert float(whole.abs().max()) > 0.05
@@ -60,35 +83,34 @@ def test_streaming_is_exact_in_double_precision() -> None:
     torch.manual_seed(1)
     model = UnitVocoder(SMALL).eval().double()
     ids = tokens(30, 2)
-    whole = model.render(ids, 0, seed=1)
-    streamed = torch.cat(list(model.stream(ids.split(4), 0, seed=1)))
+    whole = render(model, ids, 0, seeded(1))
+    streamed = torch.cat(streamed(model, ids.split(4), 0, 1))
     assert float((streamed - whole).abs().max()) < 2e-6
 
 
 def test_the_lookahead_is_the_one_declared(model: UnitVocoder) -> None:
     """Samples of the first n - lookahead tokens are out after n tokens, and do not depend on what comes after."""
     ids = tokens(40)
-    state = model.open_stream(0, seed=2)
+    state = VocoderStream(model, 0, seeded(2))
     out = 0
     for count, token in enumerate(ids.split(1), start=1):
         out += len(state.push(token))
-        assert out >= (count - model.lookahead) * 960
+        assert out >= (count - SMALL.lookahead) * 960
     assert out + len(state.finish()) == 40 * 960
     cut = 20
     other = ids.clone()
     other[cut:] = (other[cut:] + 1) % 40
-    same, changed = model.render(ids, 0, seed=2), model.render(other, 0, seed=2)
-    final = (cut - model.lookahead) * 960
+    same, changed = render(model, ids, 0, seeded(2)), render(model, other, 0, seeded(2))
+    final = (cut - SMALL.lookahead) * 960
     assert torch.allclose(same[:final], changed[:final], atol=1e-5)
     assert not torch.allclose(same[final : final + 4 * 960], changed[final : final + 4 * 960], atol=1e-5)
 
 
 def test_empty_and_finished_streams(model: UnitVocoder) -> None:
-    state = model.open_stream()
+    state = VocoderStream(model, 0, seeded(0))
     assert state.finish().numel() == 0
     with pytest.raises(AudioError):
         state.push(tokens(1))
-    assert list(model.stream([])) == []
 
 
 def test_overlap_add_equals_torch_istft(model: UnitVocoder) -> None:
@@ -161,9 +183,9 @@ def test_a_block_sees_only_its_context() -> None:
 )
 def test_bad_tokens_and_speakers_are_refused(model: UnitVocoder, ids: torch.Tensor, speaker: int) -> None:
     with pytest.raises(AudioError):
-        model.render(ids, speaker)
+        render(model, ids, speaker)
     with pytest.raises(AudioError):
-        model.open_stream(speaker).push(ids)
+        VocoderStream(model, speaker, seeded(0)).push(ids)
 
 
 def test_damaged_weights_are_noticed() -> None:
@@ -171,9 +193,9 @@ def test_damaged_weights_are_noticed() -> None:
     with torch.no_grad():
         model.upsample.weight[0, 0] = float("nan")
     with pytest.raises(NumericsError):
-        model.render(tokens(5))
+        render(model, tokens(5))
     with pytest.raises(NumericsError):
-        list(model.stream([tokens(30)]))
+        streamed(model, [tokens(30)], 0, 0)
 
 
 def test_configuration_round_trip_and_refusals() -> None:

@@ -103,7 +103,7 @@ class TableTreeDrafter:
         for place, line in enumerate(laws):
             if line:
                 probs[place, : len(line)] = torch.tensor(line, dtype=torch.float64)
-        return Proposal(tokens, probs[:, :width], parents, replacement=self.form != "wor")
+        return Proposal(tokens, probs[:, :width], parents)
 
     def commit(self, session: Session, state: None, verdict: object) -> None:
         return None

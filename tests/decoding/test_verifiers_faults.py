@@ -99,7 +99,6 @@ def prune_after_looking(name: str) -> Callable[[Patch], None]:
                 [[tokens[n] for n in keep]],
                 proposal.probs[:, keep],
                 [[index[parents[n]] for n in keep]],
-                proposal.replacement,
             )
             verdict = right(self, small, p[:, [0, *[n + 1 for n in keep]]], chance, rows)
             verdict.num_drafted = [len(tokens)]

@@ -25,7 +25,7 @@ from spear_spec.training.drafts.trainer import DraftTraining, draft_shapes, trai
 from spear_spec.training.t2s.trainer import Utterance
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
-from whisperspeech_cases import Case, front_end  # noqa: E402
+from whisperspeech_cases import Case, front_end
 
 TEXTS = [[256, 259, 72, 105], [257, 260, 3, 4, 5, 6, 200], [258, 261, 9]]
 PLAIN = SAMPLINGS["plain"]
@@ -79,7 +79,9 @@ DRAFTERS = {
     "ngram": lambda model: make_drafter("ngram"),
     "small": lambda model: make_drafter("small", random_draft(model, fed=False)),
     "fed": lambda model: make_drafter("eagle", random_draft(model, fed=True)),
-    "tree": lambda model: make_drafter("small", random_draft(model, fed=False), tree="2-1", options={"siblings": "wor"}),
+    "tree": lambda model: make_drafter(
+        "small", random_draft(model, fed=False), tree="2-1", options={"siblings": "wor"}
+    ),
 }
 
 

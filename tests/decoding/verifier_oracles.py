@@ -172,7 +172,6 @@ def verify_rows(
         [draft.tokens for draft in drafts],
         None if form in ("points", "point_chain") else q,
         None if chain else [draft.parents for draft in drafts],
-        replacement=form != "wor",
     )
     verdict = verifier.verify(proposal, p, chance, rows)
     assert verdict.rows == rows

@@ -14,6 +14,7 @@ from torch import Tensor
 from spear_spec.interop import load_spear_tts
 from spear_spec.models.memory import Memory
 from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.nn.cache import KVCache
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ("plain", "grouped", "early_exit")
@@ -103,12 +104,14 @@ def test_guidance_equals_the_logits_inside_the_peers_generate(name: str, dtype: 
 def test_early_exit_equals_the_peers_head(dtype: torch.dtype) -> None:
     case = Case("early_exit", dtype)
     layer = case.shape["target_early_exit_layer"]
-    assert error(case.model(case.tokens, case.memory, layers=layer).logits, case.found["early"]) < TOLERANCE[dtype]
+
+    def early(tokens: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        assert case.model.early_exit is not None
+        return case.model.early_exit(case.model(tokens, case.memory, cache, features=(layer,)).features[0])
+
+    assert error(early(case.tokens), case.found["early"]) < TOLERANCE[dtype]
     cache = case.model.new_cache(len(case.tokens))
-    steps = [
-        case.model(case.tokens[:, i : i + 1], case.memory, cache, layers=layer).logits
-        for i in range(case.tokens.shape[1])
-    ]
+    steps = [early(case.tokens[:, i : i + 1], cache) for i in range(case.tokens.shape[1])]
     assert error(torch.cat(steps, 1), case.found["early"]) < TOLERANCE[dtype]
 
 

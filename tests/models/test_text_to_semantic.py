@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import T2SConfig
-from spear_spec.models.memory import Memory
+from spear_spec.models.memory import Memory, Skip
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.tree import Tree
 
@@ -151,14 +151,20 @@ def test_features_are_the_residual_stream_after_the_named_layers(model: TextToSe
     assert len(out.features) == 2
     assert (model.decoder_norm(out.features[1]) - out.hidden).abs().max() < LIMIT
     assert (
-        model.logits(model.decoder_norm(out.features[0])) - model(tokens, memory, layers=[0]).logits
+        model.logits(model.decoder_norm(out.features[0])) - model(tokens, memory, skip=only(0)).logits
     ).abs().max() < LIMIT
+
+
+def only(*layers: int) -> Skip:
+    """All layers of the three left out but these."""
+    rest = frozenset({0, 1, 2} - set(layers))
+    return Skip(rest, rest)
 
 
 def test_some_layers_alone(model: TextToSemantic) -> None:
     memory, tokens = encode(model, 1, random.Random(8)), torch.tensor([[model.start_id, 1, 2]])
     full = model(tokens, memory)
-    assert (model(tokens, memory, layers=[0, 1, 2]).logits - full.logits).abs().max() < LIMIT
+    assert (model(tokens, memory, skip=only(0, 1, 2)).logits - full.logits).abs().max() < LIMIT
     skipped = TextToSemantic(T2SConfig(**{**CONFIG.to_dict(), "target_depth": 2, "early_exit_layer": None})).double()
     kept = {
         k.replace("decoder.2.", "decoder.1."): v
@@ -169,7 +175,7 @@ def test_some_layers_alone(model: TextToSemantic) -> None:
     want = skipped(
         tokens, Memory(memory.hidden, memory.mask, [memory.cross[0], memory.cross[2]], memory.cross_mask)
     ).logits
-    assert (model(tokens, memory, layers=[0, 2]).logits - want).abs().max() < LIMIT
+    assert (model(tokens, memory, skip=only(0, 2)).logits - want).abs().max() < LIMIT
 
 
 def test_the_start_id_is_never_among_the_logits(model: TextToSemantic) -> None:

@@ -87,13 +87,21 @@ def test_random_histories(seed: int) -> None:
         naive.check(cache)
 
 
-def test_positions_follow_each_row() -> None:
-    cache = KVCache(1, 3, 1, 16, 2)
-    cache.advance(5)
-    cache.crop([5, 0, 3])
-    assert cache.positions(2).tolist() == [[5, 6], [0, 1], [3, 4]]
-    assert cache.longest == 5
-    assert not cache.uniform
+def test_joined_rows_stand_behind_and_keep_what_they_hold() -> None:
+    """Rows of another cache, with more room or less, after rows have left."""
+    torch.manual_seed(0)
+    for mine, theirs in ((2, 9), (9, 2)):
+        one, two = (KVCache(2, batch, 3, room, 4) for batch, room in ((3, mine), (2, theirs)))
+        for cache, count in ((one, 2), (two, 1)):
+            for layer in range(2):
+                cache.append(layer, *torch.randn(2, cache.batch, 3, count, 4).unbind(0))
+            cache.advance(count)
+        one.select([0, 2])
+        held = [(cache.k.clone(), cache.v.clone()) for cache in (one, two)]
+        one.join(two)
+        assert one.lengths == [2, 2, 1, 1] and one.capacity == max(held[0][0].shape[3], held[1][0].shape[3])
+        for store, (a, b) in zip((one.k, one.v), zip(*held)):
+            assert torch.equal(store[:, :2, :, :2], a[:, :, :, :2]) and torch.equal(store[:, 2:, :, :1], b[:, :, :, :1])
 
 
 @pytest.mark.parametrize("rows", [[1, 0, 2], [2, 2, 0], [1, 2], [2]], ids=str)
