@@ -108,13 +108,15 @@ class Speculative:
 
 
 def settled(session: Session, rule: Verifier, proposal: Proposal, laws: Tensor) -> Verdict:
-    """The rule's verdict: on tensors alone where it has that form, the draft is a chain and chance is made of uniforms;
-    the host then reads one tensor. Trees, and chance that has to be asked, go through the list form: same verdicts.
+    """The rule's verdict: on tensors alone where the runtime wants that, the rule has that form, the draft is a chain and
+    chance is made of uniforms; the host then reads one tensor. Else through lists: the same verdict.
     """
     settle, rows = getattr(rule, "settle", None), session.rows
+    if settle is None or proposal.parents is not None or not session.runtime.on_tensors:
+        return rule.verify(proposal, laws, session.chance, rows)
     count = uniforms_for(proposal.longest)
-    ahead = [] if settle is None or proposal.parents is not None else [session.chance.ahead(r, count) for r in rows]
-    if settle is None or not ahead or any(line is None for line in ahead):
+    ahead = [session.chance.ahead(row, count) for row in rows]
+    if any(line is None for line in ahead):
         return rule.verify(proposal, laws, session.chance, rows)
     device, longest = laws.device, proposal.longest
     counts = [len(row) for row in proposal.tokens]

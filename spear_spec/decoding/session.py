@@ -267,7 +267,7 @@ class Session:
         self._check_whole()
         gone = set(rows)
         stay = [place for place, row in enumerate(self.rows) if row not in gone]
-        with self._step():
+        with self._step(), exact_math(self.model):
             for row in gone.intersection(self.rows):
                 self.ended[row] = "cancelled"
             self._leave(stay)

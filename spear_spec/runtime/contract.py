@@ -19,11 +19,13 @@ class Runtime(Protocol):
     Rows stand at places 0 to B - 1; a row that joins takes the last place, and when rows leave the others move up. What
     it hands to the rule are logits of fixed shape on the target's device, so a rule on tensors needs no host in between.
 
-    features: layers whose output the drafter wants. memory and output are by lane; `output` is what the target computed
+    on_tensors: whether chain rules settle on tensors alone (`SettlingVerifier.settle`), so that the host reads one tensor
+    a step, instead of going through lists. features: layers whose output the drafter wants. memory and output are by lane; `output` is what the target computed
     of the step that was kept last (None before the first), its position i predicted fresh token i of the row.
     """
 
     target: Target
+    on_tensors: bool
     features: tuple[int, ...]
     lanes: Lanes
     memory: Memory

@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from scipy import stats as scipy_stats
@@ -398,6 +399,19 @@ def chi_square(counts: Counter[tuple[int, ...]], law: dict[tuple[int, ...], floa
         return 1.0
     statistic = sum((seen - expected) ** 2 / expected for seen, expected in cells)
     return float(scipy_stats.chi2.sf(statistic, len(cells) - 1))
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+def spoil_target_laws(patch: Any, change: Callable[[torch.Tensor, SamplingConfig], torch.Tensor]) -> None:
+    """The target's laws, and not the draft's, become what `change` makes of the guided logits."""
+
+    def laws(self: Session, proposal: Proposal | None = None) -> torch.Tensor:
+        mixed = self.lanes.mix(self.score(proposal), [sampling.guidance for sampling in self.samplings])
+        return change(mixed, self.samplings[0])
+
+    patch.setattr(Session, "laws", laws)
 
 
 # --- caches ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from decoding_oracles import (
     greedy_flips,
     loop_error,
     sampled_pvalues,
+    spoil_target_laws,
     tiny_draft,
     verifier_error,
 )
@@ -88,15 +89,14 @@ def filter_the_residual_again(patch: Patch) -> None:
 
 def filter_the_target_again(patch: Patch) -> None:
     right = session.probabilities
-    patch.setattr(session, "probabilities", lambda logits, s: right(right(logits, s).clamp_min(1e-300).log(), s))
+    spoil_target_laws(patch, lambda logits, s: right(right(logits, s).clamp_min(1e-300).log(), s))
 
 
 def target_before_the_filter(patch: Patch) -> None:
     """q after the filter but p before."""
     right = session.probabilities
-    patch.setattr(
-        session,
-        "probabilities",
+    spoil_target_laws(
+        patch,
         lambda logits, s: right(logits, SamplingConfig(temperature=s.temperature, top_p=1.0, guidance=s.guidance)),
     )
 

@@ -77,6 +77,12 @@ class Moody:
     def commit(self, verdict: Verdict) -> None:
         pass
 
+    def join(self, count: int) -> None:
+        pass
+
+    def leave(self, stay: list[int]) -> None:
+        pass
+
 
 @pytest.fixture
 def moody(monkeypatch: Patch) -> str:
@@ -200,6 +206,13 @@ class Uncached:
         return torch.stack(out)
 
 
+def by_lane(session: Session) -> list[Any]:
+    """What the target computed with the text, by place, and without where there is guidance."""
+    lanes, out = session.lanes, session.lane_output
+    assert out is not None
+    return [out.select(lanes.texts), *([out.select(list(lanes.seconds.values()))] if lanes.seconds else [])]
+
+
 def calls(drafter: Any, model: TextToSemantic, sampling: SamplingConfig, *, rule: str = "block", batch: int = 4, gamma: int = 3, seed: int = 0,
           caps: list[int] | None = None) -> Iterator[tuple[Session, Proposal]]:  # fmt: skip
     """The loop, handed out before each verdict: the target has scored the draft."""
@@ -256,13 +269,10 @@ def test_draft_law_of_a_guided_prophet() -> None:
 def test_nothing_skipped_drafts_with_the_targets_law() -> None:
     compared = 0
     for session, proposal in calls(LayerSkipDrafter(Skip()), deep_model(), LAWS["filtered"]):
-        assert session.output is not None
         for place, drafted in enumerate(proposal.tokens):
             for at in range(len(drafted)):
-                arms = [
-                    out.logits[place, at].tolist() for out in (session.output, session.null_output) if out is not None
-                ]
-                law = torch.tensor(oracle_law(arms[0], LAWS["filtered"], arms[1]), dtype=torch.float64)
+                text, null = (out.logits[place, at].tolist() for out in by_lane(session))
+                law = torch.tensor(oracle_law(text, LAWS["filtered"], null), dtype=torch.float64)
                 assert proposal.probs is not None
                 assert float((proposal.probs[place, at] - law).abs().max()) < 1e-12
                 compared += 1
@@ -278,19 +288,22 @@ def verification_error(name: str, sampling: str = "plain", *, seeds: int = 2, **
     worst, widths = 0.0, set()
     for seed in range(seeds):
         for session, proposal in calls(drafter, model, LAWS[sampling], seed=seed, batch=1 if seed % 2 else 4):
-            outputs = [session.output] if session.arms == 1 else [session.output, session.null_output]
+            outputs = by_lane(session)
             if proposal.below is not None:
                 widths.add(outputs[0].logits.shape[1] - proposal.below[1].shape[1])
             for place, row in enumerate(session.rows):
                 own = model.encode(torch.tensor([TEXTS[row]]))
                 ids = [model.start_id, *session.tokens[row], *proposal.tokens[place]]
                 new = 1 + len(proposal.tokens[place])
-                for arm, out in enumerate(outputs):
+                for lane, out in enumerate(outputs):
                     cache = model.new_cache(1)
                     plain = model(
-                        torch.tensor([ids]), own if arm == 0 else own.unconditional(), cache, features=session.features
+                        torch.tensor([ids]),
+                        own if lane == 0 else own.unconditional(),
+                        cache,
+                        features=session.runtime.features,
                     )
-                    written = place + arm * len(session.rows)
+                    written = session.lanes.texts[place] if lane == 0 else session.lanes.seconds[place]
                     pairs = [
                         (out.logits[place, :new], plain.logits[0, -new:]),
                         (out.hidden[place, :new], plain.hidden[0, -new:]),

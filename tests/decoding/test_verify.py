@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from decoding_oracles import TEXTS, tiny_draft, tiny_model
+from decoding_oracles import TEXTS, spoil_target_laws, tiny_draft, tiny_model
 from scipy import stats
 
 from spear_spec.cli.verify import table
 from spear_spec.config import SamplingConfig, SpecConfig
-from spear_spec.decoding import session
+from spear_spec.decoding import Parts, Request, Session, complete, session
 from spear_spec.decoding.chance import Uniforms
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.verifiers import VERIFIERS, rejection
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
+from spear_spec.engine import Decoder
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.exactness import verify
 from spear_spec.exactness.conclusion import conclusion
@@ -34,33 +35,36 @@ from spear_spec.exactness.uniformity import (
     settle,
     uniform_checks,
 )
-from spear_spec.exactness.verify import BareTTS, run_verify
+from spear_spec.exactness.verify import run_verify
 from spear_spec.models.drafts.runner import DraftRunner
+from spear_spec.models.memory import Memory
 from spear_spec.nn.cache import KVCache
 
 
-class TinyTTS(BareTTS):
-    """Tiny random weights with a front end that knows only `TEXTS`."""
+@dataclass
+class TinyTTS:
+    """What `verify` asks of a voice: tiny random weights, and a front end that knows only `TEXTS`."""
 
-    def sentences(self, text: str, speaker: str) -> Iterator[tuple[str, list[int]]]:
-        for ids in TEXTS if text else []:
-            yield text, ids
+    decoder: Decoder
+    name: str = "tiny"
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return self.decoder.sampling
+
+    def texts(self, sentences: list[str], speaker: str | None = None) -> list[list[int]]:
+        return [ids for sentence in sentences if sentence for ids in TEXTS]
+
+    def using(self, **spec: Any) -> TinyTTS:
+        parts = self.decoder.parts
+        return replace(self, decoder=replace(self.decoder, parts=replace(parts, spec=complete(parts.spec, spec))))
 
 
 @pytest.fixture
-def tts(monkeypatch: pytest.MonkeyPatch) -> TinyTTS:
-    monkeypatch.setattr(verify, "choose_speaker", lambda bundle, speaker: "any")
+def tts() -> TinyTTS:
     model = tiny_model(semantic=12, dtype=torch.float32, seed=4)
-    nothing: Any = None
-    return TinyTTS(
-        nothing,
-        nothing,
-        model,
-        nothing,
-        tiny_draft(model),
-        SpecConfig(gamma=3),
-        SamplingConfig(temperature=1.0, top_p=0.95),
-    )
+    parts = Parts(SpecConfig(gamma=3), tiny_draft(model))
+    return TinyTTS(Decoder(model, parts, SamplingConfig(temperature=1.0, top_p=0.95)))
 
 
 def check(tts: TinyTTS, **options: Any) -> dict[str, Any]:
@@ -96,13 +100,12 @@ def test_a_guided_draft_is_sorted_by_its_guided_law(tts: TinyTTS) -> None:
     """The key is the law that the draft has at run time: both arms, mixed as the target's."""
     tts = tts.using(options={"guided": True})
     law = replace(tts.sampling, guidance=2.0)
-    seen = []
-    parts = tts.decoder.parts
-    drafter, _ = parts.make()
-    session_, _ = tts.decode([TEXTS[0]], law, torch.Generator().manual_seed(0))
+    drafter, _ = tts.decoder.parts.make()
+    running = Session(tts.decoder.target)
+    running.admit([Request(TEXTS[0], sampling=law)])
     with torch.inference_mode():
-        seen = drafter.propose(session_, drafter.start(session_), [1]).probs[0, 0]
-    q = verify.Reference(tts, TEXTS[0], law).logits([3, 1])[1]
+        seen = drafter.propose(running, drafter.start(running), [1]).probs[0, 0]
+    q = verify.Reference(tts.decoder, TEXTS[0], law).logits([3, 1])[1]
     assert q is not None
     torch.testing.assert_close(q[0], seen, atol=0.03, rtol=0)  # the runner rounds its weights to 8 bits
     assert check(tts, guidance=2.0)["pass"]
@@ -151,21 +154,17 @@ def skip_the_residual(patch: pytest.MonkeyPatch) -> None:
 
 def wrong_temperature(patch: pytest.MonkeyPatch) -> None:
     right = session.probabilities
-    patch.setattr(session, "probabilities", lambda logits, s: right(logits, replace(s, temperature=1.25)))
+    spoil_target_laws(patch, lambda logits, s: right(logits, replace(s, temperature=1.25)))
 
 
 def filter_twice(patch: pytest.MonkeyPatch) -> None:
     right = session.probabilities
-    patch.setattr(
-        session,
-        "probabilities",
-        lambda logits, s: right(right(logits, s).clamp_min(1e-30).log(), replace(s, top_p=0.7)),
-    )
+    spoil_target_laws(patch, lambda logits, s: right(right(logits, s).clamp_min(1e-30).log(), replace(s, top_p=0.7)))
 
 
 def forget_the_filter(patch: pytest.MonkeyPatch) -> None:
     right = session.probabilities
-    patch.setattr(session, "probabilities", lambda logits, s: right(logits, replace(s, top_p=1.0)))
+    spoil_target_laws(patch, lambda logits, s: right(logits, replace(s, top_p=1.0)))
 
 
 def forget_to_crop(patch: pytest.MonkeyPatch) -> None:
@@ -174,17 +173,14 @@ def forget_to_crop(patch: pytest.MonkeyPatch) -> None:
 
 def share_one_stream(patch: pytest.MonkeyPatch) -> None:
     """All rows of a batch draw the same numbers."""
-    patch.setattr(
-        Uniforms,
-        "from_generator",
-        classmethod(lambda cls, generator, rows: cls([int(torch.randint(0, 2**62, (1,), generator=generator))] * rows)),
-    )
+    right, opened = Uniforms.open, count()
+    patch.setattr(Uniforms, "open", lambda self, row, seed: right(self, row, next(opened) // 8))
 
 
 def anothers_text(patch: pytest.MonkeyPatch) -> None:
     """When a row leaves, the others keep the memory of the rows in front."""
-    right = session.Memory.select
-    patch.setattr(session.Memory, "select", lambda self, rows: right(self, list(range(len(rows)))))
+    right = Memory.select
+    patch.setattr(Memory, "select", lambda self, rows: right(self, list(range(len(rows)))))
 
 
 def chain_of_other_laws(patch: pytest.MonkeyPatch) -> None:
@@ -221,12 +217,13 @@ def test_inexact_decoding_is_noticed(tts: TinyTTS, fault: Any, monkeypatch: pyte
 
 
 def test_streams_that_start_again_are_noticed_without_a_batch(tts: TinyTTS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Uniforms, "from_generator", classmethod(lambda cls, generator, rows: cls(list(range(rows)))))
+    right = Uniforms.open
+    monkeypatch.setattr(Uniforms, "open", lambda self, row, seed: right(self, row, 0))
     assert failed(check(tts.using(drafter="none"), batch=1))
 
 
 def test_greedy_ties_are_excused_and_nothing_else(tts: TinyTTS) -> None:
-    reference = verify.Reference(tts, TEXTS[0], replace(tts.sampling, temperature=0.0))
+    reference = verify.Reference(tts.decoder, TEXTS[0], replace(tts.sampling, temperature=0.0))
     logits = reference.logits([0])[0][0]
     best, second = logits.topk(2).indices.tolist()
     assert not verify._tied(reference, [best], [second])

@@ -24,7 +24,7 @@ from spear_spec import SamplingConfig, verify_drafter
 from spear_spec.cli import main
 from spear_spec.decoding import DRAFTERS, VERIFIERS, Chance, Proposal, Session, Verdict, make_drafter, probabilities
 from spear_spec.decoding.verifiers.rejection import residual
-from spear_spec.errors import ConfigError, TextError
+from spear_spec.errors import ConfigError, ContractError, TextError
 from spear_spec.exactness.conclusion import conclusion
 from tests.stubs.voice import make_voice
 
@@ -128,7 +128,7 @@ class Noisy:
 
     def law(self, session: Session, row: int, depth: int) -> Tensor:
         generator = torch.Generator().manual_seed(101 * len(session.tokens[row]) + depth)
-        return probabilities(2 * torch.randn(session.model.vocab_size, generator=generator), session.sampling)
+        return probabilities(2 * torch.randn(session.model.vocab_size, generator=generator), session.samplings[0])
 
     def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
         size, longest = session.model.vocab_size, max(limits)
@@ -417,7 +417,7 @@ ODD_DRAFTERS: dict[str, Any] = {
 def test_a_drafter_that_breaks_the_protocol(model: spear_spec.TextToSemantic, message: str) -> None:
     drafter = ODD_DRAFTERS[message]
     rule = "recursive" if getattr(drafter, "form", "") == "points" else "rejection"
-    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+    with pytest.raises(ContractError, match=re.escape(message)) as error:
         on_model(model, drafter, rule)
     assert "\n" not in str(error.value)
 
@@ -444,16 +444,16 @@ ODD_VERIFIERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("message", ODD_VERIFIERS)
 def test_a_verifier_that_breaks_the_protocol(model: spear_spec.TextToSemantic, message: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
+    with pytest.raises(ContractError, match=re.escape(message)):
         on_model(model, small(model), ODD_VERIFIERS[message])
 
 
 def test_settings_that_cannot_be_used(model: spear_spec.TextToSemantic, tts: spear_spec.TTS) -> None:
     with pytest.raises(ConfigError, match="give texts as lists"):
         verify_drafter(model, Repeat())
-    with pytest.raises(TextError, match="text token ids from 0 to 6"):
+    with pytest.raises(TextError, match="text token ids below 7"):
         on_model_texts(model, ["words"])
-    with pytest.raises(TextError, match="text token ids from 0 to 6"):
+    with pytest.raises(TextError, match="text token ids below 7"):
         on_model_texts(model, [[1, 7]])
     with pytest.raises(TextError, match="nothing to say"):
         on_model_texts(model, [])
