@@ -84,8 +84,8 @@ def test_streaming_is_exact_in_double_precision() -> None:
     model = UnitVocoder(SMALL).eval().double()
     ids = tokens(30, 2)
     whole = render(model, ids, 0, seeded(1))
-    streamed = torch.cat(streamed(model, ids.split(4), 0, 1))
-    assert float((streamed - whole).abs().max()) < 2e-6
+    pieces = torch.cat(streamed(model, ids.split(4), 0, 1))
+    assert float((pieces - whole).abs().max()) < 2e-6
 
 
 def test_the_lookahead_is_the_one_declared(model: UnitVocoder) -> None:
@@ -129,6 +129,8 @@ def test_overlap_add_equals_torch_istft(model: UnitVocoder) -> None:
 
 def test_an_all_pass_filter_returns_the_excitation(model: UnitVocoder) -> None:
     class Flat(torch.nn.Module):
+        weight = model.head.out.weight
+
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
             out = torch.zeros(*hidden.shape[:2], 5 * model.head.bins)
             out[..., 2 * model.head.bins : 3 * model.head.bins] = -14.0  # noise off

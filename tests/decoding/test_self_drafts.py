@@ -228,7 +228,7 @@ def calls(drafter: Any, model: TextToSemantic, sampling: SamplingConfig, *, rule
         drafter.commit(session, state, session.commit(verifier.verify(proposal, laws, session.chance, session.rows)))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def draft_law_error(name: str, sampling: str = "plain", *, seeds: int = 3, **options: Any) -> float:
     """Largest difference of the laws in the proposals of a ragged batch from the uncached ones."""
     model = deep_model()
@@ -265,7 +265,7 @@ def test_draft_law_of_a_guided_prophet() -> None:
     assert draft_law_error("prophet", "guidance", guided=True) < 1e-12
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def test_nothing_skipped_drafts_with_the_targets_law() -> None:
     compared = 0
     for session, proposal in calls(LayerSkipDrafter(Skip()), deep_model(), LAWS["filtered"]):
@@ -279,7 +279,7 @@ def test_nothing_skipped_drafts_with_the_targets_law() -> None:
     assert compared > 10
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def verification_error(name: str, sampling: str = "plain", *, seeds: int = 2, **options: Any) -> float:
     """Largest difference of the target's logits on a draft, of what the cache then holds, and of the features that the
     draft is fed with, from those of one plain forward of the row alone."""
@@ -472,9 +472,9 @@ def test_switches_survive_a_round_trip() -> None:
     ({"attention": [4], "feed_forward": []}, "layer 4.*layers 0 to 3"),
     ({"attention": [0, 1, 2, 3], "feed_forward": [0, 1, 2, 3]}, "keep at least one"),
     ({"attention": [1, 1], "feed_forward": []}, "twice"),
-    ({"attention": [-1], "feed_forward": []}, "list layers"),
-    ({"attention": [True], "feed_forward": []}, "list layers"),
-    ({"attention": 1, "feed_forward": []}, "list layers"),
+    ({"attention": [-1], "feed_forward": []}, "whole number of 0 to 63"),
+    ({"attention": [True], "feed_forward": []}, "whole number of 0 to 63"),
+    ({"attention": 1, "feed_forward": []}, "list of at most 64"),
     ({"layers": [1]}, "unknown key"),
 ])  # fmt: skip
 def test_switches_that_cannot_be(values: dict[str, Any], message: str) -> None:

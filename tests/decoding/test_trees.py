@@ -347,8 +347,8 @@ def test_equal_prefixes_are_scored_once() -> None:
         session = Session(
             model, model.encode(texts(1)), SamplingConfig(), generator=torch.Generator().manual_seed(0), max_tokens=9
         )
-        score = session.score
-        session.score = lambda tokens, tree=None: widths.append(tokens.shape[1]) or score(tokens, tree)
+        run = session.runtime.run
+        session.runtime.run = lambda rows, tree, below: widths.append(len(rows[0])) or run(rows, tree, below)
         laws = session.laws(Proposal([[1, 1, 2, 3, 3]], None, [[-1, -1, 0, 1, 0]]))
     assert widths == [4]  # newest token, 1, 2 and 3 behind it
     assert torch.equal(laws[0, 1], laws[0, 2])

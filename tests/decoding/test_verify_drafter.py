@@ -128,7 +128,9 @@ class Noisy:
 
     def law(self, session: Session, row: int, depth: int) -> Tensor:
         generator = torch.Generator().manual_seed(101 * len(session.tokens[row]) + depth)
-        return probabilities(2 * torch.randn(session.model.vocab_size, generator=generator), session.samplings[0])
+        return probabilities(
+            2 * torch.randn(session.model.vocab_size, generator=generator), session.samplings[session.rows.index(row)]
+        )
 
     def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
         size, longest = session.model.vocab_size, max(limits)
@@ -409,7 +411,7 @@ ODD_DRAFTERS: dict[str, Any] = {
     "stand before their children": proposing(lambda rows: Proposal([[1, 2]] * rows, None, [[1, -1]] * rows), "points"),
     "chosen without chance": proposing(lambda rows: Proposal([[1]] * rows, LAWS[:rows], [[-1]] * rows), "points"),
     "probs must be [": proposing(lambda rows: Proposal([[1]] * rows, LAWS[:rows, :, :5])),
-    "each summing to 1": proposing(lambda rows: Proposal([[1]] * rows, 2 * LAWS[:rows])),
+    "nothing negative and summing to 1": proposing(lambda rows: Proposal([[1]] * rows, 2 * LAWS[:rows])),
 }
 
 

@@ -9,7 +9,7 @@ import copy
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from spear_spec.kernels import native, structures
 from spear_spec.kernels.packed import PackedLinear
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.drafts.runner import DraftRunner
+from spear_spec.models.memory import Memory
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
@@ -169,7 +170,7 @@ def test_trees_equal_float64(batch: int) -> None:
         runner.step(torch.randint(0, 40, (batch, 5)), torch.randn(batch, 5, 20).to(state.cache.k.dtype), state)
         state.cache.crop([5, 2, 3][:batch])
     parents = torch.tensor([[-1, -1, 0, 0, 1, 1], [-1, -1, 1, 0, 1, 0], [-1, -1, 1, 1, 1, 1]][:batch])
-    whole = Tree.from_parents(parents)
+    whole = Tree.from_lists(parents.tolist() if isinstance(parents, torch.Tensor) else parents)
     for begin, end in ((0, 2), (2, 6)):
         tree = Tree(whole.mask[:, :end, :end], whole.depth[:, :end])
         tokens, features = torch.randint(0, 40, (batch, end - begin)), torch.randn(batch, end - begin, 20)
@@ -215,7 +216,9 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch() -> None:
             (k[row : row + 1, :, : len(text) + 1].clone(), v[row : row + 1, :, : len(text) + 1].clone())
             for k, v in together.cross
         ]
-        alone.append(DraftState(KVCache(1, 1, 4, 2, 64), cross, None))
+        memory = together.memory
+        hidden, mask = memory.hidden[row : row + 1, : len(text)], memory.mask[row : row + 1, : len(text)]
+        alone.append(DraftState(KVCache(1, 1, 4, 2, 64), Memory.of(hidden, mask, cross)))
     for length in (3, 1, 2, 1, 1):
         tokens, features = torch.randint(0, 40, (4, length)), torch.randn(4, length, 256)
         hidden = it.runner.step(tokens, features, together)
@@ -256,7 +259,7 @@ def test_extreme_attention_is_finite() -> None:
     it = case(SIZES[2])
     ours, theirs = it.states(torch.tensor([TEXTS[0]]))
     for state in (ours, theirs):
-        state.cross = [(200 * k, v) for k, v in state.cross]
+        state.memory = replace(state.memory, cross=[(200 * k, v) for k, v in state.cross])
     for _ in range(3):
         tokens, features = torch.randint(0, 40, (1, 1)), torch.randn(1, 1, 256)
         assert (

@@ -20,7 +20,7 @@ from spear_spec.errors import ConfigError
 from spear_spec.pipeline import TTS
 from spear_spec.voice.blueprint import Blueprint
 from spear_spec.voice.bundle import open_voice
-from spear_spec.voice.parts import load_parts
+from spear_spec.voice.parts import load_parts, load_target
 from tests.voice.damage import read_all
 
 
@@ -56,7 +56,7 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 def everything(tts: TTS) -> dict[str, Tensor]:
     """All tensors that a loaded voice holds, by name."""
-    modules = {"t2s": tts.t2s, "vocoder": tts.vocoder, **{name: tts.drafts[name] for name in tts.drafts}}
+    modules = {"t2s": tts.target, "vocoder": tts.stage.module, **{name: tts.drafts[name] for name in tts.drafts}}
     found = {
         f"{part}.{name}": tensor for part, module in modules.items() for name, tensor in module.state_dict().items()
     }
@@ -77,13 +77,13 @@ def test_no_setting_of_the_process_has_a_say(original: Path, setting: str) -> No
         assert tensor.device.type == "cpu", name
         assert not tensor.is_inference() and not tensor.requires_grad, name
         assert torch.equal(tensor, expected[name]), name
-    for module in (tts.t2s, tts.vocoder, *tts.drafts.values()):
+    for module in (tts.target, tts.stage.module, *tts.drafts.values()):
         assert not module.training
 
 
 def test_a_voice_loaded_inside_inference_mode_can_be_trained_outside(original: Path) -> None:
     with torch.inference_mode():
-        t2s = load_parts(open_voice(original))[0]
+        t2s = load_target(open_voice(original))
     t2s.requires_grad_(True)
     t2s.encode(torch.tensor([[1, 2, t2s.text_eos_id]])).hidden.sum().backward()
     assert t2s.start.grad is None and t2s.text_emb.weight.grad.abs().sum() > 0
@@ -92,7 +92,8 @@ def test_a_voice_loaded_inside_inference_mode_can_be_trained_outside(original: P
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes(original: Path, dtype: torch.dtype) -> None:
     bundle = open_voice(original)
-    t2s, vocoder, _ = load_parts(bundle, dtype=dtype)
+    _, t2s, stage = load_parts(bundle, dtype=dtype)
+    vocoder = stage.module
     assert {tensor.dtype for tensor in t2s.state_dict().values()} == {dtype}
     assert {tensor.dtype for tensor in vocoder.state_dict().values()} == {torch.float32}
     stored = bundle.tensors("t2s")
@@ -101,7 +102,8 @@ def test_other_dtypes(original: Path, dtype: torch.dtype) -> None:
 
 
 def test_weights_have_memory_of_their_own(original: Path) -> None:
-    modules = [*load_parts(open_voice(original))[:2], *load_parts(open_voice(original))[:2]]
+    loaded = [load_parts(open_voice(original)) for _ in range(2)]
+    modules = [module for _, t2s, stage in loaded for module in (t2s, stage.module)]
     tensors = [tensor for module in modules for tensor in module.parameters()]
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
 
@@ -178,7 +180,11 @@ def test_a_voice_that_is_dropped_is_gone(original: Path) -> None:
     def life() -> list[weakref.ref[Any]]:
         tts = TTS.load(original, device="cpu")
         tts.synthesize("Yes.", max_tokens=4)
-        return [weakref.ref(tts.t2s), weakref.ref(tts.vocoder), *(weakref.ref(tts.drafts[name]) for name in tts.drafts)]
+        return [
+            weakref.ref(tts.target),
+            weakref.ref(tts.stage.module),
+            *(weakref.ref(tts.drafts[name]) for name in tts.drafts),
+        ]
 
     def tensors() -> int:
         gc.collect()
