@@ -99,7 +99,7 @@ def test_what_was_said_is_read_once(make: Callable[[], HistoryDrafter], monkeypa
         model,
         model.encode(texts(3)),
         SAMPLINGS["plain"],
-        generator=torch.Generator().manual_seed(14),
+        generator=torch.Generator().manual_seed(93),
         max_tokens=[9, 40, 30],
     )
     propose, drafted, batches = drafter.propose, 0, set()

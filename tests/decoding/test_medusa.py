@@ -108,7 +108,7 @@ def test_what_is_proposed_is_what_the_heads_say(sampling: str) -> None:
 def test_nodes_behind_an_end_token_or_too_deep_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(semantic=2)
     session = Session(
-        model, model.encode(texts(1)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(0), max_tokens=9
+        model, model.encode(texts(1)), SAMPLINGS["plain"], generator=torch.Generator().manual_seed(3), max_tokens=9
     )
     next(generate(session))  # the heads sit on what the target has said
     ends_second = torch.tensor([0.5, 0.1, 0.4], dtype=torch.float64).expand(

@@ -229,7 +229,7 @@ def calls(drafter: Any, model: TextToSemantic, sampling: SamplingConfig, *, rule
 
 
 @torch.inference_mode()
-def draft_law_error(name: str, sampling: str = "plain", *, seeds: int = 3, **options: Any) -> float:
+def draft_law_error(name: str, sampling: str = "plain", *, seeds: int = 5, **options: Any) -> float:
     """Largest difference of the laws in the proposals of a ragged batch from the uncached ones."""
     model = deep_model()
     drafter = make(name, model, **options)

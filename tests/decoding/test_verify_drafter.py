@@ -177,7 +177,7 @@ def test_a_drafter_that_learns_from_what_was_said_passes(model: spear_spec.TextT
                 for at, token in enumerate(tokens):
                     self.follows[tuple(tokens[max(0, at - 4) : at])] = token
 
-    assert on_model(model, Learner(), samples=800)["pass"]
+    assert on_model(model, Learner(), samples=800, seed=1)["pass"]
 
 
 def test_a_drafter_that_cannot_be_copied_has_an_order_less(model: spear_spec.TextToSemantic) -> None:
@@ -378,7 +378,7 @@ class SaysAnotherLaw(Noisy):
 
 @pytest.mark.parametrize("rule", ["rejection", "block"])
 def test_a_drafter_that_carries_another_law_is_caught(model: spear_spec.TextToSemantic, rule: str) -> None:
-    result = on_model(model, SaysAnotherLaw(), rule, samples=3000)
+    result = on_model(model, SaysAnotherLaw(), rule, samples=6000)
     assert named(result) - {"greedy identity"}, result
     assert "CLAIMS to be lossless" in conclusion(result)
     assert "not drawn from the law that it carries" in conclusion(result)

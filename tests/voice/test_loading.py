@@ -60,7 +60,7 @@ def everything(tts: TTS) -> dict[str, Tensor]:
     found = {
         f"{part}.{name}": tensor for part, module in modules.items() for name, tensor in module.state_dict().items()
     }
-    return {**found, "window": tts.vocoder.head.window, "centroids": tts.bundle.centroids()}
+    return {**found, "window": tts.stage.module.head.window, "centroids": tts.bundle.centroids()}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
