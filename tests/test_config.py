@@ -95,3 +95,13 @@ def test_configuration_errors_are_the_users_errors() -> None:
 def test_feed_forward_width_is_the_peers() -> None:
     assert T2SConfig(**{**SHAPE, "dim": 512}).ff_inner == 1365
     assert T2SConfig(**SHAPE, ff_mult=2).ff_inner == 21
+
+
+def test_sampling_that_is_changed() -> None:
+    law = SamplingConfig(temperature=0.5, top_k=7)
+    assert law.changed() == law
+    assert law.changed(top_p=0.5, top_k=0) == SamplingConfig(temperature=0.5, top_k=0, top_p=0.5)
+    with pytest.raises(ConfigError, match="temprature; known are temperature, top_k, top_p, guidance"):
+        law.changed(temprature=1.0)
+    with pytest.raises(ConfigError, match="temperature"):
+        law.changed(temperature=-1)

@@ -124,7 +124,7 @@ def test_candidates(tts: TTS) -> None:
         12,
     }
     for arm in candidates(tts):
-        arm.parts().make()
+        arm.decoder.parts.make()
     assert [arm.spec.drafter for arm in candidates(tts.using(drafter="none"))].count("none") == 1
 
 

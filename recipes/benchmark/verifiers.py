@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -92,7 +92,7 @@ class Row:
     def run(self, texts: list[list[int]], seed: int, sampling: dict[str, Any], keep: bool) -> None:
         """All sentences once."""
         law, chance, total, seconds = (
-            replace(self.tts.sampling, **sampling),
+            self.tts.sampling.changed(**sampling),
             torch.Generator().manual_seed(seed),
             0,
             0.0,
@@ -212,7 +212,7 @@ def main() -> None:
         # fmt: skip
         "command": " ".join(sys.argv),
         "drafter": args.drafter,
-        "sampling": replace(tts.sampling, **sampling).to_dict(),
+        "sampling": tts.sampling.changed(**sampling).to_dict(),
         "rows": found,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Who races: the settings of `bench --drafters all`, which drafters and rules bring along, and what else can be asked for."""
+"""Who races: the settings that drafters and rules bring to `bench --drafters all`, and what else can be asked for."""
 
 from __future__ import annotations
 

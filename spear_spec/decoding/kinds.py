@@ -51,7 +51,7 @@ class TreeKind:
 class Trained:
     """How a drafter's part comes about.
 
-    builder: what makes the untrained part of its shape ("decoder", "medusa" or "layer_skip", see `voice/drafts.py`).
+    builder: what makes the untrained part of its shape, by its name in `voice/registry.py`.
     shape: (target, sizes) to the part's shape, with sizes "ff_mult" (width of a feed-forward) and "exit_layer" (the
     layer that an early exit drafts behind); None: it is searched for, not trained. stage: of the recipe, that makes it.
     """

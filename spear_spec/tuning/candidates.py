@@ -11,7 +11,7 @@ from typing import Any
 
 from spear_spec.bench.race import label
 from spear_spec.config import SpecConfig
-from spear_spec.decoding import DRAFTERS, VERIFIERS, is_lossless
+from spear_spec.decoding import DRAFTERS, VERIFIERS, complete, is_lossless
 from spear_spec.decoding.drafters import STOPS, drafter_options, growing, tree_of
 from spear_spec.errors import SpearSpecError
 from spear_spec.pipeline import TTS
@@ -51,12 +51,14 @@ def settings() -> Iterator[SpecConfig]:
             yield SpecConfig(name, tree_of(name, tree).rule, 5, tree=tree)
     for name in growing():
         for nodes, width in ((8, 2), (16, 3)):
-            yield SpecConfig(name, "recursive", 5, tree="dynamic", options={"nodes": nodes, "width": width})
+            options = {"nodes": nodes, "width": width}
+            yield SpecConfig(name, tree_of(name, "dynamic").rule, 5, tree="dynamic", options=options)
         for paths, kind in DRAFTERS.items():
             if kind.paths and kind.needs_by is not None:
+                rule = complete(SpecConfig(), {"drafter": paths}).verifier
                 for k in (2, 4):
-                    yield SpecConfig(paths, kind.rule or "kseq", 5, num_drafts=k, options={kind.needs_by: name})
-        yield SpecConfig(name, "recursive_wor", 4, tree="3-2-1-1")
+                    yield SpecConfig(paths, rule, 5, num_drafts=k, options={kind.needs_by: name})
+        yield SpecConfig(name, tree_of(name, "3-2-1-1").rule, 4, tree="3-2-1-1")
     for rule in STOPS:
         for name in chains:
             if "stop" in drafter_options(name):

@@ -1,4 +1,4 @@
-"""Verifiers: how much of a draft is kept. One file a rule, its record (`KIND`) at the end of the file, all in one table."""
+"""Verifiers: how much of a draft is kept. One file a rule with its record (`KIND`) at the end, all in one table."""
 
 from __future__ import annotations
 

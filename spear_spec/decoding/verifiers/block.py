@@ -81,11 +81,11 @@ class BlockVerifier:
 def _joint_ratios(p: list[float], q: list[float], length: int) -> list[float]:
     """r_0 .. r_length."""
     r = [1.0]
-    for at in range(length):
-        if q[at] > 0:
-            r.append(min(1.0, r[-1] * (p[at] / q[at])))
+    for p_x, q_x in zip(p[:length], q[:length]):
+        if q_x > 0:
+            r.append(min(1.0, r[-1] * (p_x / q_x)))
         else:  # cannot have been drawn
-            r.append(r[-1] if p[at] > 0 else 0.0)
+            r.append(r[-1] if p_x > 0 else 0.0)
     return r
 
 
