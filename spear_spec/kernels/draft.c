@@ -12,39 +12,10 @@
    Whoever calls has checked sizes, dtypes and lengths (draft.py and native.py do); checked here is only what takes
    reading tensors: token ids, depths of a tree, NaN. */
 
-#include "law.h"
-#include "linear.h"
+#include "draft.h"
 
-#define VERSION 3 /* of the structures and arguments below; native.py has the same number */
+#define VERSION 3 /* of the structures and arguments in the headers; native.py has the same number */
 #define BLEND 32 /* of attention's outputs, held in registers */
-
-struct layer {
-    struct linear to_qkv, self_out, to_q, cross_out, up, down;
-    const float *up_bias, *down_bias; /* [2 inner], [dim] */
-};
-
-struct draft {
-    int64_t dim, heads, dim_head, inner, depth, ids;
-    const float *table; /* [ids, dim]: the token half of the entering projection */
-    const struct linear *enter;
-    const struct layer *layers; /* [depth] */
-};
-
-/* What lies before the new tokens of a batch.
-
-   lengths [batch]: committed positions of each row; angles [positions, dim_head]: cosine and sine of each pair in turn,
-   of as many positions as are reached; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
-   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross
-   [depth][2]: keys and values of the text [batch, heads, memory, dim_head]; cross_mask: NULL or [batch, memory]. */
-struct past {
-    const int64_t *lengths;
-    const float *angles;
-    float *keys, *values;
-    int64_t capacity, layer_step;
-    const float *const *cross;
-    int64_t memory;
-    const uint8_t *cross_mask;
-};
 
 INLINE float dot(const float *a, const float *b, int64_t size)
 {
@@ -117,14 +88,6 @@ static int64_t visible(int64_t open, const uint8_t *flags, int64_t flagged, int3
 
 int spear_native_version(void) { return VERSION; }
 
-/* `count` new tokens behind each row of a batch.
-
-   tokens [batch, count]; features [batch, count, dim].
-   nodes: 0 for a chain. Otherwise the new tokens are the last of a tree of so many nodes, the others lie in the cache
-   already, and node_mask [batch, count, nodes] and node_depth [batch, count] say what each sees and how deep it lies.
-   counts: NULL, or [batch]: only the first so many tokens of each row are there, what lies behind is padding.
-   hidden [batch, count, dim]: the result, zero for padding; may be the features.
-   Returns 0, NO_MEMORY, NO_TOKEN, or NO_TREE if a depth lies outside the tree. */
 int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, const int64_t *tokens,
                      const float *features, const struct past *past, int64_t nodes, const uint8_t *node_mask,
                      const int64_t *node_depth, const int64_t *counts, float *hidden)
@@ -208,7 +171,6 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
     return 0;
 }
 
-/* hidden [rows, in] -> logits [rows, out]. Returns 0 or NO_MEMORY. */
 int spear_draft_logits(const struct linear *head, int64_t rows, const float *hidden, float *logits)
 {
     float *normed = malloc((size_t)(rows * head->in) * sizeof *normed);
@@ -219,15 +181,6 @@ int spear_draft_logits(const struct linear *head, int64_t rows, const float *hid
     return 0;
 }
 
-/* A chain in one call: from `hidden`, draw a token, step on it, and so on, up to limits[b] tokens of row b; nothing
-   follows `eos`.
-
-   how: the sampling of all rows (how_step 0) or of each (1). hidden [batch, dim]: at each row's newest settled token;
-   overwritten. uniforms [batch, steps]: what each draw of a row uses; steps: the largest limit, at least 1.
-   most_entropy, least_chance: NULL or [batch]: a row stops before a law of more nats, and after a token of less chance.
-   tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the law of each, also of rows
-   that have stopped, up to the longest count. The drafted positions lie behind past->lengths, which stay as they are.
-   Returns 0, NO_MEMORY, NO_TOKEN, or NO_NUMBER if a logit is NaN or infinite. */
 int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how,
                       int64_t how_step, int64_t batch, int64_t steps, const int64_t *limits, int64_t eos,
                       const double *uniforms, const double *most_entropy, const double *least_chance, float *hidden,

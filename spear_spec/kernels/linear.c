@@ -2,10 +2,12 @@
 
 #include "linear.h"
 
+#ifndef WIDER /* vectors that not every machine has; -DWIDER=0 leaves them out */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define WIDER 1
 #else
 #define WIDER 0
+#endif
 #endif
 
 #define LANES 4
