@@ -179,7 +179,11 @@ def test_a_voice_that_is_dropped_is_gone(original: Path) -> None:
     def life() -> list[weakref.ref[Any]]:
         tts = TTS.load(original, device="cpu")
         tts.synthesize("Yes.", max_tokens=4)
-        return [weakref.ref(tts.target), weakref.ref(tts.stage.module), *(weakref.ref(tts.drafts[name]) for name in tts.drafts)]
+        return [
+            weakref.ref(tts.target),
+            weakref.ref(tts.stage.module),
+            *(weakref.ref(tts.drafts[name]) for name in tts.drafts),
+        ]
 
     def tensors() -> int:
         gc.collect()

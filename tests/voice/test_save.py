@@ -108,7 +108,9 @@ def test_nan_is_not_written_and_the_old_voice_stays(original: Path, tmp_path: Pa
         open_voice(tmp_path / "new")
 
 
-@pytest.mark.parametrize("changes", [{"name": "a\nb"}, {"speakers": []}, {"sample_rate": 16000}, {"semantic": {"rate": 25}}])
+@pytest.mark.parametrize(
+    "changes", [{"name": "a\nb"}, {"speakers": []}, {"sample_rate": 16000}, {"semantic": {"rate": 25}}]
+)
 def test_what_could_not_be_opened_is_not_written(original: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     source, folder = open_voice(original), tmp_path / "voice"
     again(source, folder)
