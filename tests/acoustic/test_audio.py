@@ -130,10 +130,15 @@ def test_permissions_follow_the_umask_which_is_never_changed(tmp_path: Path, uma
 
 def test_what_is_raised_while_writing_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(SystemExit), replacing(tmp_path / "a") as file:
-        file.write(b"half")
-        assert len(list(tmp_path.iterdir())) == 2
-        raise SystemExit
+
+    def stopped() -> None:
+        with replacing(tmp_path / "a") as file:
+            file.write(b"half")
+            assert len(list(tmp_path.iterdir())) == 2
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        stopped()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
