@@ -177,8 +177,10 @@ def test_a_clock() -> None:
     assert clock.seconds(50) == 2.0
 
 
-@pytest.mark.parametrize("rates", [(25, 250, 24000), (25, 240, 16000), (7, 240, 24000), (0, 240, 24000),
-                                   (25, 0, 24000), (25, 240, 999), (25.0, 240, 24000), (25, 240, True), (None, 240, 24000)])  # fmt: skip
+@pytest.mark.parametrize("rates", [
+    (25, 250, 24000), (25, 240, 16000), (7, 240, 24000), (0, 240, 24000), (25, 0, 24000), (25, 240, 999),
+    (25.0, 240, 24000), (25, 240, True), (None, 240, 24000),
+])  # fmt: skip
 def test_a_clock_that_does_not_fit(rates: tuple[Any, Any, Any]) -> None:
     with pytest.raises(ConfigError):
         Clock(*rates)
