@@ -78,20 +78,18 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
     Raises:
         AudioError: the folder is missing or not writable, or the disk is full.
     """
-    partial: Path | None = None
+    partial = target.parent / f".{secrets.token_hex(8)}.part"
     try:
-        path = target.parent / f".{secrets.token_hex(8)}.part"
         # made by us and nobody else; the kernel takes the user's umask from its mode
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        partial = path
+        handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         with os.fdopen(handle, "w+b") as file:
             yield file
         os.replace(partial, target)
     except OSError as error:
         raise AudioError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be missing, or read-only by now
+            partial.unlink()
 
 
 def write_atomically(target: Path, data: bytes) -> None:

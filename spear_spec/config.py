@@ -77,10 +77,14 @@ def wholes(name: str, values: Any, low: int, high: int, longest: int) -> None:
         whole(name, value, low, high)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is one, and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def number(name: str, value: Any, low: float, high: float) -> None:
     """Raises ConfigError unless `value` is a number (no bool, no NaN) of low to high."""
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    require(ok, f"{name} must lie in {low:g} to {high:g}, not {shown(value)}")
+    require(is_number(value) and low <= value <= high, f"{name} must lie in {low:g} to {high:g}, not {shown(value)}")
 
 
 def words(name: str, value: Any, longest: int) -> None:
@@ -190,8 +194,8 @@ class SamplingConfig(Strict):
     def __post_init__(self) -> None:
         number("temperature", self.temperature, 0, 10)
         whole("top_k", self.top_k, 0, MOST_IDS)
-        number("top_p", self.top_p, 0, 1)
-        require(self.top_p > 0, f"top_p must lie above 0 and at most at 1, not {self.top_p}")
+        ok = is_number(self.top_p) and 0 < self.top_p <= 1
+        require(ok, f"top_p must lie above 0 and at most at 1, not {shown(self.top_p)}")
         number("guidance", self.guidance, 1, 20)
 
     def changed(self, **given: Any) -> SamplingConfig:

@@ -5,8 +5,10 @@ written.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +266,24 @@ def test_huge_unbroken_text(voice: str) -> None:
     """Five thousand letters without a full stop are cut into pieces that the models can take."""
     assert main(["say", "word " * 1000, "-o", "x.wav", "--voice", voice, "--device", "cpu", "--max-tokens", "3"]) == 0
     assert soundfile.info("x.wav").duration > 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_command_leaves_nothing_behind(voice: str, number: int, tmp_path: Path) -> None:
+    """Stopped while it writes: the old file stays, and no half of a new one."""
+    (tmp_path / "x.wav").write_bytes(b"old")
+    (tmp_path / "long.txt").write_text("A word. " * 5000)
+    command = [sys.executable, "-m", "spear_spec", "say", "-", "-o", "x.wav", "--voice", voice, "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with (tmp_path / "long.txt").open("rb") as text:
+        process = subprocess.Popen(command, stdin=text, stderr=subprocess.PIPE, cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in tmp_path.glob(".*.part")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, complaints = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, complaints
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.txt", "x.wav"]
+    assert (tmp_path / "x.wav").read_bytes() == b"old"
+    assert b"Traceback" not in complaints

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, Strict, T2SConfig
-from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.acoustic.unit.vocoder import VocoderConfig
+from spear_spec.config import Clock, DraftConfig, SamplingConfig, SpecConfig, Strict, T2SConfig, shown
+from spear_spec.errors import BundleError, ConfigError, SpearSpecError
+from spear_spec.models.drafts.layer_skip import LayerSkipConfig
+from spear_spec.models.drafts.medusa import MedusaConfig
 
 SHAPE: dict[str, Any] = {
     "num_text_token_ids": 9,
@@ -26,7 +29,10 @@ GOOD: list[Strict] = [
     SamplingConfig(),
     SamplingConfig(temperature=0, top_k=50, top_p=0.9, guidance=3),
     SpecConfig(),
-    SpecConfig(gamma=1, options={"a": 1}),
+    SpecConfig(gamma=1, options={"a": 1, "b": "words", "c": True, "d": -0.5}),
+    VocoderConfig(),
+    MedusaConfig(dim=8, heads=3, tree=((0,), (1,), (0, 2), (0, 2, 0))),
+    LayerSkipConfig(attention=(0, 2)),
 ]
 
 
@@ -69,7 +75,47 @@ BAD: list[tuple[type[Strict], dict[str, Any], str]] = [
     *((SamplingConfig, {"top_k": v}, "top_k") for v in (-1, 1.5, "5", True)),
     *((SamplingConfig, {"guidance": v}, "guidance") for v in (0.5, 21, float("nan"), None)),
     *((SpecConfig, {"gamma": v}, "gamma") for v in (0, -3, 65, 2.0, True)),
-    (SpecConfig, {"num_drafts": 0}, "num_drafts"),
+    *((SpecConfig, {"num_drafts": v}, "num_drafts") for v in (0, 65, 20_000, 1.0, True)),
+    *((T2SConfig, {**SHAPE, key: 10**6}, key) for key in ("dim", "source_depth", "target_depth", "heads", "dim_head")),
+    (T2SConfig, {**SHAPE, "ff_mult": 65}, "ff_mult"),
+    (T2SConfig, {**SHAPE, "num_text_token_ids": 2**20 + 1}, "num_text_token_ids"),
+    *((DraftConfig, {"dim": 8, key: 10**6}, key) for key in ("depth", "heads", "dim_head", "ff_mult")),
+    *((DraftConfig, {"dim": 8, "target_layers": v}, "target_layers") for v in (3, "12", [1.0], [[1]], [65], [1] * 65)),
+    (DraftConfig, {"dim": 8, "feed": []}, "feed"),
+    (DraftConfig, {"dim": 8, "target_layers": [1], "window": 1}, "window"),
+    (SamplingConfig, {"top_k": 2**20 + 1}, "top_k"),
+    *(
+        (SpecConfig, {"options": v}, "options")
+        for v in ({"a": []}, {"a": None}, {"a": {}}, {1: 2}, {"a": float("nan")})
+    ),
+    (SpecConfig, {"options": {str(i): i for i in range(33)}}, "options"),
+    *((SpecConfig, {"tree": v}, "tree") for v in (3, "a\nb", "4-" * 101)),
+    (SpecConfig, {"verifier": "v" * 81}, "verifier"),
+    *(
+        (VocoderConfig, {key: v}, key)
+        for key in (
+            "hop",
+            "n_fft",
+            "dim",
+            "kernel",
+            "sample_rate",
+            "expansion",
+            "prosody_dim",
+            "num_speakers",
+            "frames_per_token",
+            "num_semantic_token_ids",
+        )
+        for v in (0, 10**8, 2.0, True, "4", None)
+    ),
+    *((VocoderConfig, {"frame_right": v}, "frame_right") for v in ([7], [-1], [1.0], 3, [0] * 65, "12")),
+    *((VocoderConfig, {"f0_floor": v}, "f0_floor") for v in (0, -1, 600, float("nan"), "50", 10**400)),
+    (VocoderConfig, {"hop": 250}, "n_fft"),
+    *((MedusaConfig, {"dim": 8, key: v}, key) for key in ("dim", "heads", "inner") for v in (0, 10**6, 1.0, True)),
+    *(
+        (MedusaConfig, {"dim": 8, "tree": v}, "tree")
+        for v in (3, [3], [[]], [[1.0]], [[-1]], [[0, 0]], [[0], [0]], [[0]] * 4097, ["a"], [[0] * 9])
+    ),
+    *((LayerSkipConfig, {"attention": v}, "attention") for v in (3, [-1], [1, 1], [64], [True], [0.0])),
     (SpecConfig, {"drafter": 3}, "drafter"),
     (SpecConfig, {"options": "a"}, "options"),
 ]
@@ -105,3 +151,46 @@ def test_sampling_that_is_changed() -> None:
         law.changed(temprature=1.0)
     with pytest.raises(ConfigError, match="temperature"):
         law.changed(temperature=-1)
+
+
+@pytest.mark.parametrize(("kind", "values", "named"), BAD)
+def test_complaints_are_short(kind: type[Strict], values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kind.from_dict({**values, "x" * 10**5: 1} if named == "dim" else values)
+    assert len(str(caught.value)) < 500
+
+
+def test_values_are_shown_short() -> None:
+    deep: list[Any] = []
+    for _ in range(10**5):
+        deep = [deep]
+    assert shown(3) == "3" and shown("a") == "'a'"
+    assert len(shown("x" * 10**5)) < 70
+    assert shown(10**5000) == "a int"
+    assert shown(deep) == "a list"
+    while deep:  # a list this deep would overflow the stack of the collector
+        deep = deep[0]
+
+
+def test_a_bundles_complaint_is_one_printable_line() -> None:
+    for message in ("\x1b[2J" * 10**5, "a\nb\x00", "\ud800", "short", "x" * 301, "x" * 300):
+        line = str(BundleError(message))
+        assert line.isprintable() and len(line) <= 300
+    assert str(BundleError("one line\nand another")) == "one line and another"
+    assert str(BundleError("begin" + "x" * 1000 + "end")).startswith("begin")
+    assert str(BundleError("begin" + "x" * 1000 + "end")).endswith("end")
+
+
+def test_a_clock() -> None:
+    clock = Clock(token_rate=25, hop=240, sample_rate=24000)
+    assert (clock.token_samples, clock.frames_per_token, clock.frame_rate) == (960, 4, 100)
+    assert clock.seconds(50) == 2.0
+
+
+@pytest.mark.parametrize("rates", [
+    (25, 250, 24000), (25, 240, 16000), (7, 240, 24000), (0, 240, 24000), (25, 0, 24000), (25, 240, 999),
+    (25.0, 240, 24000), (25, 240, True), (None, 240, 24000),
+])  # fmt: skip
+def test_a_clock_that_does_not_fit(rates: tuple[Any, Any, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Clock(*rates)

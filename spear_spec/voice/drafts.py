@@ -21,7 +21,7 @@ def build_draft(name: str, shape: Mapping[str, Any], target: Geometry) -> Any:
     """What the drafter of this name draws with, untrained. The part "draft" is a decoder, whoever draws with it.
 
     Raises:
-        ConfigError: there is no such drafter, it draws with nothing, or the shape is not one or does not fit the target.
+        ConfigError: there is no such drafter, it draws with nothing, or the shape does not fit the target.
     """
     if name == "draft":
         return DRAFTS.get("decoder")(shape, target)

@@ -1,10 +1,10 @@
 """Which code makes a part of a voice: `config.json` names a kind, and one registry for each part builds it.
 
-A builder takes the part's object of `config.json` (without `kind`) and makes the part, untrained. It is called on
-torch's meta device, where nothing is allocated and nothing is drawn; the bundle's tensors are assigned afterwards. So
-a tensor that is not in the module's state dict must be made when it is first used. A builder of stages returns an
-`AcousticStage`, whose `module` gets the tensors; one of targets a module that is a `Target`. Builders raise ConfigError where
-the object is not one of theirs.
+A builder takes the part's object of `config.json` (without `kind`) and makes the part, untrained. It is called in a
+`Blueprint`, where nothing is allocated and nothing is drawn; the bundle's tensors are assigned afterwards. So a tensor
+that is not in the module's state dict must be made when it is first used. A builder of stages returns an
+`AcousticStage`, whose `module` gets the tensors; one of targets a module that is a `Target`. Builders raise ConfigError
+where the object is not one of theirs.
 """
 
 from __future__ import annotations

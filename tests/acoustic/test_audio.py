@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spear_spec.audio import Audio, load_audio, log_mel, mel_filterbank, resample, write_atomically
+from spear_spec.audio import Audio, load_audio, log_mel, mel_filterbank, replacing, resample, write_atomically
 from spear_spec.errors import AudioError, SpearSpecError
 
 
@@ -113,6 +115,31 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_bytes(b"")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+@pytest.mark.parametrize("umask", ["000", "022", "077"])
+def test_permissions_follow_the_umask_which_is_never_changed(tmp_path: Path, umask: str) -> None:
+    code = (
+        "import os, threading; from pathlib import Path; from spear_spec.audio import write_atomically\n"
+        "def refuse(_): raise AssertionError('the umask belongs to the process')\n"
+        f"os.umask(0o{umask}); os.umask = refuse; write_atomically(Path({str(tmp_path / 'a')!r}), b'x')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~int(umask, 8)
+
+
+def test_what_is_raised_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def stopped() -> None:
+        with replacing(tmp_path / "a") as file:
+            file.write(b"half")
+            assert len(list(tmp_path.iterdir())) == 2
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        stopped()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
 def test_bad_samples() -> None:

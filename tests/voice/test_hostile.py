@@ -99,7 +99,8 @@ def test_shapes_are_compared_before_anything_is_allocated(voice: Path, name: str
 
 
 @pytest.mark.parametrize("text", [
-    NESTED, '{"schema":' * 5000, '{"a":' * 5000 + "1" + "}" * 5000, '{"schema": "spear-voice/1", "name": ' + NESTED + "}",
+    NESTED, '{"schema":' * 5000, '{"a":' * 5000 + "1" + "}" * 5000,
+    '{"schema": "spear-voice/1", "name": ' + NESTED + "}",
     "1" * 100_000, '{"schema": "spear-voice/1", "sample_rate": NaN}', "[" * 10**6,
     '{"schema": "spear-voice/1", "schema": "spear-voice/1"}', "\x00" * 1000, '"\\ud800"', "",
     '{"schema": "spear-voice/1' + "y" * 10**5 + '"}', '{"schema": "spear-voice/1", "' + "y" * 10**5 + '": 1}',
@@ -181,7 +182,8 @@ def test_one_shard_listed_three_thousand_times(voice: Path) -> None:
     {"start": {"dtype": "F16", "shape": [-2, -2], "data_offsets": [0, 8]}},
     {"start": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}},
     {"x" * 10**5: {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}},
-    {"a": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}, "b": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}},
+    {"a": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]},
+     "b": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}},
     {"start": {"dtype": "F16", "shape": [[]], "data_offsets": [0, 8]}},
 ])  # fmt: skip
 def test_headers_that_lie(voice: Path, header: Any) -> None:

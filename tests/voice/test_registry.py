@@ -1,4 +1,4 @@
-"""Kinds: what ships, what a program registers, what an installed package brings; and what is said when one is missing."""
+"""Kinds: what ships, what a program registers, what a package brings; and what is said when one is missing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_a_registry_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "[test.things]\ntheirs = things_of_a_rival:thing\n",
         monkeypatch,
     )
-    with pytest.raises(ConfigError, match="claimed by several packages .package-of-others, rival."):
+    with pytest.raises(ConfigError, match=r"claimed by several packages .package-of-others, rival."):
         registry.get("theirs")
 
 
@@ -94,10 +94,10 @@ def test_a_config_goes_through_json_and_back(original: Path) -> None:
 @pytest.mark.parametrize(("part", "load"), [("t2s", load_target), ("vocoder", load_stage), ("text", load_front_end)])
 def test_an_unknown_kind_says_which_package_it_needs(voice: Path, part: str, load: Any) -> None:
     edit(voice, lambda config: config[part].update(kind="flow"))
-    with pytest.raises(BundleError, match="unknown (target|stage|front end) 'flow'; known are "):
+    with pytest.raises(BundleError, match=r"unknown (target|stage|front end) 'flow'; known are "):
         load(open_voice(voice))
     edit(voice, lambda config: config.update(packages={"flow": "spear-flow"}))
-    with pytest.raises(BundleError, match="unknown .* 'flow'; install the package spear-flow"):
+    with pytest.raises(BundleError, match=r"unknown .* 'flow'; install the package spear-flow"):
         load(open_voice(voice))
 
 
@@ -165,6 +165,9 @@ def test_a_registered_stage(voice: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_voice_is_opened_without_torch(original: Path) -> None:
-    code = f"import sys; from spear_spec.voice.bundle import open_voice; open_voice({str(original)!r}); print('torch' in sys.modules)"
+    code = (
+        f"import sys; from spear_spec.voice.bundle import open_voice; open_voice({str(original)!r})\n"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
