@@ -74,6 +74,8 @@ class Context:
 
 def _read(c: Context) -> str | None:
     before = c.before()
+    if c.word(-1) == "-":
+        return "ɹˈɛd" if c.word(-2) in _PAST_BEFORE or c.word(-2).endswith("ly") else None
     closest = next((w for w in before if not w.endswith("ly") and w not in ("not", "n't", "never", "just", "also")), "")
     if closest in _PAST_BEFORE and c.word(1) not in ("-",):
         return "ɹˈɛd"
@@ -86,7 +88,7 @@ def _read(c: Context) -> str | None:
         return "ɹˈɛd" if c.tag in ("VBD", "VBP", "VBN") else None
     around = {text.lower() for text, _ in c.tokens}
     if around & _PAST:
-        return None if subject not in ("who",) else None
+        return None
     if around & _HABIT or "on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}:
         return "ɹˈid"
     if subject in ("you", "we", "they", "people", "who", "i") and any(w in ("if", "whenever", "unless") for w in before[:4]):
@@ -151,7 +153,7 @@ def _tears(c: Context) -> str | None:
 
 def _letter_a(c: Context) -> str | None:
     """The letter, not the article: `Vitamin A`, `an A in math`, `A plus B`, `A is for apple`."""
-    if c.text != "A":
+    if c.text != "A" or c.word(-1) == "-" or (c.word(1) == "-" and c.word(2)[:1].isalpha()):
         return None
     following = c.word(1)
     single = len(following) == 1 and following.isalpha()

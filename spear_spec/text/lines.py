@@ -22,7 +22,7 @@ _MARK = re.compile(
     r"|#{1,6}\s+|\|)"
 )
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>[^#]*(?:#+[^#]+)*)#*")
-_QUOTE = re.compile(r"(?:>\s?)+")
+_QUOTE = re.compile(r"(?:>\s?){1,8}(?=[^\s>\d])")
 _FOOTNOTE = re.compile(r"\[\^[^\]\s]{1,20}\]:\s*")
 _ROW = re.compile(r"\|(?P<cells>.*)\|")
 _ENDED = re.compile(r"[.!?…。！？:;,\-—–/&+(\[]['\"”’)\]*_]*\s*$")
