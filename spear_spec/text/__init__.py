@@ -7,6 +7,7 @@ from spear_spec.text.symbols import PAD_ID, SPEAKERS, SYMBOLS, encode_phonemes
 from spear_spec.text.tokenizer import PhonemeTokenizer, TextTokens, Tokenizer
 
 __all__ = [
-    "MOST_PHONEMES", "PAD_ID", "SPEAKERS", "SYMBOLS", "FrontEnd", "PhonemeFrontEnd", "PhonemeTokenizer", "Segment", "TextTokens", "Tokenizer",
+    "MOST_PHONEMES", "PAD_ID", "SPEAKERS", "SYMBOLS", "FrontEnd", "PhonemeFrontEnd", "PhonemeTokenizer", "Segment",
+    "TextTokens", "Tokenizer",
     "encode_phonemes", "normalize", "split_sentences",
 ]  # fmt: skip

@@ -93,15 +93,20 @@ _NUMBER_WORD = re.compile(
     rf"(?<![\w.])(?P<name>{one_of(tables.BEFORE_NUMBER)})(?P<point>\.) ?(?=#?\d|[IVX]+\b|[A-Z]?\d|[A-Z]\b(?!\.))"
 )
 _STATE = re.compile(rf"(?<=, )(?P<name>{one_of(tables.STATE_POINTS)})\.")
-_STATE_CODE = re.compile(rf"(?<=[a-z],) (?P<name>{one_of(tables.STATES)})(?P<zip>,? \d{{5}})?\b(?![.\w-])|(?<=[a-z]) (?P<bare>{one_of(tables.STATES)})(?= \d{{5}}\b)")
+_STATE_CODE = re.compile(
+    rf"(?<=[a-z],) (?P<name>{one_of(tables.STATES)})(?P<zip>,? \d{{5}})?\b(?![.\w-])"
+    rf"|(?<=[a-z]) (?P<bare>{one_of(tables.STATES)})(?= \d{{5}}\b)"
+)
 _DIRECTION = re.compile(rf"(?<=\d )(?P<name>{one_of(tables.DIRECTIONS)})\.? (?=[A-Z0-9])")
-_DIRECTION_AFTER = re.compile(rf"(?P<street>\b(?:{one_of(tables.STREETS)})\.?|\b(?:{one_of(tables.STREETS.values())}),?) (?P<name>{one_of(tables.DIRECTIONS)})\b(?!\.?\w)")
+_DIRECTION_AFTER = re.compile(
+    rf"(?P<street>\b(?:{one_of(tables.STREETS)})\.?|\b(?:{one_of(tables.STREETS.values())}),?) "
+    rf"(?P<name>{one_of(tables.DIRECTIONS)})\b(?!\.?\w)"
+)
 _STREET = re.compile(
     rf"(?P<name>\b[A-Z][\w'’]*|\b\d+(?:st|nd|rd|th)) (?P<type>{one_of(tables.STREETS)})(?P<point>\.)?(?![\w'’.])"
 )
-_ALWAYS = re.compile(
-    rf"\b(?P<type>{one_of(set(tables.STREETS) - tables.STREETS_AFTER_A_NAME - {'Ter', 'Cir', 'Bldg'})})(?P<point>\.|\b)(?!\w)"
-)
+_SURE_STREETS = set(tables.STREETS) - tables.STREETS_AFTER_A_NAME - {"Bldg"}
+_ALWAYS = re.compile(rf"\b(?P<type>{one_of(_SURE_STREETS)})(?P<point>\.|\b)(?!\w)")
 _SAINT = re.compile(r"\bSt\.? ?(?=[A-Z][a-z])")
 _SAINTE = re.compile(r"\bSte\. ?(?=[A-Z][a-z])")
 _LONELY_STREET = re.compile(r"\bSt\.(?!\w)")
@@ -141,7 +146,10 @@ def _kind_of_road(match: re.Match[str]) -> str:
 
 def _numbered(match: re.Match[str]) -> str:
     text, name = match.string, match["name"]
-    before, following = text[max(0, match.start() - _WINDOW) : match.start("point") + 1], text[match.end() : match.end() + _WINDOW]
+    before, following = (
+        text[max(0, match.start() - _WINDOW) : match.start("point") + 1],
+        text[match.end() : match.end() + _WINDOW],
+    )
     if name in tables.ALSO_WORDS and not numbers_something(before, following):
         return match[0]
     if name in tables.NEEDS_A_DIGIT and not following[:1].isdigit():

@@ -18,7 +18,7 @@ _EQUAL = r"(?> ?(?:<=|>=|==|!=|=|≠|≈|≤|≥|<|>) ?)"
 _CHAIN = rf"{_TERM}(?:{_SIGN}{_TERM}){{0,12}}+"
 _EQUATION = re.compile(rf"(?<![\w.$£€/:=-]){_CHAIN}(?:{_EQUAL}{_CHAIN}){{1,4}}+(?![\w=])")
 _ASKED = re.compile(
-    r"(?P<cue>\b(?:what is|what's|what are|calculate|compute|solve|evaluate|simplify|equals?|works out as|find|add up) )"
+    r"(?P<cue>\b(?:what is|what's|what are|calculate|compute|solve|evaluate|simplify|equals?|find|add up) )"
     rf"(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,12}}+)(?![\w=])",
     re.I,
 )
@@ -30,8 +30,10 @@ _GREEK_OVER = re.compile(r"(?<=[Α-Ωα-ω]) ?/ ?(?=\w)|(?<=\w) ?/ ?(?=[Α-Ωα-
 _TRUE_MINUS = re.compile(r"(?<=[\w)]) ?− ?(?=[\w(])")
 
 _WORDS = {
-    "-": "minus", "−": "minus", "–": "minus", "+": "plus", "*": "times", "×": "times", "·": "times", "⋅": "times", "÷": "divided by", ":": "divided by",
-    "=": "equals", "==": "equals", "≠": "is not equal to", "!=": "is not equal to", "≈": "is about", "≤": "is at most", "<=": "is at most", "≥": "is at least",
+    "-": "minus", "−": "minus", "–": "minus", "+": "plus", "*": "times", "×": "times", "·": "times", "⋅": "times",
+    "÷": "divided by", ":": "divided by",
+    "=": "equals", "==": "equals", "≠": "is not equal to", "!=": "is not equal to", "≈": "is about",
+    "≤": "is at most", "<=": "is at most", "≥": "is at least",
     ">=": "is at least", "<": "is less than", ">": "is greater than",
 }  # fmt: skip
 _ANY_SIGN = re.compile(r"(?<=[\w)%⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ])\s*(<=|>=|==|!=|[-−–+*×·⋅÷:=≠≈≤≥<>])\s*(?=[\w(.−-])")
@@ -85,7 +87,10 @@ def speak_arithmetic(text: str) -> str:
     return _TRUE_MINUS.sub(" minus ", text)
 
 
-_POWER = re.compile(rf"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{{1,2}}|(?<=[a-z]) ?meter)?(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])")
+_POWER = re.compile(
+    r"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{1,2})?"
+    rf"(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])"
+)
 _LOWERED = re.compile(rf"(?P<base>[A-Za-z)\d])(?P<low>[{''.join(tables.SUBSCRIPTS)}]{{1,6}})")
 
 
@@ -112,7 +117,9 @@ def power(raised: str) -> str:
 
 
 def _low(match: re.Match[str]) -> str:
-    return match["base"] + "".join(tables.SUBSCRIPTS[c] for c in match["low"]).replace("+", " plus ").replace("-", " minus ")
+    return match["base"] + "".join(tables.SUBSCRIPTS[c] for c in match["low"]).replace("+", " plus ").replace(
+        "-", " minus "
+    )
 
 
 def speak_scripts(text: str) -> str:

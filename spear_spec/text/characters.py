@@ -9,24 +9,35 @@ from spear_spec.text import tables
 from spear_spec.text.numbers import digits
 
 _PUNCTUATION = {
-    "‐": "-", "‑": "-", "‒": "—", "–": "—", "―": "—", "⸺": "—", "−": "-", "‘": "'", "’": "'", "‚": ",", "‛": "'", "ʼ": "'", "`": "'", "´": "'",
-    "„": "“", "‟": "“", "«": "“", "»": "”", "‹": "“", "›": "”", "「": "“", "」": "”", "『": "“", "』": "”", "《": "“", "》": "”",
-    "。": ". ", "、": ", ", "，": ", ", "．": ".", "！": "! ", "？": "? ", "：": ": ", "；": "; ", "·": ", ", "•": ", ", "‣": ", ", "●": ", ", "▪": ", ",
-    "¡": "", "¿": "", "․": ".", "‥": "…", "⁇": "?", "⁈": "?!", "⁉": "!?", "‼": "!", "؟": "?", "،": ",", "؛": ";", "।": ".", "՞": "?",
+    "‐": "-", "‑": "-", "‒": "—", "–": "—", "―": "—", "⸺": "—", "−": "-", "‘": "'", "’": "'", "‚": ",", "‛": "'",
+    "ʼ": "'", "`": "'", "´": "'",
+    "„": "“", "‟": "“", "«": "“", "»": "”", "‹": "“", "›": "”", "「": "“", "」": "”", "『": "“", "』": "”", "《": "“",
+    "》": "”",
+    "。": ". ", "、": ", ", "，": ", ", "．": ".", "！": "! ", "？": "? ", "：": ": ", "；": "; ", "·": ", ", "•": ", ",
+    "‣": ", ", "●": ", ", "▪": ", ",
+    "¡": "", "¿": "", "․": ".", "‥": "…", "⁇": "?", "⁈": "?!", "⁉": "!?", "‼": "!", "؟": "?", "،": ",", "؛": ";",
+    "।": ".", "՞": "?",
     "[": "(", "]": ")", "{": "(", "}": ")", "【": "(", "】": ")", "⟨": "(", "⟩": ")",
     "|": ", ", "¦": ", ", "_": " ", "\\": " backslash ", "^": " caret ", "*": " ", "~": " about ",
 }  # fmt: skip
 _WORDS = {
-    "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "<": " less than ", ">": " greater than ", "×": " times ", "÷": " divided by ",
-    "±": " plus or minus ", "≈": " about ", "≠": " is not equal to ", "≤": " at most ", "≥": " at least ", "∞": " infinity ",
-    "√": " square root of ", "∑": " sum of ", "∫": " integral of ", "→": " to ", "←": " from ", "⇒": " implies ", "°": " degrees ", "%": " percent ",
-    "‰": " per mille ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "₹": " rupees ", "¢": " cents ", "§": " section ", "¶": " paragraph ",
+    "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "<": " less than ", ">": " greater than ",
+    "×": " times ", "÷": " divided by ",
+    "±": " plus or minus ", "≈": " about ", "≠": " is not equal to ", "≤": " at most ", "≥": " at least ",
+    "∞": " infinity ",
+    "√": " square root of ", "∑": " sum of ", "∫": " integral of ", "→": " to ", "←": " from ", "⇒": " implies ",
+    "°": " degrees ", "%": " percent ",
+    "‰": " per mille ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "₹": " rupees ",
+    "¢": " cents ", "§": " section ", "¶": " paragraph ",
     "©": " copyright ", "®": " registered ", "™": " trademark ", "№": " number ", "†": " dagger ",
-    "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ", "❤": " heart ",
+    "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ",
+    "❤": " heart ",
 }  # fmt: skip
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,?!;:'\"()-—…“”")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-_GREEK_LETTER = re.compile(r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])")
+_GREEK_LETTER = re.compile(
+    r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])"
+)
 _VULGAR = re.compile(rf"(?:(?P<whole>(?<=\d)) ?)?(?P<part>[{''.join(tables.VULGAR)}])")
 
 

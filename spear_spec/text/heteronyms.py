@@ -7,45 +7,82 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from spear_spec.text.tables import words
+
 # fmt: off
-_HABIT = frozenset("every each usually often always sometimes rarely generally normally daily weekly nightly regularly typically seldom mostly nowadays "
-                   "today now still occasionally frequently constantly".split())
-_PAST = frozenset("yesterday ago last previously earlier was were had did once then before after when until already finally later".split())
-_THIRD = frozenset("he she it".split())
-_PRESENT_BEFORE = frozenset("to will would can could may might must shall should do does did don't doesn't didn't can't cannot won't wouldn't please let let's "
-                            "not n't 'll 'd i'll we'll you'll they'll".split())
-_PAST_BEFORE = frozenset("have has had having 've 's i've we've you've they've was were been be being is are get got gets well widely".split())
-_OPENERS = frozenset("if when whenever as while before after once unless though where".split())
-_METAL_NEXT = frozenset(
-    "pipe pipes paint paints poisoning pellet pellets bullet bullets shot acid crystal weight weights glass batteries battery ore mine mines mining mines sheet "
-    "sheets roof solder level levels exposure content contamination oxide acetate foil plumbing service shielding apron atoms atom ions isotope alloy "
-    "free based lined coffin balls ball dust type smelter sulfide nitrate carbonate sinker sinkers salts compounds water white ".split())
-_METAL_NEAR = frozenset(
-    "metal metals toxic poison poisoned poisonous zinc copper mercury tin iron silver gold arsenic cadmium nickel steel brass pewter molten melted melt melts "
-    "soft dense heavy heavier alloy plumber plumbers gasoline petrol pencil pencils graphite pipes paint chemical element ore pb radiation shielding "
-    "contaminated contamination blood soil density atomic cast coated".split())
-_METAL_BEFORE = frozenset("of contain contains contained containing with pencil molten melted white red tetraethyl pure solid like into and from in as".split())
-_MUSIC = frozenset("guitar guitars player players drum drums clef line lines singer voice voices note notes amp amplifier solo solos section string strings sax "
-                   "clarinet band music song songs sing sings sang piano jazz instrument orchestra choir tenor baritone boost treble sound speaker speakers loud "
-                   "heavy play plays played playing double electric upright slap deep acoustic part riff riffs viol drop subwoofer recorder profundo".split())
-_FISH = frozenset("fish fishing fisherman fishermen sea striped largemouth smallmouth caught catch catches catching lake river pond fillet fillets grilled fried "
-                  "cooked eat ate eats hook boat water trout salmon perch cod carp walleye tournament angler anglers bait net sea-bass stream spawn pounds "
-                  "chilean baked market swam swim swims rod reel black white rock".split())
-_BEND_BEFORE = frozenset("take takes took taken taking make makes made making final deep low slight polite curtain courteous graceful a-little gave give gives stiff "
-                         "formal sweeping respectful gracious".split())
-_BEND_NOUN = frozenset("ship ships boat boats vessel stern port starboard deck wave waves hull anchor sail sailed sailor sailors prow yacht canoe captain shot".split())
-_RIBBON = frozenset("arrow arrows tie ties string violin cello ribbon hair archer archery quiver red pink blue fiddle legged bow-tie gift silk satin".split())
-_RIP_BEFORE = frozenset("wear rotator meniscus ligament acl muscle cartilage".split())
-_RIP_NEAR = frozenset("fabric jacket shirt jeans dress sleeve pants trousers coat paper page cloth ligament muscle meniscus sail sails curtain sheet screen tire bag "
-                      "seam canvas skirt glove net wallpaper couch upholstery leather stocking tendon cuff hole wear knee lining hem pocket tent".split())
-_NOT_A_NOUN_NEXT = frozenset("is was and or in on at of to for from with minus plus times equals over squared cubed has had will would can does did means stands "
-                             "comes as but than by are were which that grade grades student students".split())
-_A_CUES = frozenset("vitamin hepatitis plan grade grades section option type group point exhibit class team letter part side level column row choice block schedule "
-                    "appendix figure table size bomb influenza list minus plus times equals over door gate zone an straight the straight-a level chapter unit building room "
-                    "case answer question example player person string note key flat sharp capital lower-case series division league paper terminal".split())
-_A_AFTER = frozenset("and or but".split())
+_HABIT = words("every each usually often always sometimes rarely generally normally daily weekly nightly regularly "
+    "typically seldom mostly nowadays "
+                   "today now still occasionally frequently constantly")
+_PAST = words("yesterday ago last previously earlier was were had did once then before after when until already "
+    "finally later")
+_THIRD = words("he she it")
+_PRESENT_BEFORE = words("to will would can could may might must shall should do does did don't doesn't didn't can't "
+    "cannot won't wouldn't please let let's "
+                            "not n't 'll 'd i'll we'll you'll they'll")
+_PAST_BEFORE = words("have has had having 've 's i've we've you've they've was were been be being is are get got gets "
+    "well widely")
+_OPENERS = words("if when whenever as while before after once unless though where")
+_METAL_NEXT = words(
+    "pipe pipes paint paints poisoning pellet pellets bullet bullets shot acid crystal weight weights glass batteries "
+    "battery ore mine mines mining mines sheet "
+    "sheets roof solder level levels exposure content contamination oxide acetate foil plumbing service shielding "
+    "apron atoms atom ions isotope alloy "
+    "free based lined coffin balls ball dust type smelter sulfide nitrate carbonate sinker sinkers salts compounds "
+    "water white ")
+_METAL_NEAR = words(
+    "metal metals toxic poison poisoned poisonous zinc copper mercury tin iron silver gold arsenic cadmium nickel "
+    "steel brass pewter molten melted melt melts "
+    "soft dense heavy heavier alloy plumber plumbers gasoline petrol pencil pencils graphite pipes paint chemical "
+    "element ore pb radiation shielding "
+    "contaminated contamination blood soil density atomic cast coated")
+_METAL_BEFORE = words("of contain contains contained containing with pencil molten melted white red tetraethyl pure "
+    "solid like into and from in as")
+_MUSIC = words("guitar guitars player players drum drums clef line lines singer voice voices note notes amp amplifier "
+    "solo solos section string strings sax "
+                   "clarinet band music song songs sing sings sang piano jazz instrument orchestra choir tenor "
+                   "baritone boost treble sound speaker speakers loud "
+                   "heavy play plays played playing double electric upright slap deep acoustic part riff riffs viol "
+                   "drop subwoofer recorder profundo")
+_FISH = words("fish fishing fisherman fishermen sea striped largemouth smallmouth caught catch catches catching lake "
+    "river pond fillet fillets grilled fried "
+                  "cooked eat ate eats hook boat water trout salmon perch cod carp walleye tournament angler anglers "
+                  "bait net sea-bass stream spawn pounds "
+                  "chilean baked market swam swim swims rod reel black white rock")
+_BEND_BEFORE = words("take takes took taken taking make makes made making final deep low slight polite curtain "
+    "courteous graceful a-little gave give gives stiff "
+                         "formal sweeping respectful gracious")
+_BEND_NOUN = words("ship ships boat boats vessel stern port starboard deck wave waves hull anchor sail sailed sailor "
+    "sailors prow yacht canoe captain shot")
+_RIBBON = words("arrow arrows tie ties string violin cello ribbon hair archer archery quiver red pink blue fiddle "
+    "legged bow-tie gift silk satin")
+_RIP_BEFORE = words("wear rotator meniscus ligament acl muscle cartilage")
+_RIP_NEAR = words("fabric jacket shirt jeans dress sleeve pants trousers coat paper page cloth ligament muscle "
+    "meniscus sail sails curtain sheet screen tire bag "
+                      "seam canvas skirt glove net wallpaper couch upholstery leather stocking tendon cuff hole wear "
+                      "knee lining hem pocket tent")
+_NOT_A_NOUN_NEXT = words("is was and or in on at of to for from with minus plus times equals over squared cubed has "
+    "had will would can does did means stands "
+                             "comes as but than by are were which that grade grades student students")
+_A_CUES = words("vitamin hepatitis plan grade grades section option type group point exhibit class team letter part "
+    "side level column row choice block schedule "
+                    "appendix figure table size bomb influenza list minus plus times equals over door gate zone an "
+                    "straight the straight-a level chapter unit building room "
+                    "case answer question example player person string note key flat sharp capital lower-case series "
+                    "division league paper terminal")
+_A_AFTER = words("and or but")
 # fmt: on
-_CALLS = {"miz": "mˈɪz", "shh": "ʃ", "grr": "ɡɹ", "brr": "bɹ", "zzz": "z", "mm": "m", "ew": "ˈiu", "argh": "ˈɑɹɡ", "psst": "pst", "pfft": "pft"}
+_CALLS = {
+    "miz": "mˈɪz",
+    "shh": "ʃ",
+    "grr": "ɡɹ",
+    "brr": "bɹ",
+    "zzz": "z",
+    "mm": "m",
+    "ew": "ˈiu",
+    "argh": "ˈɑɹɡ",
+    "psst": "pst",
+    "pfft": "pft",
+}
 
 Token = tuple[str, str]  # text, part of speech (Penn tag)
 
@@ -89,9 +126,11 @@ def _read(c: Context) -> str | None:
     around = {text.lower() for text, _ in c.tokens}
     if around & _PAST:
         return None
-    if around & _HABIT or "on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}:
+    if around & _HABIT or ("on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}):
         return "ɹˈid"
-    if subject in ("you", "we", "they", "people", "who", "i") and any(w in ("if", "whenever", "unless") for w in before[:4]):
+    if subject in ("you", "we", "they", "people", "who", "i") and any(
+        w in ("if", "whenever", "unless") for w in before[:4]
+    ):
         return "ɹˈid"
     return None
 
@@ -99,14 +138,47 @@ def _read(c: Context) -> str | None:
 def _lead(c: Context) -> str | None:
     if c.tag.startswith("VB") and c.word(-1) not in _METAL_BEFORE:
         return None
-    if c.word(-1) in ("the", "a", "take", "takes", "took", "my", "his", "her", "their", "our", "its", "your") and c.word(1) not in _METAL_NEXT:
+    if (
+        c.word(-1) in ("the", "a", "take", "takes", "took", "my", "his", "her", "their", "our", "its", "your")
+        and c.word(1) not in _METAL_NEXT
+    ):
         return None
     following = c.word(2) if c.word(1) == "-" else c.word(1)
     if following in _METAL_NEXT:
         return "lˈɛd"
-    if c.near(_METAL_NEAR) and c.tag.startswith(("NN", "JJ", "IN")) and (c.word(-1) in _METAL_BEFORE or not c.word(-1) or c.word(1) in ("is", "was", "and", ",", ".", "or", "in", "can", "melts", "has")):
+    if (
+        c.near(_METAL_NEAR)
+        and c.tag.startswith(("NN", "JJ", "IN"))
+        and (
+            c.word(-1) in _METAL_BEFORE
+            or not c.word(-1)
+            or c.word(1) in ("is", "was", "and", ",", ".", "or", "in", "can", "melts", "has")
+        )
+    ):
         return "lˈɛd"
-    return "lˈɛd" if c.word(-1) == "of" and c.word(-2) in ("made", "full", "lump", "piece", "pieces", "bars", "bar", "sheets", "sheet", "traces", "tons", "ton", "pounds", "amounts", "levels") else None
+    return (
+        "lˈɛd"
+        if c.word(-1) == "of"
+        and c.word(-2)
+        in (
+            "made",
+            "full",
+            "lump",
+            "piece",
+            "pieces",
+            "bars",
+            "bar",
+            "sheets",
+            "sheet",
+            "traces",
+            "tons",
+            "ton",
+            "pounds",
+            "amounts",
+            "levels",
+        )
+        else None
+    )
 
 
 def _bass(c: Context) -> str | None:
@@ -121,13 +193,17 @@ def _bow(plural: str) -> Callable[[Context], str | None]:
     def say(c: Context) -> str | None:
         if c.word(1) in ("tie", "ties", "and", "string", "legged") and c.near(_RIBBON, 4):
             return "bˈO" + plural
-        if c.tag.startswith("VB") or c.word(-1) in ("to", "will", "must", "would", "should", "n't", "not", "and") and c.word(1) in ("down", "to", "before", "out", "his", "her", "their"):
+        if c.tag.startswith("VB") or (
+            c.word(-1) in ("to", "will", "must", "would", "should", "n't", "not", "and")
+            and c.word(1) in ("down", "to", "before", "out", "his", "her", "their")
+        ):
             return "bˈW" + plural
         if c.near(_BEND_BEFORE, 3) and not c.near(_RIBBON, 4) and c.word(1) not in ("out", "of"):
             return "bˈW" + plural
         if c.near(_BEND_NOUN) and not c.near(_RIBBON):
             return "bˈW" + plural
         return "bˈO" + plural
+
     return say
 
 
@@ -138,9 +214,17 @@ def _bowed(c: Context) -> str | None:
 def _tear(c: Context) -> str | None:
     if c.word(1) in ("gas", "duct", "ducts", "drop", "drops", "stained"):
         return "tˈɪɹ"
-    if c.tag.startswith("VB") or c.word(-1) in ("to", "n't", "will", "can", "would", "could", "may", "might") or c.word(1) in ("up", "apart", "down", "off", "open"):
+    if (
+        c.tag.startswith("VB")
+        or c.word(-1) in ("to", "n't", "will", "can", "would", "could", "may", "might")
+        or c.word(1) in ("up", "apart", "down", "off", "open")
+    ):
         return "tˈɛɹ" if not (c.word(1) == "down" and c.word(-1) in ("a", "single", "one")) else "tˈɪɹ"
-    if c.word(-1) in _RIP_BEFORE or c.word(-2) in _RIP_BEFORE or (c.near(_RIP_NEAR) and c.word(1) in ("in", "on", "was", "is", ".", ",", "that", "", "along")):
+    if (
+        c.word(-1) in _RIP_BEFORE
+        or c.word(-2) in _RIP_BEFORE
+        or (c.near(_RIP_NEAR) and c.word(1) in ("in", "on", "was", "is", ".", ",", "that", "", "along"))
+    ):
         return "tˈɛɹ"
     return "tˈɪɹ"
 
@@ -148,7 +232,11 @@ def _tear(c: Context) -> str | None:
 def _tears(c: Context) -> str | None:
     if c.tag == "VBZ" and c.word(-1) not in ("in", "of", "into", "to", "with", "her", "his", "my", "their", "the"):
         return "tˈɛɹz"
-    return "tˈɛɹz" if c.word(1) in ("up", "apart", "off", "open") or (c.near(_RIP_NEAR, 4) and c.word(1) in ("in", "and")) else "tˈɪɹz"
+    return (
+        "tˈɛɹz"
+        if c.word(1) in ("up", "apart", "off", "open") or (c.near(_RIP_NEAR, 4) and c.word(1) in ("in", "and"))
+        else "tˈɪɹz"
+    )
 
 
 def _letter_a(c: Context) -> str | None:
@@ -170,7 +258,8 @@ def _letter_a(c: Context) -> str | None:
 
 
 _WORDS: dict[str, Callable[[Context], str | None]] = {
-    "read": _read, "lead": _lead, "bass": _bass, "bow": _bow(""), "bows": _bow("z"), "bowed": _bowed, "tear": _tear, "tears": _tears, "a": _letter_a,
+    "read": _read, "lead": _lead, "bass": _bass, "bow": _bow(""), "bows": _bow("z"), "bowed": _bowed, "tear": _tear,
+    "tears": _tears, "a": _letter_a,
 }  # fmt: skip
 
 

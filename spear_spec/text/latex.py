@@ -17,15 +17,34 @@ _MATH = re.compile(
 )
 _BARE = re.compile(r"\\[a-zA-Z]{2,16}(?:\{[^{}]{0,100}\}){0,2}")
 _GROUP = r"\{(?P<%s>[^{}]{0,200})\}"
-_FRACTION = re.compile(r"\\[dt]?frac\s*" + _GROUP % "over" + r"\s*" + _GROUP % "under" + r"|\\[dt]?frac\s*(?P<x>\d)(?P<y>\d)")
+_FRACTION = re.compile(
+    r"\\[dt]?frac\s*" + _GROUP % "over" + r"\s*" + _GROUP % "under" + r"|\\[dt]?frac\s*(?P<x>\d)(?P<y>\d)"
+)
 _ROOT = re.compile(r"\\sqrt\s*(?:\[(?P<nth>[^\[\]]{1,8})\])?\s*" + _GROUP % "body")
-_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|mathit|mathbb|mathcal|operatorname|textbf|textit|emph|textrm|mbox|hat|bar|vec|tilde)\s*" + _GROUP % "body")
+_TEXT = re.compile(
+    r"\\(?:text|mathrm|mathbf|mathit|mathbb|mathcal|operatorname|textbf|textit|emph|textrm|mbox|hat|bar|vec|tilde)\s*"
+    + _GROUP % "body"
+)
 _POWER = re.compile(r"\^\s*(?:" + _GROUP % "many" + r"|(?P<one>\\?\w))")
 _INDEX = re.compile(r"_\s*(?:" + _GROUP % "many" + r"|(?P<one>\w))")
 _COMMAND = re.compile(r"\\(?P<name>[a-zA-Z]{1,20}|[%&$#_{}])")
 _SPACING = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|quad|qquad|displaystyle|limits|nonumber)\b|\\[,;:! ]|\\\\|&")
-_SIGNS = {"=": "equals", "+": "plus", "-": "minus", "<": "is less than", ">": "is greater than", "/": "over", "*": "times"}
+_SIGNS = {
+    "=": "equals",
+    "+": "plus",
+    "-": "minus",
+    "<": "is less than",
+    ">": "is greater than",
+    "/": "over",
+    "*": "times",
+}
 _DEPTH = 6  # of nested braces
+
+
+def _root(match: re.Match[str]) -> str:
+    nth = match["nth"]
+    name = "square root" if not nth else "cube root" if nth == "3" else f"{nth}th root"
+    return f" {name} of {match['body']} "
 
 
 def _power(match: re.Match[str]) -> str:
@@ -51,7 +70,7 @@ def _formula(text: str, lost: set[str]) -> str:
     for _ in range(_DEPTH):
         before = text
         text = _TEXT.sub(lambda m: f" {m['body']} ", text)
-        text = _ROOT.sub(lambda m: f" {'cube root' if m['nth'] == '3' else 'square root' if not m['nth'] else m['nth'] + 'th root'} of {m['body']} ", text)
+        text = _ROOT.sub(_root, text)
         text = _FRACTION.sub(lambda m: f" {m['over'] or m['x']} over {m['under'] or m['y']} ", text)
         text = _POWER.sub(_power, text)
         text = _INDEX.sub(lambda m: f" sub {m['many'] if m['many'] is not None else m['one']} ", text)
@@ -59,8 +78,12 @@ def _formula(text: str, lost: set[str]) -> str:
             break
     text = _COMMAND.sub(lambda m: _command(m, lost), text)
     text = re.sub(r"[{}]", " ", text)
-    text = re.sub(r"(?<=[\w)])\s*[=+<>/*-](?=\s*[\w(.\\-])|(?<![\w)])-(?=\w)", lambda m: f" {_SIGNS[m[0].strip()]} ", text)
-    text = re.sub(r"(?<![A-Za-z])([A-Za-z])(?=[A-Za-z](?![A-Za-z]))(?<!\bi)(?<!\bo)(?<!\bt)", r"\1 ", text)  # xy are two letters
+    text = re.sub(
+        r"(?<=[\w)])\s*[=+<>/*-](?=\s*[\w(.\\-])|(?<![\w)])-(?=\w)", lambda m: f" {_SIGNS[m[0].strip()]} ", text
+    )
+    text = re.sub(
+        r"(?<![A-Za-z])([A-Za-z])(?=[A-Za-z](?![A-Za-z]))(?<!\bi)(?<!\bo)(?<!\bt)", r"\1 ", text
+    )  # xy are two letters
     return re.sub(r"(?<![A-Za-z])a(?![A-Za-z])", "A", text)
 
 

@@ -18,7 +18,8 @@ _SHOWN_LINES = 200  # of a paragraph, from which its width is taken
 
 _RULE = re.compile(r"(?:[=\-*_~#|:+]\s*){3,}|`{3,}\w*|~{3,}\w*")  # rules, underlines, fences
 _MARK = re.compile(
-    r"(?:[-*+•‣●▪◦–—]\s+(?:\[[ xX]\]\s+)?|(?P<number>\(?(?:\d{1,3}|[ivx]{1,5}|[a-zA-Z])\)|\d{1,3}\.|[IVX]{1,5}\.)\s+(?=\S)"
+    r"(?:[-*+•‣●▪◦–—]\s+(?:\[[ xX]\]\s+)?"
+    r"|(?P<number>\(?(?:\d{1,3}|[ivx]{1,5}|[a-zA-Z])\)|\d{1,3}\.|[IVX]{1,5}\.)\s+(?=\S)"
     r"|#{1,6}\s+|\|)"
 )
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>[^#]*(?:#+[^#]+)*)#*")
@@ -88,7 +89,11 @@ def blocks(paragraph: str) -> Iterator[Block]:
         ruled = _RULE.fullmatch(line.strip())
         text, marked, its_number = _stripped(line)
         if held and (
-            ruled or marked or heading or listed or _breaks(held[-1], line, text, width, indented=item and line[:1] == " ")
+            ruled
+            or marked
+            or heading
+            or listed
+            or _breaks(held[-1], line, text, width, indented=item and line[:1] == " ")
         ):
             yield Block(" ".join(" ".join(held).split()), number)
             held, number, item = [], 0, False

@@ -16,8 +16,12 @@ _URL = re.compile(
     rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|(?<![\w.@-])(?:[\w-]{{1,63}}\.){{1,6}}(?:{_TLD})\b(?:/[^\s<>\"“”()]*)?(?![\w@]|\.\w)",
     re.I,
 )
-_FOOTNOTES = re.compile(r"(?<=[\w.,;:!?\"'”’)])(?:\[\^[^\]\s]{1,20}\]|\[\d{1,3}(?:[,–-] ?\d{1,3}){0,5}\])+|\[\^[^\]\s]{1,20}\]")
-_RAISED_NOTE = re.compile(r"(?:(?<=[a-z]{3})|(?<=[.,;!?\"”’)]))[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}(?=[\s.,;:!?)]|$)|(?<=[\w.,;!?”’\"])[†‡]")
+_FOOTNOTES = re.compile(
+    r"(?<=[\w.,;:!?\"'”’)])(?:\[\^[^\]\s]{1,20}\]|\[\d{1,3}(?:[,–-] ?\d{1,3}){0,5}\])+|\[\^[^\]\s]{1,20}\]"
+)
+_RAISED_NOTE = re.compile(
+    r"(?:(?<=[a-z]{3})|(?<=[.,;!?\"”’)]))[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}(?=[\s.,;:!?)]|$)|(?<=[\w.,;!?”’\"])[†‡]"
+)
 _MARKDOWN_LINK = re.compile(r"!?\[(?P<text>[^\[\]]{0,200})\]\([^()\s]{0,500}(?: \"[^\"()]{0,200}\")?\)")
 _REFERENCE_LINK = re.compile(r"\[(?P<text>[^\[\]]{1,200})\]\[[^\[\]]{0,40}\]")
 _EMPHASIS = re.compile(
@@ -32,8 +36,11 @@ _DIVIDED = re.compile(r"(?P<first>[A-Za-z]{2,40}+)[-‐\u00ad][ \t]*\n[ \t]*(?P<
 _HASH_NUMBER = re.compile(r"#(?=\d)")
 _HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
 _HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
-_MARKS = {".": " dot ", "/": " slash ", "-": " dash ", "_": " underscore ", "@": " at ", "+": " plus ", "?": " question mark ",
-          "=": " equals ", "&": " and ", "#": " hash ", ":": " colon ", "%": " percent ", "~": " tilde "}  # fmt: skip
+_MARKS = {
+    ".": " dot ", "/": " slash ", "-": " dash ", "_": " underscore ", "@": " at ", "+": " plus ",
+    "?": " question mark ", "=": " equals ", "&": " and ", "#": " hash ",
+    ":": " colon ", "%": " percent ", "~": " tilde ",
+}  # fmt: skip
 
 
 def _address(text: str) -> str:

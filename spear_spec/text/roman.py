@@ -21,10 +21,17 @@ def roman(text: str) -> int | None:
 
 
 _CENTURY = re.compile(rf"\b(?P<roman>[IVXLC]{{1,8}})(?:th|st|nd|rd)?(?P<rest>[- ](?:{tables.ORDINAL_BEFORE})\b)")
-_AND_CENTURY = re.compile(rf"\b(?P<roman>[IVXLC]{{1,8}})(?P<rest> (?:and|to|or) [a-z]{{3,}}(?:-[a-z]+)? (?:{tables.ORDINAL_BEFORE})\b)")
+_AND_CENTURY = re.compile(
+    rf"\b(?P<roman>[IVXLC]{{1,8}})(?P<rest> (?:and|to|or) [a-z]{{3,}}(?:-[a-z]+)? (?:{tables.ORDINAL_BEFORE})\b)"
+)
 _ORDINAL_FORM = re.compile(r"\b(?P<roman>[IVXLC]{1,8})(?:th|st|nd|rd)\b")
-_CUED = re.compile(rf"\b(?P<cue>{one_of(tables.NUMBERED)})(?P<point>\.?) (?P<roman>[IVXLC]{{1,8}}|[ivxl]{{1,7}})\b(?!['’]?[a-z])")
-_RULER = re.compile(rf"\b(?P<cue>{one_of(tables.RULERS)}|(?:Pope|King|Queen|Emperor|Tsar|Czar|Prince|Sultan) [A-Z][a-z]+) (?P<roman>[IVXL]{{1,7}})\b(?P<after>'s|’s)?")
+_CUED = re.compile(
+    rf"\b(?P<cue>{one_of(tables.NUMBERED)})(?P<point>\.?) (?P<roman>[IVXLC]{{1,8}}|[ivxl]{{1,7}})\b(?!['’]?[a-z])"
+)
+_RULER = re.compile(
+    rf"\b(?P<cue>{one_of(tables.RULERS)}|(?:Pope|King|Queen|Emperor|Tsar|Czar|Prince|Sultan) [A-Z][a-z]+) "
+    r"(?P<roman>[IVXL]{1,7})\b(?P<after>'s|’s)?"
+)
 _PERSON = re.compile(rf"\b(?P<cue>(?:{one_of(tables.RULERS)}) [A-Z][a-z'’]+) (?P<roman>II|III|IV)\b")
 _NAMED = re.compile(r"(?P<cue>\b[A-Z][\w'’]*[a-z]\w*|\b[A-Z]{3,}) (?P<roman>[IVXLC]{2,8})\b(?P<point>\.)?")
 _HEADING = re.compile(r"^\s*(?P<roman>[IVXL]{2,6})\.\s+(?=[A-Z])")

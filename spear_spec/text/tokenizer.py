@@ -60,7 +60,8 @@ class PhonemeTokenizer:
         missing = [s for s in (PAD, *PHONEMES, *map(speaker_symbol, self.speakers)) if s not in self._ids]
         if missing or len(self._ids) != len(self._vocab) or self._vocab[0] != PAD:
             raise ConfigError(
-                f"text symbols must start with {PAD}, be distinct and hold every phoneme and speaker; missing: {missing}"
+                f"text symbols must start with {PAD}, be distinct and hold every phoneme and speaker; "
+                f"missing: {missing}"
             )
         self._letters = frozenset(PHONEMES)
 

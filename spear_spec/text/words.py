@@ -18,7 +18,7 @@ def _drawn(match: re.Match[str]) -> str:
     """`Noooo` -> `No`, `looong` -> `long`, `goood` -> `good`; what stands in a lexicon decides."""
     word = match[0]
     low = word.lower()
-    if word.isupper() and len(word) <= _FEW or low == "www":
+    if (word.isupper() and len(word) <= _FEW) or low == "www":
         return word
     for pattern, call in _CALLS:
         if pattern.fullmatch(low):
@@ -43,7 +43,9 @@ def _drawn(match: re.Match[str]) -> str:
         found = _THREE.sub(r"\1\1", low)
     if word.isupper() and not g2p.knows(found, common=True):
         return word if len(word) <= 6 else found
-    return found.capitalize() if word[0].isupper() and not word.isupper() else found.upper() if word.isupper() else found
+    return (
+        found.capitalize() if word[0].isupper() and not word.isupper() else found.upper() if word.isupper() else found
+    )
 
 
 def speak_words(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The contract of a front end: segments in order, within their limit, with their pauses, made when they are asked for."""
+"""The contract of a front end: segments in order, within their limit, with their pauses, made when asked for."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_short_sentences_are_joined_where_the_model_was_trained_for_it() -> None
     ("text", "pieces"),
     [
         ("Shopping list\n- Milk\n- Eggs", [("Shopping list", None), ("Milk", Break.LINE), ("Eggs", Break.LINE)]),
-        ("# Heading\nIt begins. It ends.", [("Heading", None), ("It begins.", Break.LINE), ("It ends.", Break.SENTENCE)]),
+        ("# Heading\nIt begins. It ends.",
+         [("Heading", None), ("It begins.", Break.LINE), ("It ends.", Break.SENTENCE)]),
         ("One paragraph\n\nAnother one.", [("One paragraph", None), ("Another one.", Break.PARAGRAPH)]),
         ("milk\neggs\nbread", [("milk", None), ("eggs", Break.LINE), ("bread", Break.LINE)]),
         ("1. Open it.\n2. Close it.", [("1. Open it.", None), ("2. Close it.", Break.LINE)]),
@@ -64,7 +65,8 @@ def test_short_sentences_are_joined_where_the_model_was_trained_for_it() -> None
         ("A long line that is wrapped at some sixty columns, as in Old\nEnglish mail, goes on.", [
             ("A long line that is wrapped at some sixty columns, as in Old English mail, goes on.", None)]),
         ("> quoted\n> and wrapped", [("quoted and wrapped", None)]),
-        ("He said no. 10 minutes later he left.", [("He said no.", None), ("10 minutes later he left.", Break.SENTENCE)]),
+        ("He said no. 10 minutes later he left.",
+         [("He said no.", None), ("10 minutes later he left.", Break.SENTENCE)]),
         ("The towns, e.g. Paris, are loud.", [("The towns, e.g. Paris, are loud.", None)]),
         ("He lives on Main St. She does not.", [("He lives on Main St.", None), ("She does not.", Break.SENTENCE)]),
         ("We saw St. Paul there.", [("We saw St. Paul there.", None)]),
@@ -76,7 +78,10 @@ def test_pieces_and_pauses(text: str, pieces: list[tuple[str, Break | None]]) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["😀" * 50, "W" * 220, ">" * 300, "漢字" * 200, "word " * 100, "WWW " * 60, "1" * 400, "$1,000,000.99 " * 20, "a" * 219, "ﷺ" * 40, "-" * 50 + "x"],
+    [
+        "😀" * 50, "W" * 220, ">" * 300, "漢字" * 200, "word " * 100, "WWW " * 60, "1" * 400, "$1,000,000.99 " * 20,
+        "a" * 219, "ﷺ" * 40, "-" * 50 + "x",
+    ],
 )  # fmt: skip
 def test_a_segment_is_within_fifteen_seconds(text: str) -> None:
     """Whatever the letters come to: emoji, acronyms, signs, numbers."""
@@ -86,7 +91,10 @@ def test_a_segment_is_within_fifteen_seconds(text: str) -> None:
 
 
 def test_a_cut_is_at_a_clause_if_there_is_one() -> None:
-    text = "The USA, the UK, the UAE, and the WHO met the IMF, WTO, FBI, CIA, NSA; then the DEA, WWF, WWW, IRS, FDA and EPA met HSBC, KPMG, UBS, IBM."
+    text = (
+        "The USA, the UK, the UAE, and the WHO met the IMF, WTO, FBI, CIA, NSA; then the DEA, WWF, WWW, IRS, FDA "
+        "and EPA met HSBC, KPMG, UBS, IBM."
+    )
     assert len(text) < 190
     first, *rest = segments(text)
     assert rest and first.text[-1] in ",;" and all(s.pause_s == PAUSES_S[Break.CUT] for s in rest)

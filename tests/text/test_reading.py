@@ -30,7 +30,9 @@ def test_sounds_as_it_should(written: str, heard: str) -> None:
 
 def test_the_front_end_says_the_same_sentence_by_sentence() -> None:
     front_end = PhonemeFrontEnd()
-    wrong = [w for w, heard in pairs("reading.tsv") if sounds(front_end.phonemes(w)) != sounds(front_end.phonemes(heard))]
+    wrong = [
+        w for w, heard in pairs("reading.tsv") if sounds(front_end.phonemes(w)) != sounds(front_end.phonemes(heard))
+    ]
     assert wrong == []
 
 
@@ -43,7 +45,15 @@ def test_no_half_words(word: str) -> None:
 
 def test_letter_a() -> None:
     say = PhonemeTokenizer().phonemes
-    for text in ("Vitamin A helps.", "He got an A in art.", "Plan A failed.", "A is for apple.", "A plus B", "Take point A.", "A, B and C"):
+    for text in (
+        "Vitamin A helps.",
+        "He got an A in art.",
+        "Plan A failed.",
+        "A is for apple.",
+        "A plus B",
+        "Take point A.",
+        "A, B and C",
+    ):
         assert "ˈA" in say(text)[0], text
     for text in ("A man came.", "I saw A Tale of Two Cities.", "What a day!"):
         assert "ɐ" in say(text)[0], text
