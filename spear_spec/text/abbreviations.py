@@ -94,18 +94,19 @@ _NUMBER_WORD = re.compile(
 )
 _STATE = re.compile(rf"(?<=, )(?P<name>{one_of(tables.STATE_POINTS)})\.")
 _STATE_CODE = re.compile(
-    rf"(?<=[a-z],) (?P<name>{one_of(tables.STATES)})(?P<zip>,? \d{{5}})?\b(?![.\w-])|(?<=[a-z]) (?P<bare>{one_of(tables.STATES)})(?= \d{{5}}\b)"
+    rf"(?<=[a-z],) (?P<name>{one_of(tables.STATES)})(?P<zip>,? \d{{5}})?\b(?![.\w-])"
+    rf"|(?<=[a-z]) (?P<bare>{one_of(tables.STATES)})(?= \d{{5}}\b)"
 )
 _DIRECTION = re.compile(rf"(?<=\d )(?P<name>{one_of(tables.DIRECTIONS)})\.? (?=[A-Z0-9])")
 _DIRECTION_AFTER = re.compile(
-    rf"(?P<street>\b(?:{one_of(tables.STREETS)})\.?|\b(?:{one_of(tables.STREETS.values())}),?) (?P<name>{one_of(tables.DIRECTIONS)})\b(?!\.?\w)"
+    rf"(?P<street>\b(?:{one_of(tables.STREETS)})\.?|\b(?:{one_of(tables.STREETS.values())}),?) "
+    rf"(?P<name>{one_of(tables.DIRECTIONS)})\b(?!\.?\w)"
 )
 _STREET = re.compile(
     rf"(?P<name>\b[A-Z][\w'’]*|\b\d+(?:st|nd|rd|th)) (?P<type>{one_of(tables.STREETS)})(?P<point>\.)?(?![\w'’.])"
 )
-_ALWAYS = re.compile(
-    rf"\b(?P<type>{one_of(set(tables.STREETS) - tables.STREETS_AFTER_A_NAME - {'Ter', 'Cir', 'Bldg'})})(?P<point>\.|\b)(?!\w)"
-)
+_SURE_STREETS = set(tables.STREETS) - tables.STREETS_AFTER_A_NAME - {"Bldg"}
+_ALWAYS = re.compile(rf"\b(?P<type>{one_of(_SURE_STREETS)})(?P<point>\.|\b)(?!\w)")
 _SAINT = re.compile(r"\bSt\.? ?(?=[A-Z][a-z])")
 _SAINTE = re.compile(r"\bSte\. ?(?=[A-Z][a-z])")
 _LONELY_STREET = re.compile(r"\bSt\.(?!\w)")

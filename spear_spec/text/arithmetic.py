@@ -7,28 +7,33 @@ import re
 from spear_spec.text import tables
 from spear_spec.text.numbers import cardinal, fraction, ordinal
 
-# everything is bounded: a text of pluses costs no more than its length
 _RAISED = rf"[{''.join(tables.SUPERSCRIPTS)}]{{1,6}}"
-_LETTER = r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
-_TERM = rf"(?:\(? ?[-−–]?(?:\d{{1,15}}(?:,\d{{3}}){{0,5}}(?:\.\d{{1,15}})?%?|\.\d{{1,15}})?(?:[A-Za-z](?![A-Za-z]))?(?<=[\w%])(?:{_RAISED}|\^\(?-?\w{{1,6}}\)?)? ?\)?)"
-_SIGN = r" ?[-−–+*×·⋅/÷:x] ?"
-_EQUAL = r" ?(?:=|≠|≈|≤|≥|<=|>=|==|!=|<|>) ?"
-_CHAIN = rf"{_TERM}(?:{_SIGN}{_TERM}){{0,12}}"
-_EQUATION = re.compile(rf"(?<![\w.$£€/:=-]){_CHAIN}(?:{_EQUAL}{_CHAIN}){{1,4}}(?![\w=])")
+# atomic and possessive: nothing is tried twice, for `1 + 1 + 1 + ` can be divided into terms in more ways than atoms
+_NUMBER = r"(?:\d{1,15}+(?:,\d{3}){0,5}+(?:\.\d{1,15}+)?+|\.\d{1,15}+)"
+_LETTER = r"[A-Za-z](?![A-Za-z\d])"
+_POWERED = rf"(?:{_RAISED}|\^\(?-?\w{{1,6}}\)?)?+"
+_TERM = rf"(?>\(?+[-−–]?+(?:{_NUMBER}%?+(?:{_LETTER})?+|{_LETTER}){_POWERED}\)?+)"
+_SIGN = r"(?> ?[-−–+*×·⋅/÷:x] ?)"
+_EQUAL = r"(?> ?(?:<=|>=|==|!=|=|≠|≈|≤|≥|<|>) ?)"
+_CHAIN = rf"{_TERM}(?:{_SIGN}{_TERM}){{0,12}}+"
+_EQUATION = re.compile(rf"(?<![\w.$£€/:=-]){_CHAIN}(?:{_EQUAL}{_CHAIN}){{1,4}}+(?![\w=])")
 _ASKED = re.compile(
-    rf"(?P<cue>\b(?:what is|what's|what are|calculate|compute|solve|evaluate|simplify|equals?|works out as|find|add up)\s+)(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,12}})(?![\w=])",
+    r"(?P<cue>\b(?:what is|what's|what are|calculate|compute|solve|evaluate|simplify|equals?|find|add up) )"
+    rf"(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,12}}+)(?![\w=])",
     re.I,
 )
 _ANSWERED = re.compile(
-    rf"(?<![\w.$£€/:-])(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,8}})(?P<cue> (?:is|equals|makes|gives) (?=\d))"
+    rf"(?<![\w.$£€/:-])(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,8}}+)(?P<cue> (?:is|equals|makes|gives) (?=\d))"
 )
 _PLUSES = re.compile(r"(?<=\d)(?P<a> ?)[+×÷](?P<b> ?)(?=\d)")
 _GREEK_OVER = re.compile(r"(?<=[Α-Ωα-ω]) ?/ ?(?=\w)|(?<=\w) ?/ ?(?=[Α-Ωα-ω])")
 _TRUE_MINUS = re.compile(r"(?<=[\w)]) ?− ?(?=[\w(])")
 
 _WORDS = {
-    "-": "minus", "−": "minus", "–": "minus", "+": "plus", "*": "times", "×": "times", "·": "times", "⋅": "times", "÷": "divided by", ":": "divided by",
-    "=": "equals", "==": "equals", "≠": "is not equal to", "!=": "is not equal to", "≈": "is about", "≤": "is at most", "<=": "is at most", "≥": "is at least",
+    "-": "minus", "−": "minus", "–": "minus", "+": "plus", "*": "times", "×": "times", "·": "times", "⋅": "times",
+    "÷": "divided by", ":": "divided by",
+    "=": "equals", "==": "equals", "≠": "is not equal to", "!=": "is not equal to", "≈": "is about",
+    "≤": "is at most", "<=": "is at most", "≥": "is at least",
     ">=": "is at least", "<": "is less than", ">": "is greater than",
 }  # fmt: skip
 _ANY_SIGN = re.compile(r"(?<=[\w)%⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ])\s*(<=|>=|==|!=|[-−–+*×·⋅÷:=≠≈≤≥<>])\s*(?=[\w(.−-])")
@@ -83,7 +88,8 @@ def speak_arithmetic(text: str) -> str:
 
 
 _POWER = re.compile(
-    rf"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{{1,2}}|(?<=[a-z]) ?meter)?(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])"
+    r"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{1,2})?"
+    rf"(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])"
 )
 _LOWERED = re.compile(rf"(?P<base>[A-Za-z)\d])(?P<low>[{''.join(tables.SUBSCRIPTS)}]{{1,6}})")
 

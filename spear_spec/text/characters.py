@@ -9,20 +9,29 @@ from spear_spec.text import tables
 from spear_spec.text.numbers import digits
 
 _PUNCTUATION = {
-    "‐": "-", "‑": "-", "‒": "—", "–": "—", "―": "—", "⸺": "—", "−": "-", "‘": "'", "’": "'", "‚": ",", "‛": "'", "ʼ": "'", "`": "'", "´": "'",
-    "„": "“", "‟": "“", "«": "“", "»": "”", "‹": "“", "›": "”", "「": "“", "」": "”", "『": "“", "』": "”", "《": "“", "》": "”",
-    "。": ". ", "、": ", ", "，": ", ", "．": ".", "！": "! ", "？": "? ", "：": ": ", "；": "; ", "·": ", ", "•": ", ", "‣": ", ", "●": ", ", "▪": ", ",
-    "¡": "", "¿": "", "․": ".", "‥": "…", "⁇": "?", "⁈": "?!", "⁉": "!?", "‼": "!", "؟": "?", "،": ",", "؛": ";", "।": ".", "՞": "?",
+    "‐": "-", "‑": "-", "‒": "—", "–": "—", "―": "—", "⸺": "—", "−": "-", "‘": "'", "’": "'", "‚": ",", "‛": "'",
+    "ʼ": "'", "`": "'", "´": "'",
+    "„": "“", "‟": "“", "«": "“", "»": "”", "‹": "“", "›": "”", "「": "“", "」": "”", "『": "“", "』": "”", "《": "“",
+    "》": "”",
+    "。": ". ", "、": ", ", "，": ", ", "．": ".", "！": "! ", "？": "? ", "：": ": ", "；": "; ", "·": ", ", "•": ", ",
+    "‣": ", ", "●": ", ", "▪": ", ",
+    "¡": "", "¿": "", "․": ".", "‥": "…", "⁇": "?", "⁈": "?!", "⁉": "!?", "‼": "!", "؟": "?", "،": ",", "؛": ";",
+    "।": ".", "՞": "?",
     "[": "(", "]": ")", "{": "(", "}": ")", "【": "(", "】": ")", "⟨": "(", "⟩": ")",
     "|": ", ", "¦": ", ", "_": " ", "\\": " backslash ", "^": " caret ", "*": " ", "~": " about ",
 }  # fmt: skip
 _WORDS = {
-    "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "<": " less than ", ">": " greater than ", "×": " times ", "÷": " divided by ",
-    "±": " plus or minus ", "≈": " about ", "≠": " is not equal to ", "≤": " at most ", "≥": " at least ", "∞": " infinity ",
-    "√": " square root of ", "∑": " sum of ", "∫": " integral of ", "→": " to ", "←": " from ", "⇒": " implies ", "°": " degrees ", "%": " percent ",
-    "‰": " per mille ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "₹": " rupees ", "¢": " cents ", "§": " section ", "¶": " paragraph ",
+    "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "<": " less than ", ">": " greater than ",
+    "×": " times ", "÷": " divided by ",
+    "±": " plus or minus ", "≈": " about ", "≠": " is not equal to ", "≤": " at most ", "≥": " at least ",
+    "∞": " infinity ",
+    "√": " square root of ", "∑": " sum of ", "∫": " integral of ", "→": " to ", "←": " from ", "⇒": " implies ",
+    "°": " degrees ", "%": " percent ",
+    "‰": " per mille ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "₹": " rupees ",
+    "¢": " cents ", "§": " section ", "¶": " paragraph ",
     "©": " copyright ", "®": " registered ", "™": " trademark ", "№": " number ", "†": " dagger ",
-    "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ", "❤": " heart ",
+    "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ",
+    "❤": " heart ",
 }  # fmt: skip
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,?!;:'\"()-—…“”")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})

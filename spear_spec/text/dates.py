@@ -127,30 +127,52 @@ def _half(name: str) -> str:
 
 
 _AT = r"(?P<{0}>\d{{1,2}})(?::(?P<{1}>\d\d))?(?: ?{2})?"
-_RANGE = rf"(?<![\w:./,$£€-]){_AT.format('hour', 'minute', _half('half'))}{_DASH}{_AT.format('hour2', 'minute2', _half('half2'))}(?![\w:%/-]|[.,]\d)"
+_FROM, _TO = _AT.format("hour", "minute", _half("half")), _AT.format("hour2", "minute2", _half("half2"))
+_RANGE = rf"(?<![\w:./,$£€-]){_FROM}{_DASH}{_TO}(?![\w:%/-]|[.,]\d)"
 _SHORT_MONTH = "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
 
 _RULES = (
     (re.compile(rf"\b{_YEAR}-(?P<month>\d\d)-(?P<day>\d\d)(?=\D|$)"), _iso),
-    (re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})(?P<sep>[/.-])(?P<second>\d{1,2})(?P=sep)(?P<year>[12]\d{3}|\d\d)(?![\w/-]|\.\d)"), _numeric),
-    (re.compile(r"\b(?P<cue>[Oo]n|[Uu]ntil|[Bb]y|[Ss]ince|[Dd]ue|[Dd]ated) (?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/]|\.\d)"), _without_year),
-    (re.compile(rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?{_DASH}{_LAST_DAY}(?:st|nd|rd|th)?(?:,? {_YEAR})?\b(?![:%])"), _named_days),
+    (re.compile(
+        r"(?<![\w/.-])(?P<first>\d{1,2})(?P<sep>[/.-])(?P<second>\d{1,2})(?P=sep)(?P<year>[12]\d{3}|\d\d)(?![\w/-]|\."
+        r"\d)"), _numeric),
+    (re.compile(
+        r"\b(?P<cue>[Oo]n|[Uu]ntil|[Bb]y|[Ss]ince|[Dd]ue|[Dd]ated) (?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/]|\."
+        r"\d)"), _without_year),
+    (re.compile(
+        rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?{_DASH}{_LAST_DAY}(?:st|nd|rd|th)?(?:,? {_YEAR})?\b(?![:%])"), _named_days),
     (re.compile(rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?(?:,? {_YEAR})\b"), _named),
     (re.compile(rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?\b(?![:.]\d|[-–]\d)(?!,\d)"), _named),
-    (re.compile(rf"\b(?P<article>[Tt]he |[Tt]his |[Ee]very |[Aa] )?(?<![\d.,/:-]){_DAY}(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? {_YEAR})?(?<!\bMay)(?<!\bMarch)(?!\w)"), _day_first),
-    (re.compile(rf"\b(?P<article>[Tt]he |[Tt]his |[Ee]very |[Aa] )?(?<![\d.,/:-]){_DAY}(?:st|nd|rd|th)?(?: of)? (?P<month>May|March)(?:,? {_YEAR})?\b"), _day_first),
+    (re.compile(
+        rf"\b(?P<article>[Tt]he |[Tt]his |[Ee]very |[Aa] )?(?<![\d.,/:-]){_DAY}(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,?"
+        rf" {_YEAR})?(?<!\bMay)(?<!\bMarch)(?!\w)"), _day_first),
+    (re.compile(
+        rf"\b(?P<article>[Tt]he |[Tt]his |[Ee]very |[Aa] )?(?<![\d.,/:-]){_DAY}(?:st|nd|rd|th)?(?: of)? (?P<month>May"
+        rf"|March)(?:,? {_YEAR})?\b"), _day_first),
     (re.compile(rf"\b{_MONTH},? {_YEAR}\b"), _month_year),
     (re.compile(rf"\b(?P<month>{_SHORT_MONTH})\.?{_DASH}(?P<last>{_SHORT_MONTH})\b\.?(?!\w)"), _months),
     (re.compile(_RANGE), _hours),
-    (re.compile(rf"(?<![\w:.])(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?: ?{_half('half')})?(?![\w:])"), _clock),
+    (re.compile(
+        rf"(?<![\w:.])(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?: ?{_half('half')})?(?![\w:])"),
+        _clock),
     (re.compile(rf"(?<![\w:.,])(?P<hour>\d{{1,2}})(?P<minute>)(?P<second>) ?{_half('half')}"), _clock),
-    (re.compile(rf"\b(?P<name>{_ANY_DAY})\.?{_DASH}(?P<last>{_ANY_DAY})\b\.?(?!\w)"), lambda m: f"{_WEEKDAYS[m['name']]} to {_WEEKDAYS[m['last']]}"),
-    (re.compile(rf"\b(?P<name>{_SURE_DAYS})\.(?=\s*$|\s+(?:The|He|She|It|They|We|You|I|This|That|But)\b)"), lambda m: _WEEKDAYS[m["name"]] + "."),
+    (re.compile(
+        rf"\b(?P<name>{_ANY_DAY})\.?{_DASH}(?P<last>{_ANY_DAY})\b\.?(?!\w)"),
+        lambda m: f"{_WEEKDAYS[m['name']]} to {_WEEKDAYS[m['last']]}"),
+    (re.compile(
+        rf"\b(?P<name>{_SURE_DAYS})\.(?=\s*$|\s+(?:The|He|She|It|They|We|You|I|This|That|But)\b)"),
+        lambda m: _WEEKDAYS[m["name"]] + "."),
     (re.compile(rf"\b(?P<name>{_SURE_DAYS})\.(?!\w)"), lambda m: _WEEKDAYS[m["name"]]),
-    (re.compile(r"\b(?P<name>Tues|Tue|Wed|Thurs|Thur|Thu|Fri|Mon|Sun)(?=,? (?:\d|Jan|Feb|Mar|Apr|May|Ju[nl]|Aug|Sep|Oct|Nov|Dec))"), lambda m: _WEEKDAYS[m["name"]]),
-    (re.compile(r"\b(?P<name>Mon|Sat|Sun)\.(?=,? [a-z0-9]|,? (?:Jan|Feb|Mar|Apr|May|Ju[nl]|Aug|Sep|Oct|Nov|Dec)|,)"), lambda m: _WEEKDAYS[m["name"]]),
+    (re.compile(
+        r"\b(?P<name>Tues|Tue|Wed|Thurs|Thur|Thu|Fri|Mon|Sun)(?=,? (?:\d|Jan|Feb|Mar|Apr|May|Ju[nl]|Aug|Sep|Oct|Nov|D"
+        r"ec))"), lambda m: _WEEKDAYS[m["name"]]),
+    (re.compile(
+        r"\b(?P<name>Mon|Sat|Sun)\.(?=,? [a-z0-9]|,? (?:Jan|Feb|Mar|Apr|May|Ju[nl]|Aug|Sep|Oct|Nov|Dec)|,)"),
+        lambda m: _WEEKDAYS[m["name"]]),
     (re.compile(r"(?<=\b[Oo]n )(?P<name>Mon|Sat|Sun)\b(?P<point>\.?)"), lambda m: _WEEKDAYS[m["name"]] + m["point"]),
-    (re.compile(r"\b(?P<month>Jan|Feb|Aug|Sept?|Oct|Nov|Dec|Apr)\.(?P<end>(?=\s*$))?"), lambda m: _month(m["month"]) + ("." if m["end"] is not None else "")),
+    (re.compile(
+        r"\b(?P<month>Jan|Feb|Aug|Sept?|Oct|Nov|Dec|Apr)\.(?P<end>(?=\s*$))?"),
+        lambda m: _month(m["month"]) + ("." if m["end"] is not None else "")),
     (re.compile(r"\b(?P<month>Mar|Jun|Jul)\.(?=,? [a-z0-9])"), lambda m: _month(m["month"])),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import islice
 from typing import Any, Protocol, Self, runtime_checkable
 
 from spear_spec.errors import ConfigError, TextError
@@ -16,7 +16,7 @@ log = logging.getLogger("spear_spec")
 
 MOST_PHONEMES = 200  # in a segment: some fifteen seconds at a normal rate, and what the voices were trained with
 PAUSES_S = {Break.CUT: 0.1, Break.SENTENCE: 0.1, Break.LINE: 0.25, Break.PARAGRAPH: 0.4}
-_REMEMBERED = 64  # segments whose phonemes are kept: texts repeat themselves
+_MOST_AHEAD = 16  # pieces that are prepared together, once the first are out
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,6 @@ class PhonemeFrontEnd:
     def __init__(self, tokenizer: PhonemeTokenizer | None = None, *, join: bool = False) -> None:
         self.tokenizer = tokenizer or PhonemeTokenizer()
         self.join = join
-        self._spoken = lru_cache(_REMEMBERED)(self._phonemes)
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -108,16 +107,21 @@ class PhonemeFrontEnd:
         """Phoneme letters of all segments, a space between them."""
         return " ".join(phonemes for _, _, phonemes, _ in self._pieces(text))
 
-    def _pieces(self, text: str) -> Iterator[tuple[str, Break, str, tuple[str, ...]]]:
-        for piece in split_pieces(text, join=self.join):
-            before = piece.before
-            for written, phonemes, warnings in self._within(piece.text):
-                yield written, before, phonemes, warnings
-                before = Break.CUT
+    def _pieces(self, text: str) -> Iterator[tuple[str, Break, str, list[str]]]:
+        pieces, ahead = split_pieces(text, join=self.join), 1
+        while some := list(islice(pieces, ahead)):
+            if len(some) > 1:
+                self.tokenizer.look_ahead(piece.text for piece in some)
+            for piece in some:
+                before = piece.before
+                for written, phonemes, warnings in self._within(piece.text):
+                    yield written, before, phonemes, warnings
+                    before = Break.CUT
+            ahead = min(2 * ahead, _MOST_AHEAD)
 
-    def _within(self, text: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    def _within(self, text: str) -> Iterator[tuple[str, str, list[str]]]:
         """(text, phonemes, warnings) of the parts of a piece, each within the limit: letters say little of sounds."""
-        phonemes, warnings = self._spoken(text)
+        phonemes, _, _, warnings = self.tokenizer.phonemes(text)
         if len(phonemes) <= MOST_PHONEMES:
             if any(c.isalpha() for c in phonemes):
                 yield text, phonemes, warnings
@@ -129,10 +133,6 @@ class PhonemeFrontEnd:
             return
         for part in parts:
             yield from self._within(part)
-
-    def _phonemes(self, text: str) -> tuple[str, tuple[str, ...]]:
-        phonemes, _, _, warnings = self.tokenizer.phonemes(text)
-        return phonemes, tuple(warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """For a voice's config.json."""

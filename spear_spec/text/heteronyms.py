@@ -7,28 +7,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from spear_spec.text.tables import words
+
 # fmt: off
-_HABIT = frozenset(["every", "each", "usually", "often", "always", "sometimes", "rarely", "generally", "normally", "daily", "weekly", "nightly", "regularly", "typically", "seldom", "mostly", "nowadays", "today", "now", "still", "occasionally", "frequently", "constantly"])
-_PAST = frozenset(["yesterday", "ago", "last", "previously", "earlier", "was", "were", "had", "did", "once", "then", "before", "after", "when", "until", "already", "finally", "later"])
-_THIRD = frozenset(["he", "she", "it"])
-_PRESENT_BEFORE = frozenset(["to", "will", "would", "can", "could", "may", "might", "must", "shall", "should", "do", "does", "did", "don't", "doesn't", "didn't", "can't", "cannot", "won't", "wouldn't", "please", "let", "let's", "not", "n't", "'ll", "'d", "i'll", "we'll", "you'll", "they'll"])
-_PAST_BEFORE = frozenset(["have", "has", "had", "having", "'ve", "'s", "i've", "we've", "you've", "they've", "was", "were", "been", "be", "being", "is", "are", "get", "got", "gets", "well", "widely"])
-_OPENERS = frozenset(["if", "when", "whenever", "as", "while", "before", "after", "once", "unless", "though", "where"])
-_METAL_NEXT = frozenset(
-    ["pipe", "pipes", "paint", "paints", "poisoning", "pellet", "pellets", "bullet", "bullets", "shot", "acid", "crystal", "weight", "weights", "glass", "batteries", "battery", "ore", "mine", "mines", "mining", "mines", "sheet", "sheets", "roof", "solder", "level", "levels", "exposure", "content", "contamination", "oxide", "acetate", "foil", "plumbing", "service", "shielding", "apron", "atoms", "atom", "ions", "isotope", "alloy", "free", "based", "lined", "coffin", "balls", "ball", "dust", "type", "smelter", "sulfide", "nitrate", "carbonate", "sinker", "sinkers", "salts", "compounds", "water", "white"])
-_METAL_NEAR = frozenset(
-    ["metal", "metals", "toxic", "poison", "poisoned", "poisonous", "zinc", "copper", "mercury", "tin", "iron", "silver", "gold", "arsenic", "cadmium", "nickel", "steel", "brass", "pewter", "molten", "melted", "melt", "melts", "soft", "dense", "heavy", "heavier", "alloy", "plumber", "plumbers", "gasoline", "petrol", "pencil", "pencils", "graphite", "pipes", "paint", "chemical", "element", "ore", "pb", "radiation", "shielding", "contaminated", "contamination", "blood", "soil", "density", "atomic", "cast", "coated"])
-_METAL_BEFORE = frozenset(["of", "contain", "contains", "contained", "containing", "with", "pencil", "molten", "melted", "white", "red", "tetraethyl", "pure", "solid", "like", "into", "and", "from", "in", "as"])
-_MUSIC = frozenset(["guitar", "guitars", "player", "players", "drum", "drums", "clef", "line", "lines", "singer", "voice", "voices", "note", "notes", "amp", "amplifier", "solo", "solos", "section", "string", "strings", "sax", "clarinet", "band", "music", "song", "songs", "sing", "sings", "sang", "piano", "jazz", "instrument", "orchestra", "choir", "tenor", "baritone", "boost", "treble", "sound", "speaker", "speakers", "loud", "heavy", "play", "plays", "played", "playing", "double", "electric", "upright", "slap", "deep", "acoustic", "part", "riff", "riffs", "viol", "drop", "subwoofer", "recorder", "profundo"])
-_FISH = frozenset(["fish", "fishing", "fisherman", "fishermen", "sea", "striped", "largemouth", "smallmouth", "caught", "catch", "catches", "catching", "lake", "river", "pond", "fillet", "fillets", "grilled", "fried", "cooked", "eat", "ate", "eats", "hook", "boat", "water", "trout", "salmon", "perch", "cod", "carp", "walleye", "tournament", "angler", "anglers", "bait", "net", "sea-bass", "stream", "spawn", "pounds", "chilean", "baked", "market", "swam", "swim", "swims", "rod", "reel", "black", "white", "rock"])
-_BEND_BEFORE = frozenset(["take", "takes", "took", "taken", "taking", "make", "makes", "made", "making", "final", "deep", "low", "slight", "polite", "curtain", "courteous", "graceful", "a-little", "gave", "give", "gives", "stiff", "formal", "sweeping", "respectful", "gracious"])
-_BEND_NOUN = frozenset(["ship", "ships", "boat", "boats", "vessel", "stern", "port", "starboard", "deck", "wave", "waves", "hull", "anchor", "sail", "sailed", "sailor", "sailors", "prow", "yacht", "canoe", "captain", "shot"])
-_RIBBON = frozenset(["arrow", "arrows", "tie", "ties", "string", "violin", "cello", "ribbon", "hair", "archer", "archery", "quiver", "red", "pink", "blue", "fiddle", "legged", "bow-tie", "gift", "silk", "satin"])
-_RIP_BEFORE = frozenset(["wear", "rotator", "meniscus", "ligament", "acl", "muscle", "cartilage"])
-_RIP_NEAR = frozenset(["fabric", "jacket", "shirt", "jeans", "dress", "sleeve", "pants", "trousers", "coat", "paper", "page", "cloth", "ligament", "muscle", "meniscus", "sail", "sails", "curtain", "sheet", "screen", "tire", "bag", "seam", "canvas", "skirt", "glove", "net", "wallpaper", "couch", "upholstery", "leather", "stocking", "tendon", "cuff", "hole", "wear", "knee", "lining", "hem", "pocket", "tent"])
-_NOT_A_NOUN_NEXT = frozenset(["is", "was", "and", "or", "in", "on", "at", "of", "to", "for", "from", "with", "minus", "plus", "times", "equals", "over", "squared", "cubed", "has", "had", "will", "would", "can", "does", "did", "means", "stands", "comes", "as", "but", "than", "by", "are", "were", "which", "that", "grade", "grades", "student", "students"])
-_A_CUES = frozenset(["vitamin", "hepatitis", "plan", "grade", "grades", "section", "option", "type", "group", "point", "exhibit", "class", "team", "letter", "part", "side", "level", "column", "row", "choice", "block", "schedule", "appendix", "figure", "table", "size", "bomb", "influenza", "list", "minus", "plus", "times", "equals", "over", "door", "gate", "zone", "an", "straight", "the", "straight-a", "level", "chapter", "unit", "building", "room", "case", "answer", "question", "example", "player", "person", "string", "note", "key", "flat", "sharp", "capital", "lower-case", "series", "division", "league", "paper", "terminal"])
-_A_AFTER = frozenset(["and", "or", "but"])
+_HABIT = words("every each usually often always sometimes rarely generally normally daily weekly nightly regularly "
+    "typically seldom mostly nowadays "
+                   "today now still occasionally frequently constantly")
+_PAST = words("yesterday ago last previously earlier was were had did once then before after when until already "
+    "finally later")
+_THIRD = words("he she it")
+_PRESENT_BEFORE = words("to will would can could may might must shall should do does did don't doesn't didn't can't "
+    "cannot won't wouldn't please let let's "
+                            "not n't 'll 'd i'll we'll you'll they'll")
+_PAST_BEFORE = words("have has had having 've 's i've we've you've they've was were been be being is are get got gets "
+    "well widely")
+_OPENERS = words("if when whenever as while before after once unless though where")
+_METAL_NEXT = words(
+    "pipe pipes paint paints poisoning pellet pellets bullet bullets shot acid crystal weight weights glass batteries "
+    "battery ore mine mines mining mines sheet "
+    "sheets roof solder level levels exposure content contamination oxide acetate foil plumbing service shielding "
+    "apron atoms atom ions isotope alloy "
+    "free based lined coffin balls ball dust type smelter sulfide nitrate carbonate sinker sinkers salts compounds "
+    "water white ")
+_METAL_NEAR = words(
+    "metal metals toxic poison poisoned poisonous zinc copper mercury tin iron silver gold arsenic cadmium nickel "
+    "steel brass pewter molten melted melt melts "
+    "soft dense heavy heavier alloy plumber plumbers gasoline petrol pencil pencils graphite pipes paint chemical "
+    "element ore pb radiation shielding "
+    "contaminated contamination blood soil density atomic cast coated")
+_METAL_BEFORE = words("of contain contains contained containing with pencil molten melted white red tetraethyl pure "
+    "solid like into and from in as")
+_MUSIC = words("guitar guitars player players drum drums clef line lines singer voice voices note notes amp amplifier "
+    "solo solos section string strings sax "
+                   "clarinet band music song songs sing sings sang piano jazz instrument orchestra choir tenor "
+                   "baritone boost treble sound speaker speakers loud "
+                   "heavy play plays played playing double electric upright slap deep acoustic part riff riffs viol "
+                   "drop subwoofer recorder profundo")
+_FISH = words("fish fishing fisherman fishermen sea striped largemouth smallmouth caught catch catches catching lake "
+    "river pond fillet fillets grilled fried "
+                  "cooked eat ate eats hook boat water trout salmon perch cod carp walleye tournament angler anglers "
+                  "bait net sea-bass stream spawn pounds "
+                  "chilean baked market swam swim swims rod reel black white rock")
+_BEND_BEFORE = words("take takes took taken taking make makes made making final deep low slight polite curtain "
+    "courteous graceful a-little gave give gives stiff "
+                         "formal sweeping respectful gracious")
+_BEND_NOUN = words("ship ships boat boats vessel stern port starboard deck wave waves hull anchor sail sailed sailor "
+    "sailors prow yacht canoe captain shot")
+_RIBBON = words("arrow arrows tie ties string violin cello ribbon hair archer archery quiver red pink blue fiddle "
+    "legged bow-tie gift silk satin")
+_RIP_BEFORE = words("wear rotator meniscus ligament acl muscle cartilage")
+_RIP_NEAR = words("fabric jacket shirt jeans dress sleeve pants trousers coat paper page cloth ligament muscle "
+    "meniscus sail sails curtain sheet screen tire bag "
+                      "seam canvas skirt glove net wallpaper couch upholstery leather stocking tendon cuff hole wear "
+                      "knee lining hem pocket tent")
+_NOT_A_NOUN_NEXT = words("is was and or in on at of to for from with minus plus times equals over squared cubed has "
+    "had will would can does did means stands "
+                             "comes as but than by are were which that grade grades student students")
+_A_CUES = words("vitamin hepatitis plan grade grades section option type group point exhibit class team letter part "
+    "side level column row choice block schedule "
+                    "appendix figure table size bomb influenza list minus plus times equals over door gate zone an "
+                    "straight the straight-a level chapter unit building room "
+                    "case answer question example player person string note key flat sharp capital lower-case series "
+                    "division league paper terminal")
+_A_AFTER = words("and or but")
 # fmt: on
 _CALLS = {
     "miz": "mˈɪz",
@@ -70,6 +111,8 @@ class Context:
 
 def _read(c: Context) -> str | None:
     before = c.before()
+    if c.word(-1) == "-":
+        return "ɹˈɛd" if c.word(-2) in _PAST_BEFORE or c.word(-2).endswith("ly") else None
     closest = next((w for w in before if not w.endswith("ly") and w not in ("not", "n't", "never", "just", "also")), "")
     if closest in _PAST_BEFORE and c.word(1) not in ("-",):
         return "ɹˈɛd"
@@ -82,7 +125,7 @@ def _read(c: Context) -> str | None:
         return "ɹˈɛd" if c.tag in ("VBD", "VBP", "VBN") else None
     around = {text.lower() for text, _ in c.tokens}
     if around & _PAST:
-        return None if subject not in ("who",) else None
+        return None
     if around & _HABIT or ("on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}):
         return "ɹˈid"
     if subject in ("you", "we", "they", "people", "who", "i") and any(
@@ -198,7 +241,7 @@ def _tears(c: Context) -> str | None:
 
 def _letter_a(c: Context) -> str | None:
     """The letter, not the article: `Vitamin A`, `an A in math`, `A plus B`, `A is for apple`."""
-    if c.text != "A":
+    if c.text != "A" or c.word(-1) == "-" or (c.word(1) == "-" and c.word(2)[:1].isalpha()):
         return None
     following = c.word(1)
     single = len(following) == 1 and following.isalpha()
@@ -215,7 +258,8 @@ def _letter_a(c: Context) -> str | None:
 
 
 _WORDS: dict[str, Callable[[Context], str | None]] = {
-    "read": _read, "lead": _lead, "bass": _bass, "bow": _bow(""), "bows": _bow("z"), "bowed": _bowed, "tear": _tear, "tears": _tears, "a": _letter_a,
+    "read": _read, "lead": _lead, "bass": _bass, "bow": _bow(""), "bows": _bow("z"), "bowed": _bowed, "tear": _tear,
+    "tears": _tears, "a": _letter_a,
 }  # fmt: skip
 
 

@@ -41,6 +41,12 @@ _SIGNS = {
 _DEPTH = 6  # of nested braces
 
 
+def _root(match: re.Match[str]) -> str:
+    nth = match["nth"]
+    name = "square root" if not nth else "cube root" if nth == "3" else f"{nth}th root"
+    return f" {name} of {match['body']} "
+
+
 def _power(match: re.Match[str]) -> str:
     raised = (match["many"] if match["many"] is not None else match["one"]).strip()
     return f" {power(raised) if re.fullmatch(r'-?[0-9]+|[a-zA-Z]', raised) else 'to the ' + raised} "
@@ -64,12 +70,7 @@ def _formula(text: str, lost: set[str]) -> str:
     for _ in range(_DEPTH):
         before = text
         text = _TEXT.sub(lambda m: f" {m['body']} ", text)
-        text = _ROOT.sub(
-            lambda m: (
-                f" {'cube root' if m['nth'] == '3' else 'square root' if not m['nth'] else m['nth'] + 'th root'} of {m['body']} "
-            ),
-            text,
-        )
+        text = _ROOT.sub(_root, text)
         text = _FRACTION.sub(lambda m: f" {m['over'] or m['x']} over {m['under'] or m['y']} ", text)
         text = _POWER.sub(_power, text)
         text = _INDEX.sub(lambda m: f" sub {m['many'] if m['many'] is not None else m['one']} ", text)

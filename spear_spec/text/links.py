@@ -36,8 +36,11 @@ _DIVIDED = re.compile(r"(?P<first>[A-Za-z]{2,40}+)[-‐\u00ad][ \t]*\n[ \t]*(?P<
 _HASH_NUMBER = re.compile(r"#(?=\d)")
 _HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
 _HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
-_MARKS = {".": " dot ", "/": " slash ", "-": " dash ", "_": " underscore ", "@": " at ", "+": " plus ", "?": " question mark ",
-          "=": " equals ", "&": " and ", "#": " hash ", ":": " colon ", "%": " percent ", "~": " tilde "}  # fmt: skip
+_MARKS = {
+    ".": " dot ", "/": " slash ", "-": " dash ", "_": " underscore ", "@": " at ", "+": " plus ",
+    "?": " question mark ", "=": " equals ", "&": " and ", "#": " hash ",
+    ":": " colon ", "%": " percent ", "~": " tilde ",
+}  # fmt: skip
 
 
 def _address(text: str) -> str:

@@ -14,7 +14,8 @@ _CODES = one_of(name for name in _NAMES if name[-1].isalpha())
 _AFTER = one_of(("£", "€", "¥", "₹", "₽", "₩", "₪", "₺", "₫", "₴", "₦", "₱", "฿", "₿"))
 _SCALE = rf"(?P<hyphen>-)?(?: ?(?P<word>{'|'.join(tables.SCALE_WORDS)})\b|(?P<short>{one_of(tables.SCALES)})(?!\w))"
 _AMOUNT = rf"{QUANTITY}|\.\d{{1,2}}(?!\d)|\d+,\d\d(?!\d)"
-_PER = rf"(?:/(?P<per>{one_of([*tables.PER, *tables.PER_WORDS, 'lb', 'kg', 'g', 'oz', 'gal', 'l', 'L', 'kWh', 'GB', 'm²', 'ft²'])})(?!\w))?"
+_SOLD_BY = ("lb", "kg", "g", "oz", "gal", "l", "L", "kWh", "GB", "m²", "ft²")
+_PER = rf"(?:/(?P<per>{one_of([*tables.PER, *tables.PER_WORDS, *_SOLD_BY])})(?!\w))?"
 
 
 def _cents(amount: str) -> tuple[str, str]:
@@ -77,12 +78,15 @@ _ARTICLE = r"(?P<article>\b[Aa]n? )?"
 _HIGH = rf"(?: ?[–—-] ?(?:{_SYMBOLS})?(?P<high>{QUANTITY}))?"
 _RULES = (
     (re.compile(
-        rf"{_ARTICLE}(?<![\w.$])(?P<sign>[-−])?(?P<symbol>{_SYMBOLS}|\b(?:{_CODES})(?= ?\d)) ?(?P<sign2>(?<=[$£€])[-−])?"
+        rf"{_ARTICLE}(?<![\w.$])(?P<sign>[-−])?(?P<symbol>{_SYMBOLS}|\b(?:{_CODES})(?= ?\d)) ?"
         rf"(?P<amount>{_AMOUNT}){_HIGH}(?:{_SCALE})?{_PER}(?: ?(?P<code>{_CODES})\b)?(?!\w)"
     ), _money),
-    (re.compile(rf"(?<![\w.,])(?P<sign>[-−])?(?P<amount>{_AMOUNT})(?: ?[–—-] ?(?P<high>{QUANTITY}))?(?:{_SCALE})? ?(?P<symbol>{_AFTER}|\b(?:{_CODES}))(?!\w)"), _money),
+    (re.compile(
+        rf"(?<![\w.,])(?P<sign>[-−])?(?P<amount>{_AMOUNT})(?: ?[–—-] ?(?P<high>{QUANTITY}))?(?:{_SCALE})? ?(?P<symbol"
+        rf">{_AFTER}|\b(?:{_CODES}))(?!\w)"), _money),
     # both ends with a symbol and a scale of their own: $5m-$10m
-    (re.compile(rf"(?<![\w.])(?P<symbol>{_SYMBOLS})(?P<amount>{NUMBER})(?:{_SCALE})?(?= ?[–—-] ?(?:{_SYMBOLS})\d)"), _money),
+    (re.compile(
+        rf"(?<![\w.])(?P<symbol>{_SYMBOLS})(?P<amount>{NUMBER})(?:{_SCALE})?(?= ?[–—-] ?(?:{_SYMBOLS})\d)"), _money),
 )  # fmt: skip
 _EACH_ITS_OWN = re.compile(rf"(?<=\w) ?[–—-] ?(?=(?:{_SYMBOLS})\d)")
 

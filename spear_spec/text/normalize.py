@@ -19,7 +19,8 @@ from spear_spec.text.units import speak_units
 from spear_spec.text.words import bounded, speak_words
 
 _RULES = (
-    write_out_fractions, speak_links, speak_abbreviations, speak_roman, speak_arithmetic, speak_dates, speak_money, speak_units, speak_scripts,
+    write_out_fractions, speak_links, speak_abbreviations, speak_roman, speak_arithmetic, speak_dates, speak_money,
+    speak_units, speak_scripts,
     speak_numbers, speak_greek,
 )  # fmt: skip
 _SPACE = re.compile(r"\s+")

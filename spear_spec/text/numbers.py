@@ -173,6 +173,13 @@ def _versions(match: re.Match[str]) -> str:
     )
 
 
+def _short_year(match: re.Match[str]) -> str:
+    number = match["number"]
+    if number[0] != "0":
+        return cardinal(number)
+    return "oh oh" if number == "00" else f"oh {cardinal(number[1])}"
+
+
 def _letter_decimal(match: re.Match[str]) -> str:
     whole, _, part = match["number"].partition(".")
     said = cardinal(part) if len(part) == 2 and part[0] != "0" else digits(part)
@@ -188,6 +195,11 @@ def _formula(match: re.Match[str]) -> str:
     return " ".join(cardinal(p) if p.isdigit() else " ".join(p.upper()) for p in parts)
 
 
+def _verse(match: re.Match[str]) -> str:
+    last = f" to {cardinal(match['last'])}" if match["last"] else ""
+    return f"{match['cue']}{cardinal(match['low'])} {cardinal(match['high'])}{last}"
+
+
 def _pair(match: re.Match[str]) -> str:
     low, high = (year(n) if len(n) == 4 else cardinal(n) for n in (match["low"], match["high"]))
     return f"{low} by {high}"
@@ -200,39 +212,63 @@ _STATES = "|".join([*tables.STATES.values(), *tables.STATES])
 
 _RULES = (
     # ZIP codes, three-digit numbers that one dials, numbers that are spelled
-    (re.compile(r"(?P<cue>\b(?:zip|postal|post)(?: ?codes?)?(?: is| number)?:? )(?P<number>\d{5})(?:-(?P<more>\d{4}))?(?![\w-])", re.I), _zip),
+    (re.compile(
+        r"(?P<cue>\b(?:zip|postal|post)(?: ?codes?)?(?: is| number)?:? )(?P<number>\d{5})(?:-(?P<more>\d{4}))?(?![\w-"
+        r"])", re.I), _zip),
     (re.compile(rf"(?P<cue>\b(?:{_STATES}),? )(?P<number>\d{{5}})(?:-(?P<more>\d{{4}}))?(?![\w,-]|\.\d)"), _zip),
-    (re.compile(rf"(?P<cue>\b(?:call|calls|called|calling|dial|dials|dialed|dialing|phone|phoned|ring|text|texted|to) )(?P<number>{'|'.join(tables.EMERGENCY)})(?![\w,-]|\.\d| \w+s\b)", re.I), _one_by_one),
-    (re.compile(rf"(?P<cue>)\b(?P<number>{'|'.join(tables.EMERGENCY)})(?= (?:call|calls|caller|callers|operator|operators|dispatcher|emergency|line)\b)"), _one_by_one),
+    (re.compile(
+        rf"(?P<cue>\b(?:call|calls|called|calling|dial|dials|dialed|dialing|phone|phoned|ring|text|texted|to) )(?P<nu"
+        rf"mber>{'|'.join(tables.EMERGENCY)})(?![\w,-]|\.\d| \w+s\b)", re.I), _one_by_one),
+    (re.compile(
+        rf"(?P<cue>)\b(?P<number>{'|'.join(tables.EMERGENCY)})(?= (?:call|calls|caller|callers|operator|operators|dis"
+        rf"patcher|emergency|line)\b)"), _one_by_one),
     (re.compile(r"(?P<cue>\b[Aa]rea codes? )(?P<number>\d{3})\b"), _one_by_one),
-    (re.compile(rf"(?P<cue>\b(?:{'|'.join(sorted(tables.SPELLED_AFTER, key=len, reverse=True))})(?: (?:number|code|no))?(?: is|:|,)? )(?P<number>\d{{4,20}}|0\d{{1,3}})(?![\w,/]|[.-]\d)"), _one_by_one),
-    (re.compile(r"(?P<cue>\b(?:Flight|flight|Room|room|Suite|suite|Route|route|Highway|highway|Interstate|Apartment|apartment|Bus|bus|Apt) )(?P<number>\d{3,4})(?![\w,]|[.-]\d)"), _called),
+    (re.compile(
+        rf"(?P<cue>\b(?:{'|'.join(sorted(tables.SPELLED_AFTER, key=len, reverse=True))})(?: (?:number|code|no))?(?: i"
+        rf"s|:|,)? )(?P<number>\d{{4,20}}|0\d{{1,3}})(?![\w,/]|[.-]\d)"), _one_by_one),
+    (re.compile(
+        r"(?P<cue>\b(?:Flight|flight|Room|room|Suite|suite|Route|route|Highway|highway|Interstate|Apartment|apartment"
+        r"|Bus|bus|Apt) )(?P<number>\d{3,4})(?![\w,]|[.-]\d)"), _called),
     # telephone numbers: +1 (555) 123-4567, 555-123-4567, 555-1234, 6314467123
-    (re.compile(r"(?<![\w.])(?:\+?\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?!\w|[-,.]\d)"), _telephone),
+    (re.compile(
+        r"(?<![\w.])(?:\+?\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?!\w|[-,.]\d)"), _telephone),
     (re.compile(r"(?<!\w)\+\d{1,3}(?:[ -]\d{2,5}){2,5}(?!\w)"), _telephone),
     (re.compile(r"(?<![\w-])\d{3}-\d{4}(?![\w-])"), _telephone),
     (re.compile(r"\b1-8\d\d-(?=[A-Z])"), lambda m: _telephone(m) + " "),
-    (re.compile(rf"(?P<cue>\b(?:{_PHONE})\b:?(?: (?:me|us|him|her|them|at|on|is|number|no|to)\b:?){{0,3}} )(?P<number>\d{{7,12}})(?!\w|[.,-]\d)", re.I), _unpunctuated_telephone),
+    (re.compile(
+        rf"(?P<cue>\b(?:{_PHONE})\b:?(?: (?:me|us|him|her|them|at|on|is|number|no|to)\b:?){{0,3}} )(?P<number>\d{{7,1"
+        rf"2}})(?!\w|[.,-]\d)", re.I), _unpunctuated_telephone),
     (re.compile(r"(?<![\w.,$£€-])(?P<number>[2-9]\d\d[2-9]\d{6})(?!\w|[.,-]\d)"), _unpunctuated_telephone),
     # codes: 978-3-16-148410-0
     (re.compile(r"(?<![\w.,-])\d+(?:-\d+){2,20}(?![\w-])"), _code),
     # version numbers and addresses: 2.0.1, 192.168.0.1, Python 3.10
     (re.compile(r"(?<![\w.])(?P<version>[vV]\.? ?)?(?P<parts>\d+(?:\.\d+){2,8})(?![\w]|\.\d)"), _versions),
-    (re.compile(rf"(?P<cue>\b(?:{_NAMES})(?: version)? )(?P<parts>\d{{1,3}}\.[1-9]\d)(?![\w%]|[.,]\d| (?:percent|million|billion))"), _versions),
+    (re.compile(
+        rf"(?P<cue>\b(?:{_NAMES})(?: version)? )(?P<parts>\d{{1,3}}\.[1-9]\d)(?![\w%]|[.,]\d| (?:percent|million|bill"
+        rf"ion))"), _versions),
     (re.compile(r"(?<=§)(?P<cue> ?)(?P<parts>\d{1,3}\.[1-9]\d)(?!\w|\.\d)"), _versions),
     (re.compile(r"\b[vV](?P<number>\d+(?:\.\d+)?)\b"), lambda m: "version " + cardinal(m["number"])),
     # years of two digits, decades: '07, 1990s, the '90s, 80s
-    (re.compile(r"(?<![\w'’‘])['’‘](?P<number>\d\d)(?![\w'’]|[.,:]\d)"), lambda m: f"oh {'oh' if m['number'] == '00' else cardinal(m['number'][1])}" if m["number"][0] == "0" else cardinal(m["number"])),
+    (re.compile(r"(?<![\w'’‘])['’‘](?P<number>\d\d)(?![\w'’]|[.,:]\d)"), _short_year),
     (re.compile(r"(?:(?<!\w)['’‘](?=\d0s))?\b(?P<number>\d{3}0|\d0)['’]?s\b"), _decade),
-    (re.compile(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I), lambda m: ordinal(m["number"])),
-    (re.compile(r"(?<![\w.,/])(?P<whole>\d+)[ -](?P<over>\d{1,2})/(?P<under>\d{1,2})(?![\w/])"), lambda m: quantity(f"{m['whole']} {m['over']}/{m['under']}")),
+    (re.compile(
+        r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I), lambda m: ordinal(m["number"])),
+    (re.compile(
+        r"(?<![\w.,/])(?P<whole>\d+)[ -](?P<over>\d{1,2})/(?P<under>\d{1,2})(?![\w/])"),
+        lambda m: quantity(f"{m['whole']} {m['over']}/{m['under']}")),
     (re.compile(r"(?<![\w.,/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\w/])"), _over),
     # sizes and ratios: 1920x1080, 4 x 6, 16:9
     (re.compile(r"(?<![\w.,])(?P<low>\d{1,5}) ?[xX×] ?(?P<high>\d{1,5})(?![\w]|[.,]\d)"), _pair),
-    (re.compile(r"(?<![\w.,])(?P<number>\d+(?:\.\d+)?)x(?= (?:more|less|as|the|better|worse|[a-z]{3,12}er)\b)"), lambda m: f"{cardinal(m['number'])} times"),
-    (re.compile(rf"(?P<cue>\b(?:{'|'.join(tables.BOOKS)}) )(?P<low>\d{{1,3}}):(?P<high>\d{{1,3}})(?:[-–](?P<last>\d{{1,3}}))?(?!\w)"),
-     lambda m: f"{m['cue']}{cardinal(m['low'])} {cardinal(m['high'])}" + (f" to {cardinal(m['last'])}" if m["last"] else "")),
-    (re.compile(r"(?<![\w.,:])(?P<low>\d{1,4}):(?P<high>\d{1,4})(?![\w:]|[.,]\d)"), lambda m: f"{cardinal(m['low'])} to {cardinal(m['high'])}"),
+    (re.compile(
+        r"(?<![\w.,])(?P<number>\d+(?:\.\d+)?)x(?= (?:more|less|as|the|better|worse|[a-z]{3,12}er)\b)"),
+        lambda m: f"{cardinal(m['number'])} times"),
+    (re.compile(
+        rf"(?P<cue>\b(?:{'|'.join(tables.BOOKS)}) )(?P<low>\d{{1,3}}):(?P<high>\d{{1,3}})(?:[-–](?P<last>\d{{1,3}}))?"
+        rf"(?!\w)"),
+     _verse),
+    (re.compile(
+        r"(?<![\w.,:])(?P<low>\d{1,4}):(?P<high>\d{1,4})(?![\w:]|[.,]\d)"),
+        lambda m: f"{cardinal(m['low'])} to {cardinal(m['high'])}"),
     # letters with decimals: GPT-3.5, H.264; chemistry: CO2
     (re.compile(r"(?<=[A-Za-z])[- ]?(?<! )(?P<number>\d{1,4}\.\d{1,4})(?![\d]|\.\d)"), _letter_decimal),
     (re.compile(r"\b(?P<letter>[A-Z])\.(?P<number>\d{3})\b"), lambda m: f"{m['letter']} {_hundreds(m['number'])}"),

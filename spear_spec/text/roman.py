@@ -29,7 +29,8 @@ _CUED = re.compile(
     rf"\b(?P<cue>{one_of(tables.NUMBERED)})(?P<point>\.?) (?P<roman>[IVXLC]{{1,8}}|[ivxl]{{1,7}})\b(?!['’]?[a-z])"
 )
 _RULER = re.compile(
-    rf"\b(?P<cue>{one_of(tables.RULERS)}|(?:Pope|King|Queen|Emperor|Tsar|Czar|Prince|Sultan) [A-Z][a-z]+) (?P<roman>[IVXL]{{1,7}})\b(?P<after>'s|’s)?"
+    rf"\b(?P<cue>{one_of(tables.RULERS)}|(?:Pope|King|Queen|Emperor|Tsar|Czar|Prince|Sultan) [A-Z][a-z]+) "
+    r"(?P<roman>[IVXL]{1,7})\b(?P<after>'s|’s)?"
 )
 _PERSON = re.compile(rf"\b(?P<cue>(?:{one_of(tables.RULERS)}) [A-Z][a-z'’]+) (?P<roman>II|III|IV)\b")
 _NAMED = re.compile(r"(?P<cue>\b[A-Z][\w'’]*[a-z]\w*|\b[A-Z]{3,}) (?P<roman>[IVXLC]{2,8})\b(?P<point>\.)?")

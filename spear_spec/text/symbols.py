@@ -15,7 +15,8 @@ STRESS = ("ˈ", "ˌ")
 PUNCTUATION = (" ", ".", ",", "?", "!", ";", ":", "—", "…", "“", "”", "(", ")")
 VOWELS = ("A", "I", "O", "W", "Y", "i", "u", "æ", "ɑ", "ɐ", "ɔ", "ə", "ɛ", "ɜ", "ɪ", "ʊ", "ʌ", "ᵊ", "ᵻ")
 CONSONANTS = (
-    "b", "d", "f", "h", "j", "k", "l", "m", "n", "p", "s", "t", "v", "w", "z", "ð", "ŋ", "ɡ", "ɹ", "T", "ʃ", "ʒ", "ʤ", "ʧ", "θ",
+    "b", "d", "f", "h", "j", "k", "l", "m", "n", "p", "s", "t", "v", "w", "z", "ð", "ŋ", "ɡ", "ɹ", "T", "ʃ", "ʒ",
+    "ʤ", "ʧ", "θ",
 )  # fmt: skip
 PHONEMES: tuple[str, ...] = (*PUNCTUATION, *STRESS, *VOWELS, *CONSONANTS)
 SPEAKERS: tuple[str, ...] = ("af_heart", "am_michael")

@@ -1,4 +1,4 @@
-"""Units of measure to words: metric ones with their prefixes, squares and cubes, `per`, heights, amounts with hyphen."""
+"""Units of measure to words: metric prefixes, squares and cubes, `per`, heights, amounts with a hyphen."""
 
 from __future__ import annotations
 
@@ -81,23 +81,30 @@ def _inches(match: re.Match[str]) -> str:
 
 
 _LOW = rf"(?:(?P<low>{QUANTITY}) ?(?:%|°C?|°F)?[–—-] ?)?"
-_PER = rf"(?:/ ?(?P<per>{one_of({*UNITS, *tables.PER, *tables.PER_WORDS} - {'in', '%', '¢', '‰', '°'})})(?P<per_power>[²³]|\^[23])?(?![\w/]))?"
+_PERS = one_of({*UNITS, *tables.PER, *tables.PER_WORDS} - {"in", "%", "¢", "‰", "°"})
+_PER = rf"(?:/ ?(?P<per>{_PERS})(?P<per_power>[²³]|\^[23])?(?![\w/]))?"
 _LOOSE = one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<!\d0)s"  # not the 1990s, the 80s
 _TIGHT = one_of(tables.TIGHT_UNITS)
 _TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$))?(?![\w²³/]|['’][a-z])"
 _HEAD = rf"(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
 
 _RULES = (
-    (re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['′’] ?(?P<inches>\d{1,2}(?: ?\d/\d)?)(?:\"|″|''|’’|”|(?=[\s.,;:!?]|$))"), _height),
+    (re.compile(
+        r"(?<![\w.])(?P<feet>\d{1,2})['′’] ?(?P<inches>\d{1,2}(?: ?\d/\d)?)(?:\"|″|''|’’|”|(?=[\s.,;:!?]|$))"),
+        _height),
     (re.compile(r"(?<![\w.])(?P<feet>\d{1,2}) ?ft\.? ?(?P<inches>\d{1,2}) ?in\b\.?"), _height),
     (re.compile(r"(?<![\w.])(?P<feet>\d{1,3})′(?P<inches>)"), _height),
     (re.compile(rf"(?<![\w.])(?P<amount>{QUANTITY})(?P<mark>″|\"(?=\s|$|[,.]))"), _inches),
     (re.compile(r"(?<![\w.])(?P<hours>\d{1,3}) ?h(?:rs?)? ?(?P<minutes>\d{1,2}) ?m(?:ins?)?\b"), _hours),
     (re.compile(rf"{_HEAD}(?P<gap>[ -]?)(?P<before>(?:sq|cu)\.? )?(?P<unit>{_LOOSE}){_TAIL}"), _named),
     (re.compile(rf"{_HEAD}(?P<gap>-?)(?P<before>(?!))?(?P<unit>{_TIGHT}){_TAIL}"), _named),
-    (re.compile(rf"{_HEAD}(?P<gap> )(?P<before>)(?P<unit>in)(?P<power>)(?P<per>)(?P<per_power>)(?P<point>\.)(?=\s*[a-z,]|\s*$)"), _named),
+    (re.compile(
+        rf"{_HEAD}(?P<gap> )(?P<before>)(?P<unit>in)(?P<power>)(?P<per>)(?P<per_power>)(?P<point>\.)(?=\s*[a-z,]|\s*$"
+        rf")"), _named),
     # what is counted has a name of its own: 250 words/minute
-    (re.compile(rf"(?<=\d )(?P<many>[a-z]{{3,20}}s)/(?P<per>{one_of(tables.PER_WORDS)})\b"), lambda m: f"{m['many']} per {m['per']}"),
+    (re.compile(
+        rf"(?<=\d )(?P<many>[a-z]{{3,20}}s)/(?P<per>{one_of(tables.PER_WORDS)})\b"),
+        lambda m: f"{m['many']} per {m['per']}"),
 )  # fmt: skip
 
 

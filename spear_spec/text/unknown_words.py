@@ -44,8 +44,10 @@ _MAP_TO_ALPHABET = {
 }
 _CRF_CONTEXT = 3
 _SUFFIXES = (  # spelling of the ending, what the stem may have lost, sound
-    ("ly", ("", "le"), "li"), ("ness", ("", "y"), "nəs"), ("less", ("", "y"), "ləs"), ("like", ("",), "lˌIk"), ("ful", ("", "y"), "fᵊl"),
-    ("ment", ("",), "mənt"), ("ship", ("",), "ʃˌɪp"), ("ism", ("", "e"), "ˌɪzᵊm"), ("ist", ("", "e"), "ɪst"), ("er", ("", "e"), "əɹ"),
+    ("ly", ("", "le"), "li"), ("ness", ("", "y"), "nəs"), ("less", ("", "y"), "ləs"), ("like", ("",), "lˌIk"),
+    ("ful", ("", "y"), "fᵊl"),
+    ("ment", ("",), "mənt"), ("ship", ("",), "ʃˌɪp"), ("ism", ("", "e"), "ˌɪzᵊm"), ("ist", ("", "e"), "ɪst"), ("er",
+    ("", "e"), "əɹ"),
     ("ers", ("", "e"), "əɹz"), ("able", ("", "e"), "əbᵊl"), ("ish", ("", "e"), "ɪʃ"), ("y", ("", "e"), "i"),
 )  # fmt: skip
 _PREFIXES = {
@@ -58,7 +60,6 @@ _PREFIXES = {
     "mis": "mˌɪs",
     "pre": "pɹˌi",
     "anti": "ˌænti",
-    # fmt: skip
     "super": "sˌupəɹ",
     "inter": "ˌɪntəɹ",
     "multi": "mˌʌlti",

@@ -10,17 +10,25 @@ from spear_spec.text import split_sentences
 from spear_spec.text.sentences import LONGEST, spoken_length
 
 TABLE = [
-    ("Dr. Smith went to Washington. He arrived on Jan. 5 at noon.", ["Dr. Smith went to Washington.", "He arrived on Jan. 5 at noon."]),
+    (
+        "Dr. Smith went to Washington. He arrived on Jan. 5 at noon.",
+        ["Dr. Smith went to Washington.", "He arrived on Jan. 5 at noon."]),
     ("The letter came that day from Dr. Smith of London.", ["The letter came that day from Dr. Smith of London."]),
-    ("The officer J. D. Tippit was shot. He died at once there.", ["The officer J. D. Tippit was shot.", "He died at once there."]),
-    ("She asked him, \"Why are you here?\" but got no answer.", ["She asked him, \"Why are you here?\" but got no answer."]),
-    ("We all met at nine p.m. It was already dark outside.", ["We all met at nine p.m.", "It was already dark outside."]),
+    ("The officer J. D. Tippit was shot. He died at once there.",
+     ["The officer J. D. Tippit was shot.", "He died at once there."]),
+    ("She asked him, \"Why are you here?\" but got no answer.",
+     ["She asked him, \"Why are you here?\" but got no answer."]),
+    ("We all met at nine p.m. It was already dark outside.",
+     ["We all met at nine p.m.", "It was already dark outside."]),
     ("He served in the U.S. Army for some twenty years.", ["He served in the U.S. Army for some twenty years."]),
     ("It costs $3.50 at the store. That is not very much!", ["It costs $3.50 at the store.", "That is not very much!"]),
-    ("Wait for it... The answer is here, my dear friend.", ["Wait for it... The answer is here, my dear friend."]),
-    ("Yes. No. I do not know.", ["Yes. No. I do not know."]),
-    ("He said \"Stop right there now.\" Then she stopped walking.", ["He said \"Stop right there now.\"", "Then she stopped walking."]),
-    ("A heading without a stop\n\nAnd then a paragraph follows.", ["A heading without a stop", "And then a paragraph follows."]),
+    ("Wait for it... The answer is here, my dear friend.", ["Wait for it...", "The answer is here, my dear friend."]),
+    ("Yes. No. I do not know.", ["Yes.", "No.", "I do not know."]),
+    (
+        "He said \"Stop right there now.\" Then she stopped walking.",
+        ["He said \"Stop right there now.\"", "Then she stopped walking."]),
+    ("A heading without a stop\n\nAnd then a paragraph follows.",
+     ["A heading without a stop", "And then a paragraph follows."]),
     ("It breaks in the\nmiddle of a line.", ["It breaks in the middle of a line."]),
     ("***\n\nOnly this is spoken.\n\n* * *", ["Only this is spoken."]),
     ("", []),
