@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
 VENV := .venv
 PEER := .venv-peer
+WHISPER := .venv-whisperspeech
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install -qq --disable-pip-version-check
 WORKERS ?= 2
@@ -49,8 +50,17 @@ $(PEER)/.created: requirements/torch.txt pyproject.toml
 	$(PEER)/bin/pip install -qq --disable-pip-version-check --editable '.[lucidrains]' pytest hypothesis
 	touch $@
 
-test-peer: $(PEER)/.created
-	$(PEER)/bin/python -m pytest -q tests/peer
+# the real WhisperSpeech, in another one: without most of what it names
+$(WHISPER)/.created: requirements/torch.txt requirements/whisperspeech.txt pyproject.toml
+	$(PYTHON) -m venv $(WHISPER)
+	$(WHISPER)/bin/pip install -qq --disable-pip-version-check -r requirements/torch.txt
+	$(WHISPER)/bin/pip install -qq --disable-pip-version-check --editable . huggingface_hub pytest
+	$(WHISPER)/bin/pip install -qq --disable-pip-version-check --no-deps -r requirements/whisperspeech.txt
+	touch $@
+
+test-peer: $(PEER)/.created $(WHISPER)/.created
+	$(PEER)/bin/python -m pytest -q tests/peer --ignore=tests/peer/test_whisperspeech_live.py
+	$(WHISPER)/bin/python -m pytest -q tests/peer/test_whisperspeech_live.py
 
 clean:
-	rm -rf $(VENV) $(PEER) build *.egg-info spear_spec/kernels/*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEER) $(WHISPER) build *.egg-info spear_spec/kernels/*.so .pytest_cache .mypy_cache .ruff_cache
