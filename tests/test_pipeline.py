@@ -11,13 +11,17 @@ import pytest
 import torch
 
 from spear_spec import TTS
-from spear_spec.decoding import DecodeStats, Proposal, Session, Verdict, make_verifier
+from spear_spec.decoding import DecodeStats, Proposal, Request, Session, Verdict, make_verifier
+from spear_spec.decoding.chance import SENTENCE, SOUND, derive
 from spear_spec.errors import ConfigError, DeviceError, NumericsError, SpearSpecError, TextError
-from spear_spec.pipeline import PAUSE_S, Meter
+from spear_spec.meter import Meter
+from spear_spec.text.front_end import PAUSES_S
+from spear_spec.text.sentences import Break
 from tests.stubs.voice import make_voice
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 TWO = "It rained for the whole day. Nobody in the town minded it."
+PAUSE_S = PAUSES_S[Break.SENTENCE]
 TWO_SENTENCES = ["It rained for the whole day.", "Nobody in the town minded it."]
 ITEM = [
     "text",
@@ -73,11 +77,10 @@ def test_stream_is_synthesize_in_pieces(tts: TTS, drafter: str) -> None:
 
 def test_streamed_tokens_are_rendered_right(tts: TTS) -> None:
     """The oracle: decode alone, then the vocoder's whole-utterance form with the same noise."""
-    generator = torch.Generator().manual_seed(5)
-    session, verdicts = tts.decode([tts.front_end.tokenizer.encode(TEXT, "am_michael")], tts.sampling, generator)
-    for _ in verdicts:
-        pass
-    whole = tts.vocoder.render(torch.tensor(session.speech(0)), 1, generator=torch.Generator().manual_seed(5))
+    [ids] = tts.texts([TEXT], "am_michael")
+    [spoken] = tts.decoder.engine().run([Request(ids, seed=derive(5, 0, SENTENCE), sampling=tts.sampling)])
+    noise = torch.Generator().manual_seed(derive(5, 0, SOUND) >> 1)
+    whole = tts.stage.render(torch.tensor(spoken.speech), "am_michael", noise)
     streamed = tts.synthesize(TEXT, speaker="am_michael", seed=5).samples
     assert len(streamed) == len(whole)
     np.testing.assert_allclose(streamed, whole.numpy(), atol=1e-4 * float(whole.abs().max()))
@@ -126,8 +129,9 @@ def test_pause_is_silent(tts: TTS) -> None:
 def test_long_text_streams_lazily(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     """A million characters: the first chunk comes after one sentence has been turned into phonemes."""
     encoded = []
-    encode = tts.tokenizer.encode
-    monkeypatch.setattr(tts.tokenizer, "encode", lambda text, speaker: encoded.append(text) or encode(text, speaker))
+    tokenizer = tts.front_end.tokenizer
+    phonemes = tokenizer.phonemes
+    monkeypatch.setattr(tokenizer, "phonemes", lambda text: encoded.append(text) or phonemes(text))
     chunks = tts.stream("A plain sentence stands here. " * 33_000, max_tokens=8)
     assert len(next(chunks).samples)
     assert len(encoded) == 1
@@ -185,7 +189,7 @@ def test_nan_is_noticed_while_speaking(tts: TTS) -> None:
 
     broken = replace(tts, target=copy.deepcopy(tts.target))
     with torch.no_grad():
-        broken.t2s.start[0] = float("nan")
+        broken.target.start[0] = float("nan")
     with pytest.raises(NumericsError):
         broken.synthesize(TEXT)
 
@@ -245,7 +249,7 @@ def test_missing_device(tts: TTS, device: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n\t "])
 def test_nothing_to_say(tts: TTS, text: str) -> None:
-    with pytest.raises(TextError, match="nothing to say"):
+    with pytest.raises(TextError, match="nothing to speak"):
         tts.synthesize(text)
 
 
