@@ -21,7 +21,8 @@ from spear_spec import TTS, SpecConfig
 from spear_spec.cli import main
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import build_parser
-from spear_spec.decoding import is_lossless
+from spear_spec.decoding import Request, is_lossless
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import ConfigError, NumericsError
 from spear_spec.tuning import candidates as field
 from spear_spec.tuning import tune as race
@@ -124,7 +125,7 @@ def test_candidates(tts: TTS) -> None:
         12,
     }
     for arm in candidates(tts):
-        arm.parts().make()
+        arm.decoder.parts.make()
     assert [arm.spec.drafter for arm in candidates(tts.using(drafter="none"))].count("none") == 1
 
 
@@ -362,19 +363,12 @@ def test_speaking(tts: TTS) -> None:
     assert one.seconds > 0
     sample = say(plain, 0)
     assert sample.tokens == sample.calls
-    session, verdicts = plain.decode(
-        [tts.front_end.tokenizer.encode(race.SENTENCES[0], "af_heart")], tts.sampling, _generator(1)
-    )
-    list(verdicts)
-    assert sample.tokens == len(session.tokens[0])
+    [ids] = tts.texts(race.SENTENCES[:1], "af_heart")
+    # round 0 is the second: a warm-up comes before it
+    [alone] = plain.decoder.engine().run([Request(ids, seed=derive(0, 1, SENTENCE), sampling=tts.sampling)])
+    assert sample.tokens == len(alone.tokens)
     both = speaking(tts, batch=2)(plain, 7)
     assert both.tokens == both.calls > 16
-
-
-def _generator(seed: int) -> Any:
-    import torch
-
-    return torch.Generator().manual_seed(seed)
 
 
 def test_a_sentence_ends_at_the_deadline(tts: TTS) -> None:

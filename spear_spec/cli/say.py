@@ -38,8 +38,7 @@ def _say_one(args: argparse.Namespace) -> int:
         )
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
-    if not to_stdout:
-        check_output(Path(output))
+    check_output(output)
     text = check_text(read_text("-") if args.text == "-" else args.text)
     tts, tuned = load_tuned(args, [text])
     item = speak(tts, text, output, speech_options(args))
@@ -69,7 +68,7 @@ def _say_file(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioError(f"cannot make the folder {folder}: {error.strerror or error}") from None
-    check_output(folder / "000.wav")
+    check_output(str(folder / "000.wav"))
     tts, tuned = load_tuned(args, [line for line in lines if line])
     from tqdm import tqdm
 
