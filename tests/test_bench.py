@@ -31,6 +31,7 @@ from spear_spec.errors import ConfigError, MissingExtraError
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.statistics import paired_difference
 from spear_spec.pipeline import TTS
+from tests.stubs.schemas import check
 from tests.stubs.voice import make_voice
 
 TEXTS = ["Yes.", "Two words."]
@@ -402,6 +403,7 @@ def test_over_the_peer(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_bench(tts, TEXTS, drafters=["small"], gammas=(3,), runs=2, batches=(1, 2))
     assert result["peer"]["autoregressive_over_peer"]["median"] == 2.0
     assert result["peer"]["tokens_per_s"]["median"] == 25.0
+    check(result, "bench/1")
     assert [row["vs_peer"] for row in result["rows"]] == [2.0, 6.0, None, None]
 
 
@@ -462,6 +464,7 @@ def test_change_against_the_autoregressive_loop(tts: TTS) -> None:
         return [Loudness().score(audio.samples, None) for audio in spoken]
 
     change = paired_difference(heard(tts), heard(tts.using(drafter="none")))
+    check(result, "bench/1")
     assert fast["quality"]["sentences"] == 3
     assert fast["quality"]["wer_change"] == {
         name: pytest.approx(value, abs=1e-5) for name, value in change.to_dict().items()
@@ -635,7 +638,7 @@ def test_table_and_plot_to_files(said: list[str], capsys: pytest.CaptureFixture[
         == 0
     )
     result = json.loads(Path("r.json").read_text())
-    assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows", "peer", "left_out"]
+    check(result, "bench/1")
     assert names(result["rows"]) == [("none", 0), ("small", 1), ("small", 2)]
     assert Path("t.md").read_text() == table(result) + "\n"
     assert Path("p.png").stat().st_size > 5000
@@ -652,6 +655,7 @@ def test_all_with_a_registered_drafter(
     assert main([*said, "--drafters", "all", "--plot", "p.png", "--json"]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
+    check(result, "bench/1")
     assert ("again", 3) in names(result["rows"])
     assert ("again", 3) in machine.ran
     assert any(line.startswith("| again | gamma 3 |") for line in captured.err.splitlines())

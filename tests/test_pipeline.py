@@ -17,28 +17,13 @@ from spear_spec.errors import ConfigError, DeviceError, NumericsError, SpearSpec
 from spear_spec.meter import Meter
 from spear_spec.text.front_end import PAUSES_S
 from spear_spec.text.sentences import Break
+from tests.stubs.schemas import check, validator
 from tests.stubs.voice import make_voice
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 TWO = "It rained for the whole day. Nobody in the town minded it."
 PAUSE_S = PAUSES_S[Break.SENTENCE]
 TWO_SENTENCES = ["It rained for the whole day.", "Nobody in the town minded it."]
-ITEM = [
-    "text",
-    "file",
-    "tokens",
-    "target_calls",
-    "tokens_per_call",
-    "drafted",
-    "accepted",
-    "acceptance_by_position",
-    "ended",
-    "audio_s",
-    "t2s_s",
-    "acoustic_s",
-    "rtf",
-    "ttfa_s",
-]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +37,11 @@ def test_synthesize(tts: TTS) -> None:
     assert audio.samples.dtype == np.float32
     assert np.isfinite(audio.samples).all()
     stats = audio.stats
-    assert list(stats) == ITEM
     assert stats["text"] == TEXT
+    check(
+        {"schema": "say/1", "voice": tts.name, **tts.describe(), "tuned": None, "load_s": 0.0, "items": [stats]},
+        "say/1",
+    )
     assert stats["audio_s"] == pytest.approx(audio.seconds, abs=1e-3)
     spoken = stats["tokens"] - (stats["ended"] == "eos")
     assert len(audio.samples) == spoken * tts.stage.module.cfg.token_samples
@@ -148,21 +136,8 @@ def test_cap_is_reported(tts: TTS, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_describe(tts: TTS) -> None:
     described = tts.describe(batch=2, seed=9, temperature=0.7)
-    assert list(described) == [
-        "drafter",
-        "verifier",
-        "lossless",
-        "gamma",
-        "num_drafts",
-        "tree",
-        "options",
-        "batch",
-        "seed",
-        "device",
-        "threads",
-        "dtype",
-        "sampling",
-    ]
+    assert not list(validator("settings").iter_errors(described))
+    assert list(validator("settings").iter_errors({**described, "seed": -1}))
     assert described["sampling"] == {"temperature": 0.7, "top_k": 0, "top_p": 0.95, "guidance": 1.0}
     assert (described["drafter"], described["gamma"], described["lossless"], described["dtype"]) == (
         "small",
@@ -239,6 +214,79 @@ def test_impossible_options(tts: TTS, options: dict) -> None:
 def test_impossible_settings(tts: TTS, options: dict) -> None:
     with pytest.raises(SpearSpecError):
         TTS.load(tts.bundle.path, **{"device": "cpu", **options})
+
+
+WRONG = {
+    "text": [None, 3, b"Yes.", ["Yes."]],
+    "speaker": [3, ["af_heart"], b"af_heart", ""],
+    "seed": ["a", -1, 2**64, 1.0, None, True, 10**5000],
+    "max_tokens": ["9", 0, 2.5, True],
+    "batch": ["2", 0, -1, None, 1.0, True, 10**9],
+    "meter": ["x", 3],
+    "temperature": ["hot", None, float("inf"), True],
+    "top_k": [1.5, "5", None],
+    "top_p": ["most", None, -0.1],
+    "guidance": ["x", 0.5],
+    "colour": ["red"],
+    "gamma": [3],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("call", ["synthesize", "stream"])
+def test_arguments_of_another_type(tts: TTS, name: str, call: str) -> None:
+    """Our errors, in one line, before anything is spoken: `stream` itself refuses, not its first piece."""
+    for value in WRONG[name]:
+        with pytest.raises((ConfigError, TextError)) as caught:
+            getattr(tts, call)(**{"text": TEXT, name: value})
+        assert "\n" not in str(caught.value), value
+        assert 10 < len(str(caught.value)) < 300, value
+
+
+WRONG_SETTINGS = {
+    "drafter": [3, ["small"], Path("small"), ""],
+    "verifier": [3, b"block", ["block"], ""],
+    "gamma": [-1, "3", 2.5, None, True],
+    "num_drafts": ["2", 0, None],
+    "tree": [3, ["2-1"], b"2-1"],
+    "options": ["stop=acceptance", [1], None, {3: 4}, {"stop": [1]}, {"stop": "\n"}],
+    "colour": ["red"],
+}
+WRONG_PLACES = {
+    "voice": [3, ["tiny"], b"tiny", ""],
+    "device": [3, ["cpu"], b"cpu", ""],
+    "dtype": [3, torch.float32, None, ["float32"]],
+    "threads": ["1", -1, 1.0, True],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_settings_of_another_type(tts: TTS, name: str) -> None:
+    for value in WRONG_SETTINGS[name]:
+        for call in (tts.using, lambda **given: TTS.load(tts.bundle, device="cpu", **given)):
+            with pytest.raises(SpearSpecError) as caught:
+                call(**{name: value})
+            assert "\n" not in str(caught.value), value
+            assert 10 < len(str(caught.value)) < 400, value
+
+
+@pytest.mark.parametrize("name", WRONG_PLACES)
+def test_places_of_another_type(tts: TTS, name: str) -> None:
+    for value in WRONG_PLACES[name]:
+        with pytest.raises(SpearSpecError) as caught:
+            TTS.load(**{"voice": tts.bundle, "device": "cpu", name: value})
+        assert "\n" not in str(caught.value), value
+        assert 10 < len(str(caught.value)) < 300, value
+
+
+def test_seeds_above_32_bits_are_seeds_of_their_own(tts: TTS) -> None:
+    """Tokens, not only sound: seeds that agree in their low or in their high half differ."""
+    ids = tts.texts([TEXT])[0]
+    seeds = [7, 7 + 2**32, 7 + 2**63, 7 << 32, 2**64 - 1]
+    said = tts.decoder.engine().run([Request(ids, seed=seed, sampling=tts.sampling, cap=40) for seed in seeds])
+    assert len({tuple(utterance.tokens) for utterance in said}) == len(seeds)
+    counts = [tts.synthesize(TEXT, seed=seed, max_tokens=40).samples.tobytes() for seed in seeds]
+    assert len(set(counts)) == len(seeds)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu please", "mps"])

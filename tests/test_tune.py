@@ -29,23 +29,9 @@ from spear_spec.tuning import tune as race
 from spear_spec.tuning.candidates import candidates, neighbours
 from spear_spec.tuning.store import tune_file
 from spear_spec.tuning.tune import Sample, faster, spec_of, tune
+from tests.stubs.schemas import check
 from tests.stubs.voice import make_voice
 
-CFG = [
-    "drafter",
-    "verifier",
-    "lossless",
-    "gamma",
-    "num_drafts",
-    "tree",
-    "options",
-    "batch",
-    "seed",
-    "device",
-    "threads",
-    "dtype",
-    "sampling",
-]
 OWN = SpecConfig("eagle", "block", 3)  # what the voice of these tests ships with
 NONE = SpecConfig(drafter="none")
 Speed = Callable[[SpecConfig], float]
@@ -159,30 +145,13 @@ def test_the_fastest_is_found(tts: TTS, gamma: int) -> None:
     """Also where its gamma is not among those that are tried first."""
     machine = Machine(eagle_best_at(gamma))
     result = machine.tune(tts)
-    assert list(result) == [
-        "schema",
-        "commit",
-        "hardware",
-        "torch",
-        "voice",
-        *CFG,
-        "tokens_per_s",
-        "speedup",
-        "gain",
-        "changed",
-        "rounds",
-        "candidates",
-        "seconds",
-        "file",
-    ]
-    assert result["schema"] == "tune/1"
+    check(result, "tune/1")
     assert spec_of(result) == replace(OWN, gamma=gamma)
     assert result["changed"] is True
     assert result["tokens_per_s"]["median"] == pytest.approx(400)
     assert result["speedup"]["median"] == pytest.approx(2)
     assert result["gain"]["median"] == pytest.approx(400 / machine.speed(OWN), abs=1e-4)
     best = result["candidates"][0]
-    assert list(best) == [*CFG, "rounds", "tokens_per_s", "speedup", "tokens_per_call", "error"]
     assert (best["drafter"], best["gamma"], best["tokens_per_call"]) == ("eagle", gamma, 5)
     assert [c["speedup"]["median"] for c in result["candidates"]] == sorted(
         (c["speedup"]["median"] for c in result["candidates"]), reverse=True
@@ -334,6 +303,7 @@ def test_making_ready_counts_too(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_was_not_reached_has_no_figures(tts: TTS) -> None:
     result = Machine(lambda spec: 25.0 if spec.drafter == "none" else 50.0).tune(tts)
+    check(result, "tune/1")
     missed = [c for c in result["candidates"] if not c["rounds"]]
     assert missed
     assert all(c["tokens_per_s"] is c["speedup"] is c["tokens_per_call"] is None for c in missed)
@@ -493,11 +463,12 @@ def test_tests_do_not_read_the_users_own_file(tmp_path_factory: pytest.TempPathF
 
 def test_tuned_and_used_by_say(voice: Path, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     before, _ = say(voice, capsys)
-    assert list(before) == ["schema", "voice", *CFG, "tuned", "load_s", "items"]
+    check(before, "say/1")
     assert (before["tuned"], setting(before)) == (None, OWN)
     assert main(command("tune", voice, "--json")) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out.splitlines()[-1])
+    check(result, "tune/1")
     assert result["file"] == str(tune_file())
     table, last = captured.err.splitlines()[:-1], captured.err.splitlines()[-1]
     assert table[0].split() == ["setting", "rounds", "tokens/s", "speed-up", "tokens/call"]
@@ -632,6 +603,7 @@ def test_forget(voice: Path, machine: Machine, tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert main(command("tune", voice, "--forget", "--json")) == 0
     captured = capsys.readouterr()
+    check(json.loads(captured.out), "tune/1")
     assert json.loads(captured.out) == {"schema": "tune/1", "voice": "tiny", "forgotten": 2, "file": str(tune_file())}
     assert "tiny: 2 tuned settings forgotten" in captured.err
     assert len(machine.log) == measured

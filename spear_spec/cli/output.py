@@ -93,9 +93,7 @@ def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:
 def wav_header(rate: int, size: int = UNKNOWN) -> bytes:
     """44 bytes before mono samples of 16 bit; size: theirs in bytes. Readers take an unknown one as "to the end"."""
     riff = struct.pack("<4sI4s", b"RIFF", min(size + 36, UNKNOWN), b"WAVE")
-    return riff + struct.pack(
-        "<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", min(size, UNKNOWN)
-    )
+    return riff + struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", min(size, UNKNOWN))
 
 
 def _rewindable(file: IO[bytes]) -> bool:

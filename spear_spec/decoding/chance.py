@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spear_spec.config import shown
 from spear_spec.errors import ConfigError
 from spear_spec.kernels import native
 
@@ -171,5 +172,5 @@ def check_seed(seed: object) -> int:
         ConfigError: it is no whole number from 0 to 2^64 - 1.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
-        raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {str(seed)[:40]!r}")
+        raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {shown(seed)}")
     return seed

@@ -72,7 +72,9 @@ def evaluate(
     for start in range(0, len(texts), _GROUP):
         group = range(start, min(start + _GROUP, len(texts)))
         spoken = [
-            (i, name, arm.synthesize(texts[i], seed=(seed + i) % SEEDS, **said)) for i in group for name, arm in arms.items()
+            (i, name, arm.synthesize(texts[i], seed=(seed + i) % SEEDS, **said))
+            for i in group
+            for name, arm in arms.items()
         ]
         for i, name, audio in spoken:
             if keep is not None:

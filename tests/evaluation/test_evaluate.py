@@ -21,6 +21,7 @@ from spear_spec.evaluation.evaluate import evaluate
 from spear_spec.evaluation.judge import Measurement, Reference, Samples
 from spear_spec.evaluation.reference import save_reference
 from spear_spec.evaluation.report import METRICS
+from tests.stubs.schemas import check
 from tests.stubs.voice import make_voice
 
 CFG = {
@@ -98,15 +99,13 @@ def test_schema_and_values(tmp_path: Path) -> None:
         voice, TEXTS, seed=7, keep=lambda i, arm, _: kept.append((i, arm)), progress=lambda *p: seen.append(p)
     ).to_dict()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert list(result) == ["schema", "voice", "judges", "arms", "items"]
-    assert (result["schema"], result["voice"]) == ("eval/1", "stub")
+    check(result, "eval/1")
+    assert result["voice"] == "stub"
     assert result["judges"] == [{"name": "stub", "version": "1"}] * 4
     assert list(result["arms"]) == ["speculative", "autoregressive"]
     for name, arm in result["arms"].items():
-        assert list(arm) == [*CFG, "metrics"]
         assert arm["drafter"] == ("none" if name == "autoregressive" else "small")
-        assert list(arm["metrics"]) == ["wer", "per", "mos", "speaker_similarity", "rtf", "ttfa_s"]
-        assert all(list(metric) == ["value", "lo", "hi"] for metric in arm["metrics"].values())
+        assert None not in arm["metrics"].values()
     fast, slow = (result["arms"][name]["metrics"] for name in ("speculative", "autoregressive"))
     assert fast["wer"]["value"] == pytest.approx(4 / 7)
     assert slow["wer"] == {"value": 0, "lo": 0, "hi": 0}
@@ -135,6 +134,7 @@ def test_difference_is_paired(tmp_path: Path) -> None:
 
 def test_without_a_reference_similarity_is_null(tmp_path: Path) -> None:
     result = evaluate(StubVoice(tmp_path), TEXTS[:1]).to_dict()
+    check(result, "eval/1")
     assert result["arms"]["speculative"]["metrics"]["speaker_similarity"] is None
 
 
