@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from spear_spec.decoding.chance import SEEDS
 from spear_spec.evaluation.evaluate import listen_to, reference_of
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.judges import make_judges
