@@ -518,15 +518,39 @@ def row(**given: Any) -> dict[str, Any]:
     """A row of bench/1."""
     speedup = given.pop("speedup", 2.0)
     return {
-        "drafter": "eagle", "verifier": "block", "lossless": True, "gamma": 8, "num_drafts": 1, "tree": None, "options": {}, "batch": 1,
-        "tokens_per_call": 5.25, "acceptance_by_position": [0.9, 0.8, 0.7, 0.6, 0.5], "accepted_lengths": [1, 1, 1, 1, 1, 5],
-        "tokens_per_s": {"median": 500.4, "lo": 1.0, "hi": 2.0}, "speedup": {"median": speedup, "lo": speedup - 0.25, "hi": speedup + 0.5},
-        "draft_step_share": 0.0625, "predicted_speedup": 2.5, "rtf": 0.07, "ttfa_s": None, "vs_peer": None, "quality": None, **given,
-    }  # fmt: skip
+        "drafter": "eagle",
+        "verifier": "block",
+        "lossless": True,
+        "gamma": 8,
+        "num_drafts": 1,
+        "tree": None,
+        "options": {},
+        "batch": 1,
+        "tokens_per_call": 5.25,
+        "acceptance_by_position": [0.9, 0.8, 0.7, 0.6, 0.5],
+        "accepted_lengths": [1, 1, 1, 1, 1, 5],
+        "tokens_per_s": {"median": 500.4, "lo": 1.0, "hi": 2.0},
+        "speedup": {"median": speedup, "lo": speedup - 0.25, "hi": speedup + 0.5},
+        "draft_step_share": 0.0625,
+        "predicted_speedup": 2.5,
+        "rtf": 0.07,
+        "ttfa_s": None,
+        "vs_peer": None,
+        "quality": None,
+        **given,
+    }
 
 
-PLAIN = row(drafter="none", verifier=None, gamma=0, acceptance_by_position=[], accepted_lengths=[9], draft_step_share=None, speedup=1.0,
-            predicted_speedup=1.0)  # fmt: skip
+PLAIN = row(
+    drafter="none",
+    verifier=None,
+    gamma=0,
+    acceptance_by_position=[],
+    accepted_lengths=[9],
+    draft_step_share=None,
+    speedup=1.0,
+    predicted_speedup=1.0,
+)
 
 
 def result_of(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -544,12 +568,14 @@ def test_table() -> None:
         predicted_speedup=None,
     )
     assert table(result_of(PLAIN, row(), lossy)).splitlines() == [
-        "| drafter | settings | verifier | law | batch | tokens / call | accepted at 1 / 4 / 8 | draft step / target step | predicted | tokens / s | "
-        "speed-up | RTF | TTFA, s |",
+        "| drafter | settings | verifier | law | batch | tokens / call | accepted at 1 / 4 / 8 | "
+        "draft step / target step | predicted | tokens / s | speed-up | RTF | TTFA, s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         "| none |  |  | lossless | 1 | 5.25 |  |  | 1.00 | 500 | 1.00 [0.75, 1.50] | 0.070 |  |",
-        "| eagle | gamma 8 | block | lossless | 1 | 5.25 | 0.90 / 0.60 / - | 0.062 | 2.50 | 500 | 2.00 [1.75, 2.50] | 0.070 |  |",
-        "| kpath | k 4, gamma 8, of=small | typical | LOSSY | 8 | 5.25 | 0.90 / 0.60 / - | 0.062 |  | 500 | 2.00 [1.75, 2.50] | 0.070 |  |",
+        "| eagle | gamma 8 | block | lossless | 1 | 5.25 | 0.90 / 0.60 / - | 0.062 | 2.50 | 500 | "
+        "2.00 [1.75, 2.50] | 0.070 |  |",
+        "| kpath | k 4, gamma 8, of=small | typical | LOSSY | 8 | 5.25 | 0.90 / 0.60 / - | 0.062 |  | 500 | "
+        "2.00 [1.75, 2.50] | 0.070 |  |",
     ]
 
 
@@ -686,7 +712,9 @@ def test_interrupted_on_the_command_line(
     ("more", "message"),
     [
         (["--table", "missing/t.md"], "folder is missing"), (["--plot", "missing/p.png"], "folder is missing"),
-        (["--sentences", "3"], "give --judges"), (["--judges", "taste"], "no judge for taste"), (["--gammas", "0"], "1 to 64"),
+        (["--sentences", "3"], "give --judges"),
+        (["--judges", "taste"], "no judge for taste"),
+        (["--gammas", "0"], "1 to 64"),
         (["--drafters", "all", "--gammas", "2"], "drafters by name"),
     ],
 )  # fmt: skip

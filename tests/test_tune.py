@@ -475,7 +475,8 @@ def test_tuned_and_used_by_say(voice: Path, machine: Machine, capsys: pytest.Cap
     assert table[1].startswith("eagle / block, gamma 7 ")
     assert len({len(line) for line in table if " / " in line}) == 1
     assert last.startswith(
-        "tiny: eagle / block, gamma 7, 400 tokens/s, 2.00 x the autoregressive loop, 1.11 x the voice's own setting; kept in "
+        "tiny: eagle / block, gamma 7, 400 tokens/s, 2.00 x the autoregressive loop, "
+        "1.11 x the voice's own setting; kept in "
     )
     assert str(tune_file()) in last
     [entry] = stored()
@@ -617,10 +618,16 @@ def test_forget(voice: Path, machine: Machine, tmp_path: Path, capsys: pytest.Ca
 
 
 DAMAGED = {
-    "empty": b"", "cut": b'{"schema": "tuned/1", "entries": [{"voice": "ti', "list": b"[]", "version": b'{"schema": "tuned/2", "entries": []}',
-    "bytes": b"\xff\xfe\x00", "deep": b"[" * 100_000, "entry": b'{"schema": "tuned/1", "entries": [{"voice": "tiny"}]}',
-    "number": b'{"schema": "tuned/1", "entries": [3]}', "no entries": b'{"schema": "tuned/1"}',
-}  # fmt: skip
+    "empty": b"",
+    "cut": b'{"schema": "tuned/1", "entries": [{"voice": "ti',
+    "list": b"[]",
+    "version": b'{"schema": "tuned/2", "entries": []}',
+    "bytes": b"\xff\xfe\x00",
+    "deep": b"[" * 100_000,
+    "entry": b'{"schema": "tuned/1", "entries": [{"voice": "tiny"}]}',
+    "number": b'{"schema": "tuned/1", "entries": [3]}',
+    "no entries": b'{"schema": "tuned/1"}',
+}
 
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
@@ -644,10 +651,17 @@ def test_a_damaged_file(voice: Path, machine: Machine, data: bytes, capsys: pyte
 
 
 UNUSABLE = {
-    "drafter": {"drafter": "warp"}, "verifier": {"verifier": "hope"}, "gamma": {"gamma": 1000}, "field": {"speed": 3}, "kind": {"gamma": "7"},
-    "option": {"options": {"depth": 1}}, "tree": {"tree": [1]}, "lossy": {"verifier": "tolerance"},
-    "misfit": {"drafter": "kpath", "options": {"of": "eagle"}}, "source": {"drafter": "kpath", "verifier": "kseq", "options": {"of": "nobody"}},
-}  # fmt: skip
+    "drafter": {"drafter": "warp"},
+    "verifier": {"verifier": "hope"},
+    "gamma": {"gamma": 1000},
+    "field": {"speed": 3},
+    "kind": {"gamma": "7"},
+    "option": {"options": {"depth": 1}},
+    "tree": {"tree": [1]},
+    "lossy": {"verifier": "tolerance"},
+    "misfit": {"drafter": "kpath", "options": {"of": "eagle"}},
+    "source": {"drafter": "kpath", "verifier": "kseq", "options": {"of": "nobody"}},
+}
 
 
 @pytest.mark.parametrize("spec", UNUSABLE.values(), ids=UNUSABLE)

@@ -1,4 +1,6 @@
-"""Who races: the settings of `bench --drafters all`, which drafters and rules bring along, and what else can be asked for."""
+"""Who races: the settings of `bench --drafters all`, which drafters and rules bring along, and what else can be asked
+for.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The text front end in a process of its own, so that a cold start loads spaCy and torch side by side on two cores.
 
-Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything heavy
-is imported, reads the texts in order, runs ahead as far as the pipe holds, and needs no torch.
+Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything
+heavy is imported, reads the texts in order, runs ahead as far as the pipe holds, and needs no torch.
 """
 
 from __future__ import annotations

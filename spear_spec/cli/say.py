@@ -44,7 +44,8 @@ def _say_one(args: argparse.Namespace) -> int:
     item = speak(tts, text, output, speech_options(args))
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
-        f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, first audio after {_short(item['ttfa_s'])} s, "
+        f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
+        f"first audio after {_short(item['ttfa_s'])} s, "
         f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)"
         + ("" if tuned is None else f"; tuned on {tuned.measured}")
     )

@@ -25,10 +25,20 @@ from tests.stubs.schemas import check
 from tests.stubs.voice import make_voice
 
 CFG = {
-    "drafter": "small", "verifier": "rejection", "lossless": True, "gamma": 5, "num_drafts": 1, "tree": None,
-    "options": {}, "batch": 1, "seed": 0, "device": "cpu", "threads": 1, "dtype": "float32",
+    "drafter": "small",
+    "verifier": "rejection",
+    "lossless": True,
+    "gamma": 5,
+    "num_drafts": 1,
+    "tree": None,
+    "options": {},
+    "batch": 1,
+    "seed": 0,
+    "device": "cpu",
+    "threads": 1,
+    "dtype": "float32",
     "sampling": {"temperature": 0.7, "top_k": 0, "top_p": 0.9, "guidance": 1.0},
-}  # fmt: skip
+}
 TEXTS = ["one", "two two", "three three three", "four"]
 
 
@@ -113,8 +123,14 @@ def test_schema_and_values(tmp_path: Path) -> None:
     assert (fast["rtf"]["value"], fast["ttfa_s"]["value"]) == pytest.approx((0.05, 0.5))
     assert len(result["items"]) == 8
     assert result["items"][2] == {
-        "id": 1, "arm": "speculative", "text": "two two", "hypothesis": "heard two two", "wer": 0.5, "seconds": 2.0, "ended": "eos",
-    }  # fmt: skip
+        "id": 1,
+        "arm": "speculative",
+        "text": "two two",
+        "hypothesis": "heard two two",
+        "wer": 0.5,
+        "seconds": 2.0,
+        "ended": "eos",
+    }
     # the same seed for both arms of a sentence, another for each sentence; one warm-up an arm
     assert sorted(voice.log[2:]) == sorted((arm, t, 7 + i) for i, t in enumerate(TEXTS) for arm in ("small", "none"))
     assert kept == [(i, arm) for i in range(4) for arm in ("speculative", "autoregressive")]
