@@ -357,12 +357,14 @@ def test_sentences_are_cut_on_a_slow_machine(tts: TTS, monkeypatch: pytest.Monke
     ticks = itertools.count()
     monkeypatch.setattr(race, "_now", lambda tts: next(ticks))  # one second a sentence, so a sixteenth a token
     plain = tts.using(drafter="none")
+    # a voice of random weights: of this seed the first sentence lasts for the whole warm-up
+    seed = next(n for n in range(50) if speaking(tts, seed=n)(plain, race.WARM_UP).tokens == race.SHORT)
     for seconds, cut in ((1.5, 24), (0.1, 16), (600, 9600)):
-        say = speaking(tts)
+        say = speaking(tts, seed=seed)
         say.shorten(plain, seconds)
         assert say.cap == cut
     say = speaking(tts, max_tokens=20, batch=3)
-    say.shorten(plain, 1.5)
+    say.shorten(plain, 600)
     assert say.cap == 20
     assert say(plain, 2).tokens <= 60
 
