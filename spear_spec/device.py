@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from spear_spec.config import shown
 from spear_spec.errors import ConfigError, DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -18,7 +19,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(device, str | torch.device):
-        raise DeviceError(f"a device is a name, cpu, cuda or cuda:N, not {str(device)[:40]!r}")
+        raise DeviceError(f"a device is a name, cpu, cuda or cuda:N, not {shown(device)}")
     try:
         found = torch.device(device)
     except RuntimeError:
@@ -40,8 +41,8 @@ def find_dtype(dtype: str) -> torch.dtype:
     Raises:
         ConfigError: there is none.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype {str(dtype)[:40]!r}: {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {shown(dtype)}: {', '.join(DTYPES)}")
     return DTYPES[dtype]
 
 
@@ -52,5 +53,5 @@ def set_threads(threads: int) -> None:
         ConfigError: no whole number above 0.
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise ConfigError(f"threads must be a whole number above 0, not {str(threads)[:40]!r}")
+        raise ConfigError(f"threads must be a whole number above 0, not {shown(threads)}")
     torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from spear_spec.acoustic.contract import AcousticStage
 from spear_spec.audio import Audio, FloatArray
-from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check, complete
 from spear_spec.decoding.chance import SENTENCE, SOUND, check_seed, derive
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
@@ -201,7 +201,9 @@ class TTS:
             raise TextError(f"a text must be a string, not {type(text).__name__}")
         law, who = self.sampling.changed(**sampling), choose_speaker(self.bundle, speaker)
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= MOST_TOGETHER:
-            raise ConfigError(f"batch must be a whole number from 1 to {MOST_TOGETHER}, not {str(batch)[:40]!r}")
+            raise ConfigError(f"batch must be a whole number from 1 to {MOST_TOGETHER}, not {shown(batch)}")
+        if not isinstance(meter, Meter | None):
+            raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
         return self._stream(text, who, law, seed, max_tokens, batch, meter or Meter(self.sample_rate))

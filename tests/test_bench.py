@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from spear_spec.bench.race import contestants, label
 from spear_spec.bench.speed import GROUP, _even, run_bench
 from spear_spec.bench.table import table
 from spear_spec.cli import main
-from spear_spec.decoding import DRAFTERS, DecodeStats, Proposal
+from spear_spec.decoding import DRAFTERS, VERIFIERS, DecodeStats, DrafterKind, Proposal, Request, register
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.drafters import needs
 from spear_spec.errors import ConfigError, MissingExtraError
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.statistics import paired_difference
 from spear_spec.pipeline import TTS
+from tests.stubs.schemas import check
 from tests.stubs.voice import make_voice
 
 TEXTS = ["Yes.", "Two words."]
@@ -47,25 +50,65 @@ def names(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
 # ---- who races -----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_has_every_drafter() -> None:
+def test_every_drafter_races_under_its_own_name() -> None:
     for name, kind in DRAFTERS.items():
         assert bool(kind.races) == (name != "none")
         assert {settings["drafter"] for settings in kind.races} == ({name} if kind.races else set())
+    for name, rule in VERIFIERS.items():
+        assert all(settings["verifier"] == name and rule.lossless for settings in rule.races)
 
 
-def test_all_are_the_settings_of_the_table(tts: TTS) -> None:
-    """Every setting of a drafter whose part the voice has takes part, as the table says; options of `tts` do not
+def test_all_are_the_settings_of_the_records(tts: TTS) -> None:
+    """Every setting of a drafter whose part the voice has takes part, as its record says; options of `tts` do not
     leak in.
     """
     arms, left_out = contestants(tts.using(drafter="small", options={"stop": "acceptance"}), ["all"])
     missing = {name for name in DRAFTERS if needs(name) is not None and needs(name) not in tts.drafts}
     assert {entry["drafter"] for entry in left_out} == missing
-    wanted = [settings for name in DRAFTERS if name not in missing for settings in DRAFTERS[name].races]
-    assert len(arms) == len(wanted)
+    wanted = [settings for name, kind in DRAFTERS.items() if name not in missing for settings in kind.races]
+    assert len(arms) == len(wanted) > 20
     for arm, settings in zip(arms, wanted):
         for field, value in settings.items():
             if field != "gamma" or not str(settings.get("tree"))[0].isdigit():
                 assert getattr(arm.spec, field) == value, settings
+
+
+class Again:
+    """Drafts the last token again: a drafter of somebody else's."""
+
+    name, form = "again", "chain"
+
+    def start(self, session: Any) -> None:
+        return None
+
+    def propose(self, session: Any, state: None, limits: list[int]) -> Proposal:
+        return Proposal([session.tokens[row][-1:] * limit for row, limit in zip(session.rows, limits)])
+
+    def commit(self, session: Any, state: None, verdict: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def _again() -> Iterator[None]:
+    register(DrafterKind(Again, "the last token again"))
+    yield
+    del DRAFTERS.known["again"]
+
+
+@pytest.mark.usefixtures("_again")
+def test_a_registered_drafter_races_too(tts: TTS) -> None:
+    """As it usually is, among all and by name; options of `tts` do not leak in."""
+    with_option = tts.using(drafter="small", options={"stop": "acceptance"})
+    [found] = [arm for arm in contestants(with_option, ["all"])[0] if arm.spec.drafter == "again"]
+    assert found.spec.options == {}
+    [named] = contestants(with_option, ["again"])[0]
+    assert named.spec == found.spec
+    mine = tts.using(drafter="again", gamma=2)
+    [same] = [arm for arm in contestants(mine, ["all"])[0] if arm.spec.drafter == "again"]
+    assert (same.spec.gamma, same.spec.verifier) == (2, "rejection")
+    rows = run_bench(tts, TEXTS, drafters=["again"], gammas=(2,), **SHORT)["rows"]
+    assert names(rows) == [("none", 0), ("again", 2)]
+    assert rows[1]["target_calls"] <= rows[1]["tokens"]
 
 
 def test_what_the_voice_cannot_run_is_left_out_with_a_reason(tmp_path: Path) -> None:
@@ -134,15 +177,18 @@ def test_label() -> None:
 def test_accepted_lengths_are_those_of_the_verdicts(tts: TTS, settings: dict[str, Any], batch: int) -> None:
     chosen = tts.using(**settings)
     arm = Arm(chosen, batch, 0)
-    ids = [tts.front_end.tokenizer.encode(text, tts.speakers[0]) for text in TEXTS]
+    ids = tts.texts(TEXTS)
     groups = [ids[i : i + batch] for i in range(0, 2, batch)]
     arm.decode(groups, 5, 30, keep=True)
-    chance, counts, kept = torch.Generator().manual_seed(5), Counter[int](), []
-    for group in groups:
-        session, verdicts = chosen.decode(group, tts.sampling, chance, 30)
-        for verdict in verdicts:
-            counts.update(verdict.num_accepted)
-        kept += session.tokens
+    counts, kept = Counter[int](), []
+    for number, group in enumerate(groups):
+        engine = chosen.decoder.engine()
+        seeds = [derive(5, number * batch + row, SENTENCE) for row in range(len(group))]
+        law = tts.sampling
+        spoken = engine.admit([Request(text, seed=seed, sampling=law, cap=30) for text, seed in zip(group, seeds)])
+        while engine.running:
+            counts.update(engine.step().num_accepted)
+        kept += [utterance.tokens for utterance in spoken]
     found = accepted_lengths(arm.stats)
     assert sum(found) == arm.stats.target_calls
     assert {length: count for length, count in enumerate(found) if count} == dict(counts)
@@ -357,6 +403,7 @@ def test_over_the_peer(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_bench(tts, TEXTS, drafters=["small"], gammas=(3,), runs=2, batches=(1, 2))
     assert result["peer"]["autoregressive_over_peer"]["median"] == 2.0
     assert result["peer"]["tokens_per_s"]["median"] == 25.0
+    check(result, "bench/1")
     assert [row["vs_peer"] for row in result["rows"]] == [2.0, 6.0, None, None]
 
 
@@ -417,6 +464,7 @@ def test_change_against_the_autoregressive_loop(tts: TTS) -> None:
         return [Loudness().score(audio.samples, None) for audio in spoken]
 
     change = paired_difference(heard(tts), heard(tts.using(drafter="none")))
+    check(result, "bench/1")
     assert fast["quality"]["sentences"] == 3
     assert fast["quality"]["wer_change"] == {
         name: pytest.approx(value, abs=1e-5) for name, value in change.to_dict().items()
@@ -470,15 +518,39 @@ def row(**given: Any) -> dict[str, Any]:
     """A row of bench/1."""
     speedup = given.pop("speedup", 2.0)
     return {
-        "drafter": "eagle", "verifier": "block", "lossless": True, "gamma": 8, "num_drafts": 1, "tree": None, "options": {}, "batch": 1,
-        "tokens_per_call": 5.25, "acceptance_by_position": [0.9, 0.8, 0.7, 0.6, 0.5], "accepted_lengths": [1, 1, 1, 1, 1, 5],
-        "tokens_per_s": {"median": 500.4, "lo": 1.0, "hi": 2.0}, "speedup": {"median": speedup, "lo": speedup - 0.25, "hi": speedup + 0.5},
-        "draft_step_share": 0.0625, "predicted_speedup": 2.5, "rtf": 0.07, "ttfa_s": None, "vs_peer": None, "quality": None, **given,
-    }  # fmt: skip
+        "drafter": "eagle",
+        "verifier": "block",
+        "lossless": True,
+        "gamma": 8,
+        "num_drafts": 1,
+        "tree": None,
+        "options": {},
+        "batch": 1,
+        "tokens_per_call": 5.25,
+        "acceptance_by_position": [0.9, 0.8, 0.7, 0.6, 0.5],
+        "accepted_lengths": [1, 1, 1, 1, 1, 5],
+        "tokens_per_s": {"median": 500.4, "lo": 1.0, "hi": 2.0},
+        "speedup": {"median": speedup, "lo": speedup - 0.25, "hi": speedup + 0.5},
+        "draft_step_share": 0.0625,
+        "predicted_speedup": 2.5,
+        "rtf": 0.07,
+        "ttfa_s": None,
+        "vs_peer": None,
+        "quality": None,
+        **given,
+    }
 
 
-PLAIN = row(drafter="none", verifier=None, gamma=0, acceptance_by_position=[], accepted_lengths=[9], draft_step_share=None, speedup=1.0,
-            predicted_speedup=1.0)  # fmt: skip
+PLAIN = row(
+    drafter="none",
+    verifier=None,
+    gamma=0,
+    acceptance_by_position=[],
+    accepted_lengths=[9],
+    draft_step_share=None,
+    speedup=1.0,
+    predicted_speedup=1.0,
+)
 
 
 def result_of(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -496,12 +568,14 @@ def test_table() -> None:
         predicted_speedup=None,
     )
     assert table(result_of(PLAIN, row(), lossy)).splitlines() == [
-        "| drafter | settings | verifier | law | batch | tokens / call | accepted at 1 / 4 / 8 | draft step / target step | predicted | tokens / s | "
-        "speed-up | RTF | TTFA, s |",
+        "| drafter | settings | verifier | law | batch | tokens / call | accepted at 1 / 4 / 8 | "
+        "draft step / target step | predicted | tokens / s | speed-up | RTF | TTFA, s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         "| none |  |  | lossless | 1 | 5.25 |  |  | 1.00 | 500 | 1.00 [0.75, 1.50] | 0.070 |  |",
-        "| eagle | gamma 8 | block | lossless | 1 | 5.25 | 0.90 / 0.60 / - | 0.062 | 2.50 | 500 | 2.00 [1.75, 2.50] | 0.070 |  |",
-        "| kpath | k 4, gamma 8, of=small | typical | LOSSY | 8 | 5.25 | 0.90 / 0.60 / - | 0.062 |  | 500 | 2.00 [1.75, 2.50] | 0.070 |  |",
+        "| eagle | gamma 8 | block | lossless | 1 | 5.25 | 0.90 / 0.60 / - | 0.062 | 2.50 | 500 | "
+        "2.00 [1.75, 2.50] | 0.070 |  |",
+        "| kpath | k 4, gamma 8, of=small | typical | LOSSY | 8 | 5.25 | 0.90 / 0.60 / - | 0.062 |  | 500 | "
+        "2.00 [1.75, 2.50] | 0.070 |  |",
     ]
 
 
@@ -590,12 +664,28 @@ def test_table_and_plot_to_files(said: list[str], capsys: pytest.CaptureFixture[
         == 0
     )
     result = json.loads(Path("r.json").read_text())
-    assert list(result) == ["schema", "commit", "hardware", "torch", "voice", "rows", "peer", "left_out"]
+    check(result, "bench/1")
     assert names(result["rows"]) == [("none", 0), ("small", 1), ("small", 2)]
     assert Path("t.md").read_text() == table(result) + "\n"
     assert Path("p.png").stat().st_size > 5000
     captured = capsys.readouterr()
     assert "|" not in captured.out + captured.err
+
+
+@pytest.mark.usefixtures("_again")
+def test_all_with_a_registered_drafter(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole command, table and picture included, knows what to do with a drafter that did not come with it."""
+    machine = Machine(monkeypatch)
+    assert main([*said, "--drafters", "all", "--plot", "p.png", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    check(result, "bench/1")
+    assert ("again", 3) in names(result["rows"])
+    assert ("again", 3) in machine.ran
+    assert any(line.startswith("| again | gamma 3 |") for line in captured.err.splitlines())
+    assert Path("p.png").stat().st_size > 5000
 
 
 def test_table_to_standard_error(said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -622,7 +712,9 @@ def test_interrupted_on_the_command_line(
     ("more", "message"),
     [
         (["--table", "missing/t.md"], "folder is missing"), (["--plot", "missing/p.png"], "folder is missing"),
-        (["--sentences", "3"], "give --judges"), (["--judges", "taste"], "no judge for taste"), (["--gammas", "0"], "1 to 64"),
+        (["--sentences", "3"], "give --judges"),
+        (["--judges", "taste"], "no judge for taste"),
+        (["--gammas", "0"], "1 to 64"),
         (["--drafters", "all", "--gammas", "2"], "drafters by name"),
     ],
 )  # fmt: skip

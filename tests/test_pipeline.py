@@ -11,30 +11,19 @@ import pytest
 import torch
 
 from spear_spec import TTS
-from spear_spec.decoding import DecodeStats, Proposal, Session, Verdict, make_verifier
+from spear_spec.decoding import DecodeStats, Proposal, Request, Session, Verdict, make_verifier
+from spear_spec.decoding.chance import SENTENCE, SOUND, derive
 from spear_spec.errors import ConfigError, DeviceError, NumericsError, SpearSpecError, TextError
-from spear_spec.pipeline import PAUSE_S, Meter
+from spear_spec.meter import Meter
+from spear_spec.text.front_end import PAUSES_S
+from spear_spec.text.sentences import Break
+from tests.stubs.schemas import check, validator
 from tests.stubs.voice import make_voice
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 TWO = "It rained for the whole day. Nobody in the town minded it."
+PAUSE_S = PAUSES_S[Break.SENTENCE]
 TWO_SENTENCES = ["It rained for the whole day.", "Nobody in the town minded it."]
-ITEM = [
-    "text",
-    "file",
-    "tokens",
-    "target_calls",
-    "tokens_per_call",
-    "drafted",
-    "accepted",
-    "acceptance_by_position",
-    "ended",
-    "audio_s",
-    "t2s_s",
-    "acoustic_s",
-    "rtf",
-    "ttfa_s",
-]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +37,11 @@ def test_synthesize(tts: TTS) -> None:
     assert audio.samples.dtype == np.float32
     assert np.isfinite(audio.samples).all()
     stats = audio.stats
-    assert list(stats) == ITEM
     assert stats["text"] == TEXT
+    check(
+        {"schema": "say/1", "voice": tts.name, **tts.describe(), "tuned": None, "load_s": 0.0, "items": [stats]},
+        "say/1",
+    )
     assert stats["audio_s"] == pytest.approx(audio.seconds, abs=1e-3)
     spoken = stats["tokens"] - (stats["ended"] == "eos")
     assert len(audio.samples) == spoken * tts.stage.module.cfg.token_samples
@@ -73,11 +65,10 @@ def test_stream_is_synthesize_in_pieces(tts: TTS, drafter: str) -> None:
 
 def test_streamed_tokens_are_rendered_right(tts: TTS) -> None:
     """The oracle: decode alone, then the vocoder's whole-utterance form with the same noise."""
-    generator = torch.Generator().manual_seed(5)
-    session, verdicts = tts.decode([tts.front_end.tokenizer.encode(TEXT, "am_michael")], tts.sampling, generator)
-    for _ in verdicts:
-        pass
-    whole = tts.vocoder.render(torch.tensor(session.speech(0)), 1, generator=torch.Generator().manual_seed(5))
+    [ids] = tts.texts([TEXT], "am_michael")
+    [spoken] = tts.decoder.engine().run([Request(ids, seed=derive(5, 0, SENTENCE), sampling=tts.sampling)])
+    noise = torch.Generator().manual_seed(derive(5, 0, SOUND) >> 1)
+    whole = tts.stage.render(torch.tensor(spoken.speech), "am_michael", noise)
     streamed = tts.synthesize(TEXT, speaker="am_michael", seed=5).samples
     assert len(streamed) == len(whole)
     np.testing.assert_allclose(streamed, whole.numpy(), atol=1e-4 * float(whole.abs().max()))
@@ -126,8 +117,9 @@ def test_pause_is_silent(tts: TTS) -> None:
 def test_long_text_streams_lazily(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     """A million characters: the first chunk comes after one sentence has been turned into phonemes."""
     encoded = []
-    encode = tts.tokenizer.encode
-    monkeypatch.setattr(tts.tokenizer, "encode", lambda text, speaker: encoded.append(text) or encode(text, speaker))
+    tokenizer = tts.front_end.tokenizer
+    phonemes = tokenizer.phonemes
+    monkeypatch.setattr(tokenizer, "phonemes", lambda text: encoded.append(text) or phonemes(text))
     chunks = tts.stream("A plain sentence stands here. " * 33_000, max_tokens=8)
     assert len(next(chunks).samples)
     assert len(encoded) == 1
@@ -144,21 +136,8 @@ def test_cap_is_reported(tts: TTS, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_describe(tts: TTS) -> None:
     described = tts.describe(batch=2, seed=9, temperature=0.7)
-    assert list(described) == [
-        "drafter",
-        "verifier",
-        "lossless",
-        "gamma",
-        "num_drafts",
-        "tree",
-        "options",
-        "batch",
-        "seed",
-        "device",
-        "threads",
-        "dtype",
-        "sampling",
-    ]
+    assert not list(validator("settings").iter_errors(described))
+    assert list(validator("settings").iter_errors({**described, "seed": -1}))
     assert described["sampling"] == {"temperature": 0.7, "top_k": 0, "top_p": 0.95, "guidance": 1.0}
     assert (described["drafter"], described["gamma"], described["lossless"], described["dtype"]) == (
         "small",
@@ -185,7 +164,7 @@ def test_nan_is_noticed_while_speaking(tts: TTS) -> None:
 
     broken = replace(tts, target=copy.deepcopy(tts.target))
     with torch.no_grad():
-        broken.t2s.start[0] = float("nan")
+        broken.target.start[0] = float("nan")
     with pytest.raises(NumericsError):
         broken.synthesize(TEXT)
 
@@ -237,6 +216,79 @@ def test_impossible_settings(tts: TTS, options: dict) -> None:
         TTS.load(tts.bundle.path, **{"device": "cpu", **options})
 
 
+WRONG = {
+    "text": [None, 3, b"Yes.", ["Yes."]],
+    "speaker": [3, ["af_heart"], b"af_heart", ""],
+    "seed": ["a", -1, 2**64, 1.0, None, True, 10**5000],
+    "max_tokens": ["9", 0, 2.5, True],
+    "batch": ["2", 0, -1, None, 1.0, True, 10**9],
+    "meter": ["x", 3],
+    "temperature": ["hot", None, float("inf"), True],
+    "top_k": [1.5, "5", None],
+    "top_p": ["most", None, -0.1],
+    "guidance": ["x", 0.5],
+    "colour": ["red"],
+    "gamma": [3],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("call", ["synthesize", "stream"])
+def test_arguments_of_another_type(tts: TTS, name: str, call: str) -> None:
+    """Our errors, in one line, before anything is spoken: `stream` itself refuses, not its first piece."""
+    for value in WRONG[name]:
+        with pytest.raises((ConfigError, TextError)) as caught:
+            getattr(tts, call)(**{"text": TEXT, name: value})
+        assert "\n" not in str(caught.value), value
+        assert 10 < len(str(caught.value)) < 300, value
+
+
+WRONG_SETTINGS = {
+    "drafter": [3, ["small"], Path("small"), ""],
+    "verifier": [3, b"block", ["block"], ""],
+    "gamma": [-1, "3", 2.5, None, True],
+    "num_drafts": ["2", 0, None],
+    "tree": [3, ["2-1"], b"2-1"],
+    "options": ["stop=acceptance", [1], None, {3: 4}, {"stop": [1]}, {"stop": "\n"}],
+    "colour": ["red"],
+}
+WRONG_PLACES = {
+    "voice": [3, ["tiny"], b"tiny", ""],
+    "device": [3, ["cpu"], b"cpu", ""],
+    "dtype": [3, torch.float32, None, ["float32"]],
+    "threads": ["1", -1, 1.0, True],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_settings_of_another_type(tts: TTS, name: str) -> None:
+    for value in WRONG_SETTINGS[name]:
+        for call in (tts.using, lambda **given: TTS.load(tts.bundle, device="cpu", **given)):
+            with pytest.raises(SpearSpecError) as caught:
+                call(**{name: value})
+            assert "\n" not in str(caught.value), value
+            assert 10 < len(str(caught.value)) < 400, value
+
+
+@pytest.mark.parametrize("name", WRONG_PLACES)
+def test_places_of_another_type(tts: TTS, name: str) -> None:
+    for value in WRONG_PLACES[name]:
+        with pytest.raises(SpearSpecError) as caught:
+            TTS.load(**{"voice": tts.bundle, "device": "cpu", name: value})
+        assert "\n" not in str(caught.value), value
+        assert 10 < len(str(caught.value)) < 300, value
+
+
+def test_seeds_above_32_bits_are_seeds_of_their_own(tts: TTS) -> None:
+    """Tokens, not only sound: seeds that agree in their low or in their high half differ."""
+    ids = tts.texts([TEXT])[0]
+    seeds = [7, 7 + 2**32, 7 + 2**63, 7 << 32, 2**64 - 1]
+    said = tts.decoder.engine().run([Request(ids, seed=seed, sampling=tts.sampling, cap=40) for seed in seeds])
+    assert len({tuple(utterance.tokens) for utterance in said}) == len(seeds)
+    counts = [tts.synthesize(TEXT, seed=seed, max_tokens=40).samples.tobytes() for seed in seeds]
+    assert len(set(counts)) == len(seeds)
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu please", "mps"])
 def test_missing_device(tts: TTS, device: str) -> None:
     with pytest.raises(DeviceError):
@@ -245,7 +297,7 @@ def test_missing_device(tts: TTS, device: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n\t "])
 def test_nothing_to_say(tts: TTS, text: str) -> None:
-    with pytest.raises(TextError, match="nothing to say"):
+    with pytest.raises(TextError, match="nothing to speak"):
         tts.synthesize(text)
 
 

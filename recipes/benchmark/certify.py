@@ -79,7 +79,8 @@ def summary(found: dict[str, Any]) -> str:
         mine = [value for key, value in found.items() if key.split("|")[0] == name]
         detectable = max(value["detectable_tv"] for value in mine)
         lines.append(
-            f"| {name} | {sum(value['pass'] for value in mine)} of {len(mine)} | {min(value['p_value'] for value in mine):.2g} | {detectable:.3f} |"
+            f"| {name} | {sum(value['pass'] for value in mine)} of {len(mine)} | "
+            f"{min(value['p_value'] for value in mine):.2g} | {detectable:.3f} |"
         )
     return "\n".join(lines)
 

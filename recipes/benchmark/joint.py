@@ -64,7 +64,8 @@ def main() -> None:
         change = paired_difference(two["nll"], one["nll"])
         found.append({"pair": name, "nll": nll, "gap": gap, "difference": change.to_dict()})
         print(
-            f"| {name} | {nll[0]:.4f} | {nll[1]:.4f} | {change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}] | {gap[0]:.2f} | {gap[1]:.2f} |"
+            f"| {name} | {nll[0]:.4f} | {nll[1]:.4f} | "
+            f"{change.value:+.4f} [{change.lo:+.4f}, {change.hi:+.4f}] | {gap[0]:.2f} | {gap[1]:.2f} |"
         )
     if args.json:
         training = {run.name: json.loads((run / "export" / "t2s.json").read_text())["training"] for run in scored}

@@ -26,8 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from spear_spec.bench.speed import SENTENCES, commit, hardware
 from spear_spec.config import SamplingConfig, T2SConfig
+from spear_spec.decoding import Request
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.loop import generate
 from spear_spec.decoding.session import Session
+from spear_spec.models.contract import Target
 from spear_spec.models.spear_tts import TextToSemantic
 
 RANDOM = T2SConfig(
@@ -35,39 +38,33 @@ RANDOM = T2SConfig(
 )
 
 
-def material(voice: str | None, random: bool) -> tuple[TextToSemantic, list[Tensor], SamplingConfig]:
-    """Model, texts [1, S] each, sampling."""
+def material(voice: str | None, random: bool) -> tuple[Target, list[list[int]], SamplingConfig]:
+    """Target, text ids, sampling."""
     if random:
         model = TextToSemantic(RANDOM).eval()
-        texts = [torch.randint(1, RANDOM.num_text_token_ids, (1, 60)) for _ in SENTENCES]
+        texts = torch.randint(1, RANDOM.num_text_token_ids, (len(SENTENCES), 60)).tolist()
         return model, texts, SamplingConfig()
     from spear_spec.pipeline import TTS
 
     tts = TTS.load(voice, device="cpu")
-    return (
-        tts.target,
-        [torch.tensor([ids]) for sentence in SENTENCES for _, ids in tts.sentences(sentence, tts.speakers[0])],
-        tts.sampling,
-    )
+    return tts.target, tts.texts(SENTENCES), tts.sampling
 
 
-def run(model: TextToSemantic, texts: list[Tensor], sampling: SamplingConfig, seed: int) -> dict[str, float]:
+def run(model: Target, texts: list[list[int]], sampling: SamplingConfig, seed: int) -> dict[str, float]:
     """One pass over the texts: tokens/s of the loop alone and with encoding, and the median target call in ms."""
     calls: list[float] = []
     cpu_calls: list[float] = []
     tokens, encoding, looping, cpu = 0, 0.0, 0.0, 0.0
-    generator = torch.Generator().manual_seed(seed)
-    for text in texts:
+    for number, text in enumerate(texts):
         began = time.perf_counter()
-        with torch.inference_mode():
-            memory = model.encode(text)
-        session = Session(model, memory, sampling, generator=generator)
+        session = Session(model)
+        session.admit([Request(text, seed=derive(seed, number, SENTENCE), sampling=sampling)])
         encoded, cpu_began = time.perf_counter(), time.process_time()
         score = session.score
 
-        def timed(ids: Tensor, score: Any = score) -> Tensor:
+        def timed(proposal: None, score: Any = score) -> Tensor:
             start, cpu_start = time.perf_counter(), time.process_time()
-            logits = score(ids)
+            logits = score(proposal)
             calls.append((time.perf_counter() - start) * 1e3)
             cpu_calls.append((time.process_time() - cpu_start) * 1e3)
             return logits

@@ -171,7 +171,8 @@ def main() -> None:
     for row in report["rows"]:
         wall, cpu = row["tokens_per_s_wall"], row["tokens_per_s_cpu"]
         print(
-            f"{row['arm']:42} {wall['median']:8.1f} tokens/s wall [{wall['lo']}, {wall['hi']}] {cpu['median']:8.1f} CPU [{cpu['lo']}, {cpu['hi']}]"
+            f"{row['arm']:42} {wall['median']:8.1f} tokens/s wall [{wall['lo']}, {wall['hi']}] "
+            f"{cpu['median']:8.1f} CPU [{cpu['lo']}, {cpu['hi']}]"
         )
     print(
         f"ratio, ours over theirs: {report['ratio_wall']['median']} wall, {report['ratio_cpu']['median']} CPU; "

@@ -11,22 +11,26 @@ import numpy as np
 import torch
 
 from spear_spec import TTS
+from spear_spec.decoding import Request
+from spear_spec.decoding.chance import SENTENCE, derive
 
 KINDS = {"accepted": "#2a9d4a", "recovered": "#d1495b", "bonus": "#edae49"}
 
 
 def token_kinds(tts: TTS, text: str, speaker: str | None, seed: int) -> tuple[list[str], list[int], torch.Tensor]:
     """How each token of the text came about, the tokens kept at each target call, and the tokens."""
-    ids = tts.front_end.tokenizer.encode(text, speaker or tts.speakers[0])
-    session, verdicts = tts.decode([ids], tts.sampling, torch.Generator().manual_seed(seed))
+    [ids] = tts.texts([text], speaker)
+    engine = tts.decoder.engine()
+    [utterance] = engine.admit([Request(ids, seed=derive(seed, 0, SENTENCE), sampling=tts.sampling)])
     kinds: list[str] = []
     calls = []
-    for verdict in verdicts:
+    while engine.running:
+        verdict = engine.step()
         kept, accepted = len(verdict.tokens[0]), verdict.num_accepted[0]
         last = "bonus" if accepted == verdict.num_drafted[0] else "recovered"
         kinds += ["accepted"] * accepted + [last] * (kept - accepted)
         calls.append(kept)
-    return kinds, calls, torch.tensor(session.speech(0))
+    return kinds, calls, torch.tensor(utterance.speech)
 
 
 def main() -> None:
@@ -45,8 +49,9 @@ def main() -> None:
     a = ap.parse_args()
     tts = TTS.load(a.voice, threads=1)
     kinds, calls, tokens = token_kinds(tts, a.text, a.speaker, a.seed)
-    samples = np.asarray(tts.vocoder.render(tokens, tts.speakers.index(a.speaker or tts.speakers[0]), seed=a.seed))
-    seconds = len(tokens) / 25
+    stream = tts.stage.open(a.speaker or tts.speakers[0], 1.0, torch.Generator().manual_seed(a.seed))
+    samples = torch.cat([stream.push(tokens), stream.finish()]).numpy()
+    seconds = len(tokens) / tts.decoder.frame_rate
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(11, 4), sharex=True, height_ratios=[5, 1], layout="constrained")
     top.specgram(
         samples + 1e-7 * np.random.default_rng(0).standard_normal(len(samples)),

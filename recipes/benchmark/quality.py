@@ -99,7 +99,8 @@ def utterance(job: Row) -> Row:
         audio = load_audio(job["audio"])
     elif part == "resynthesis":
         tokens = true_tokens(job["tokens"])[job["key"]].long()
-        samples = tts.vocoder.render(tokens, tts.speakers.index(speaker), seed=job["seed"]).numpy()
+        stream = tts.stage.open(speaker, 1.0, torch.Generator().manual_seed(job["seed"]))
+        samples = torch.cat([stream.push(tokens), stream.finish()]).numpy()
         audio = Audio(samples, tts.sample_rate)
     else:
         arm = (
@@ -324,7 +325,6 @@ def hardware() -> str:
             (
                 line.split(":")[1].strip()
                 for line in Path("/proc/cpuinfo").read_text().splitlines()
-                # fmt: skip
                 if line.startswith("model name")
             ),
             "unknown processor",
@@ -414,7 +414,6 @@ def main() -> int:
         "commit": commit(),
         "hardware": hardware(),
         "command": " ".join(sys.argv),
-        # fmt: skip
         "voice": args.voice,
         "stamp": args.stamp,
         "sampling": args.sampling,

@@ -122,20 +122,42 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, found in zip(arms, rates):
         over = [summary([mine[clock] / peers[clock] for mine, peers in zip(found, rates[0])]) for clock in (0, 1)]
-        rows.append({"arm": name, "tokens_per_s_wall": summary([rate[0] for rate in found]), "tokens_per_s_cpu": summary([rate[1] for rate in found]),
-                     "over_peer_wall": over[0], "over_peer_cpu": over[1]})  # fmt: skip
+        rows.append(
+            {
+                "arm": name,
+                "tokens_per_s_wall": summary([rate[0] for rate in found]),
+                "tokens_per_s_cpu": summary([rate[1] for rate in found]),
+                "over_peer_wall": over[0],
+                "over_peer_cpu": over[1],
+            }
+        )
     report = {
-        "schema": "replay/1", "commit": commit(), "command": " ".join(sys.argv), "hardware": hardware(model.device), "torch": torch.__version__,
-        "parameters": sum(p.numel() for p in model.parameters()), "config": CONFIG.to_dict(), "tokens": args.tokens, "runs": args.runs,
-        "threads": 1, "batch": 1, "dtype": "float32", "sampling": GREEDY.to_dict(), "drafter": "replay", "verifier": "rejection",
-        "gamma": args.gamma, "target_calls": stats.target_calls, "tokens_per_call": round(stats.tokens_per_call, 4), "same_tokens": True,
+        "schema": "replay/1",
+        "commit": commit(),
+        "command": " ".join(sys.argv),
+        "hardware": hardware(model.device),
+        "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "config": CONFIG.to_dict(),
+        "tokens": args.tokens,
+        "runs": args.runs,
+        "threads": 1,
+        "batch": 1,
+        "dtype": "float32",
+        "sampling": GREEDY.to_dict(),
+        "drafter": "replay",
+        "verifier": "rejection",
+        "gamma": args.gamma,
+        "target_calls": stats.target_calls,
+        "tokens_per_call": round(stats.tokens_per_call, 4),
+        "same_tokens": True,
         "rows": rows,
-    }  # fmt: skip
+    }
     for row in rows:
         wall, ratio, cpu = row["tokens_per_s_wall"], row["over_peer_wall"], row["over_peer_cpu"]
         print(
-            f"{row['arm']:44} {wall['median']:8.1f} tokens/s [{wall['lo']}, {wall['hi']}], {ratio['median']:.2f} x the peer "
-            f"[{ratio['lo']}, {ratio['hi']}], by CPU time {cpu['median']:.2f} x"
+            f"{row['arm']:44} {wall['median']:8.1f} tokens/s [{wall['lo']}, {wall['hi']}], "
+            f"{ratio['median']:.2f} x the peer [{ratio['lo']}, {ratio['hi']}], by CPU time {cpu['median']:.2f} x"
         )
     print(f"{stats.tokens_per_call:.2f} tokens per target call")
     if args.out:

@@ -27,11 +27,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from spear_spec.bench.speed import SENTENCES, commit, hardware
-from spear_spec.decoding import speculate
-from spear_spec.decoding.loop import generate
+from spear_spec.decoding import Request, Session, generate, speculate
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.report import markdown
 from spear_spec.evaluation.statistics import ratio_interval
@@ -91,15 +90,11 @@ class Row:
 
     def run(self, texts: list[list[int]], seed: int, sampling: dict[str, Any], keep: bool) -> None:
         """All sentences once."""
-        law, chance, total, seconds = (
-            self.tts.sampling.changed(**sampling),
-            torch.Generator().manual_seed(seed),
-            0,
-            0.0,
-        )
+        law, total, seconds = self.tts.sampling.changed(**sampling), 0, 0.0
         for number, ids in enumerate(texts):
             began = time.perf_counter()
-            session, _ = self.tts.decode([ids], law, chance)
+            session = Session(self.tts.target, frame_rate=self.tts.decoder.frame_rate)
+            session.admit([Request(ids, seed=derive(seed, number, SENTENCE), sampling=law)])
             for _ in self._loop(session, keep):
                 pass
             seconds += time.perf_counter() - began
@@ -121,7 +116,8 @@ class Row:
         drafter, verifier = parts.make()
         if keep:
             _clock(drafter, "propose", self.draft_ms)
-            _clock(verifier, "verify", self.verify_ms)
+            chain = hasattr(verifier, "settle") and drafter.form == "chain"  # settled on tensors
+            _clock(verifier, "settle" if chain else "verify", self.verify_ms)
             _clock(session, "score", self.target_ms)
             _clock(session, "laws", self.laws_ms)
             propose = drafter.propose
@@ -137,10 +133,12 @@ class Row:
         ratios = [mine / theirs for mine, theirs in zip(self.rates, base.rates)]
         after = [laws - target + verify for laws, target, verify in zip(self.laws_ms, self.target_ms, self.verify_ms)]
         share = median(after) / median(self.target_ms) if after else None
-        return {"name": self.name, **self.tts.describe(), "tokens_per_call": per_call.to_dict(), "tokens_per_s": median(self.rates),
+        return {"name": self.name, **self.tts.describe(),
+                "tokens_per_call": per_call.to_dict(), "tokens_per_s": median(self.rates),
                 "speedup": {"median": median(ratios), "lo": min(ratios), "hi": max(ratios)},
                 "nodes": float(np.mean(self.nodes)) if self.nodes else 0.0,
-                "target_ms": median(self.target_ms) if self.target_ms else None, "draft_ms": median(self.draft_ms) if self.draft_ms else None,
+                "target_ms": median(self.target_ms) if self.target_ms else None,
+                "draft_ms": median(self.draft_ms) if self.draft_ms else None,
                 "verify_ms": median(self.verify_ms) if self.verify_ms else None, "verify_share": share}  # fmt: skip
 
 
@@ -186,7 +184,7 @@ def main() -> None:
         if args.text
         else list(SENTENCES)
     )
-    texts = [tts.front_end.tokenizer.encode(line, tts.speakers[0]) for line in lines[: args.limit]]
+    texts = tts.texts(lines[: args.limit])
     sampling = {name: getattr(args, name) for name in ("temperature", "top_p") if getattr(args, name) is not None}
     rows = [
         Row(
@@ -194,7 +192,6 @@ def main() -> None:
             .replace("{gamma/2}", str(max(1, args.gamma // 2)))
             .replace("{gamma/4}", str(max(1, args.gamma // 4)))
             .replace("{gamma/8}", str(max(1, args.gamma // 8))),
-            # fmt: skip
             setting(tts, spec, args.gamma, args.drafter),
         )
         for name, spec in ROWS + (LOSSY if args.lossy else [])
@@ -209,7 +206,6 @@ def main() -> None:
         "commit": commit(),
         "hardware": hardware(tts.target.device),
         "voice": tts.name,
-        # fmt: skip
         "command": " ".join(sys.argv),
         "drafter": args.drafter,
         "sampling": tts.sampling.changed(**sampling).to_dict(),
@@ -225,7 +221,6 @@ def main() -> None:
                 row["name"],
                 f"{row['nodes']:.1f}",
                 f"{call['value']:.2f} [{call['lo']:.2f}, {call['hi']:.2f}]",
-                # fmt: skip
                 f"{gain['median']:.2f} [{gain['lo']:.2f}, {gain['hi']:.2f}]",
                 "" if share is None else f"{100 * share:.0f} %",
             ]

@@ -157,16 +157,25 @@ class Arm:
         draft = self._draft_step()
         predicted = 1.0 if self is base else self._predicted(one, draft)
         return {
-            **self.cfg, "runs": len(self.rates), "tokens": stats.tokens, "target_calls": stats.target_calls,
+            **self.cfg,
+            "runs": len(self.rates),
+            "tokens": stats.tokens,
+            "target_calls": stats.target_calls,
             "tokens_per_call": round(stats.tokens_per_call, 4),
             "acceptance_by_position": [round(share, 4) for share in stats.acceptance_by_position],
-            "tokens_per_s": spread(self.rates), "speedup": spread([mine / theirs for mine, theirs in zip(self.rates, base.rates)]),
-            "target_step_ms": {"1": _round(one), "gamma+1": _round(self._verifying())}, "draft_step_ms": _round(draft),
-            "predicted_speedup": _round(predicted), "rtf": _round(median(self.rtf)) if self.rtf else None,
+            "tokens_per_s": spread(self.rates),
+            "speedup": spread([mine / theirs for mine, theirs in zip(self.rates, base.rates)]),
+            "target_step_ms": {"1": _round(one), "gamma+1": _round(self._verifying())},
+            "draft_step_ms": _round(draft),
+            "predicted_speedup": _round(predicted),
+            "rtf": _round(median(self.rtf)) if self.rtf else None,
             "ttfa_s": _round(median(self.ttfa)) if self.ttfa else None,
-            "accepted_lengths": accepted_lengths(stats), "draft_step_share": None if draft is None else _round(draft / one),
-            "baseline_tokens_per_s": spread(base.rates), "vs_peer": None, "quality": None,
-        }  # fmt: skip
+            "accepted_lengths": accepted_lengths(stats),
+            "draft_step_share": None if draft is None else _round(draft / one),
+            "baseline_tokens_per_s": spread(base.rates),
+            "vs_peer": None,
+            "quality": None,
+        }
 
     @property
     def _full(self) -> list[float]:

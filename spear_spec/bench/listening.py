@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from spear_spec.decoding.chance import SEEDS
 from spear_spec.evaluation.evaluate import listen_to, reference_of
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.judges import make_judges
@@ -42,7 +43,8 @@ class Listeners:
         heard: Heard = {judge.metric: [] for judge in self.judges}
         for number, (sentence, reference) in enumerate(zip(self.sentences, self._references)):
             progress(number)
-            found = listen_to(tts.synthesize(sentence, seed=self.seed + number, **self.options), reference, self.judges)
+            audio = tts.synthesize(sentence, seed=(self.seed + number) % SEEDS, **self.options)
+            found = listen_to(audio, reference, self.judges)
             for metric, line in heard.items():
                 line.append([found[metric].numerator, found[metric].denominator] if metric in found else None)
         return heard

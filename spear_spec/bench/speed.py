@@ -76,8 +76,8 @@ def run_bench(
 
     Args:
         drafters: names besides "none", which is always measured; ("all",) takes what the records of drafters and
-            rules race with, as far as the voice can run it (what it cannot is under "left_out"). None: `tts` as it is set. gammas: draft lengths of those
-            named.
+            rules race with, as far as the voice can run it (what it cannot is under "left_out"). None: `tts`
+            as it is set. gammas: draft lengths of those named.
         judges: metrics ("wer", "mos", ...) that every setting of the first batch size is judged by, on the sentences
             `judged` (by default those that are decoded), each against the autoregressive loop: "quality" of a row.
         file: finished rows are kept here group by group. What an interrupted call has left is taken up by the next one

@@ -8,8 +8,12 @@ from spear_spec.bench.race import label
 from spear_spec.evaluation.report import markdown
 
 POSITIONS = (1, 4, 8)  # draft tokens whose acceptance is shown
-METRICS = {"wer": ("WER change", 100.0, 2, " %"), "mos": ("MOS change", 1.0, 3, ""), "per": ("PER change", 100.0, 2, " %"),
-           "speaker_similarity": ("similarity change", 1.0, 3, "")}  # fmt: skip
+METRICS = {
+    "wer": ("WER change", 100.0, 2, " %"),
+    "mos": ("MOS change", 1.0, 3, ""),
+    "per": ("PER change", 100.0, 2, " %"),
+    "speaker_similarity": ("similarity change", 1.0, 3, ""),
+}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -17,18 +21,46 @@ def table(result: dict[str, Any]) -> str:
     rows = result["rows"]
     peer = any(row["vs_peer"] is not None for row in rows)
     metrics = [name for name in METRICS if any(row["quality"] and name in row["quality"] for row in rows)]
-    lines = [["drafter", "settings", "verifier", "law", "batch", "tokens / call", f"accepted at {' / '.join(map(str, POSITIONS))}",
-              "draft step / target step", "predicted", "tokens / s", "speed-up", *(["over the peer"] if peer else []),
-              *(METRICS[name][0] for name in metrics), "RTF", "TTFA, s"]]  # fmt: skip
+    lines = [
+        [
+            "drafter",
+            "settings",
+            "verifier",
+            "law",
+            "batch",
+            "tokens / call",
+            f"accepted at {' / '.join(map(str, POSITIONS))}",
+            "draft step / target step",
+            "predicted",
+            "tokens / s",
+            "speed-up",
+            *(["over the peer"] if peer else []),
+            *(METRICS[name][0] for name in metrics),
+            "RTF",
+            "TTFA, s",
+        ]
+    ]
     for row in rows:
         gain = row["speedup"]
-        lines.append([
-            row["drafter"], label(row), row["verifier"] or "", "lossless" if row["lossless"] else "LOSSY", str(row["batch"]),
-            f"{row['tokens_per_call']:.2f}", _acceptance(row["acceptance_by_position"]), _number(row["draft_step_share"], 3),
-            _number(row["predicted_speedup"], 2), f"{row['tokens_per_s']['median']:.0f}",
-            f"{gain['median']:.2f} [{gain['lo']:.2f}, {gain['hi']:.2f}]", *([_number(row["vs_peer"], 1)] if peer else []),
-            *(_change(row["quality"], name) for name in metrics), _number(row["rtf"], 3), _number(row["ttfa_s"], 3),
-        ])  # fmt: skip
+        lines.append(
+            [
+                row["drafter"],
+                label(row),
+                row["verifier"] or "",
+                "lossless" if row["lossless"] else "LOSSY",
+                str(row["batch"]),
+                f"{row['tokens_per_call']:.2f}",
+                _acceptance(row["acceptance_by_position"]),
+                _number(row["draft_step_share"], 3),
+                _number(row["predicted_speedup"], 2),
+                f"{row['tokens_per_s']['median']:.0f}",
+                f"{gain['median']:.2f} [{gain['lo']:.2f}, {gain['hi']:.2f}]",
+                *([_number(row["vs_peer"], 1)] if peer else []),
+                *(_change(row["quality"], name) for name in metrics),
+                _number(row["rtf"], 3),
+                _number(row["ttfa_s"], 3),
+            ]
+        )
     return markdown(lines)
 
 

@@ -1,7 +1,7 @@
 """The text front end in a process of its own, so that a cold start loads spaCy and torch side by side on two cores.
 
-Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything heavy
-is imported, reads the texts in order, runs ahead as far as the pipe holds, and needs no torch.
+Importing is Python work under one interpreter lock; a thread would gain nothing. The child is forked before anything
+heavy is imported, reads the texts in order, runs ahead as far as the pipe holds, and needs no torch.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing here has to be cleaned up
         os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:

@@ -30,6 +30,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    if sys.stderr is None:  # closed: `print` would write to standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     try:
         with _stoppable():
             return _run(list(sys.argv[1:] if argv is None else argv))
@@ -81,12 +83,15 @@ def _run(argv: list[str]) -> int:
     refuse_later(args)
     run: Callable[..., int] = import_module(COMMANDS[args.command]).run
     status = run(args)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it may be closed
+        sys.stdout.flush()
     return status
 
 
 def _abandon_stdout() -> None:
     """What is still in its buffer cannot be written; Python would complain again when it flushes at exit."""
+    if sys.stdout is None:
+        return
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

@@ -120,7 +120,7 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     law.add_argument("--top-p", type=_number, metavar="P", help="1 is off")
     law.add_argument("--guidance", type=_number, metavar="G", help="weight of the text against none; 1 is off")
     law.add_argument(
-        "--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="same seed, same audio (default 0)"
+        "--seed", type=_whole(0, 2**64 - 1), default=0, metavar="N", help="same seed, same audio (default 0)"
     )
     run = parser.add_argument_group("run")
     run.add_argument("--speed", type=_number, default=1.0, metavar="X", help="only 1 for now")

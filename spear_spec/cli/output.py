@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import struct
 import sys
-import tempfile
-import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,15 +14,22 @@ from spear_spec.audio import replacing
 from spear_spec.errors import AudioError
 
 if TYPE_CHECKING:
-    from spear_spec.pipeline import TTS
+    from spear_spec.pipeline import TTS, AudioChunk
+
+UNKNOWN = 0xFFFFFFFF  # the size of a wav file that is still being written
 
 
-def check_output(path: Path) -> None:
+def check_output(output: str) -> None:
     """Refuse an output that cannot be written before the voice is loaded.
 
     Raises:
-        AudioError: unknown suffix, no such folder, or no permission.
+        AudioError: unknown suffix, no such folder, no permission, or standard output ("-") is closed.
     """
+    if output == "-":
+        if sys.stdout is None:
+            raise AudioError("cannot write to standard output, which is closed; name a file with -o")
+        return
+    path = Path(output)
     if is_device(path):
         return
     if path.suffix.lower() not in (".wav", ".flac"):
@@ -54,46 +59,66 @@ def speak(tts: TTS, text: str, output: str, options: dict[str, Any]) -> dict[str
         audio = tts.synthesize(text, **options)
         audio.save(output)
         return {**audio.stats, "file": output}
-    from spear_spec.pipeline import Meter
+    from spear_spec.meter import Meter
 
     meter = Meter(tts.sample_rate)
     with _sink(output) as file:
-        _write_wav(file, tts, text, meter, options)
+        _write_wav(file, tts.stream(text, meter=meter, **options))
     return {**meter.item(text), "file": output}
 
 
-def _write_wav(file: IO[bytes], tts: TTS, text: str, meter: Any, options: dict[str, Any]) -> None:
+def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:
+    """Write 16 bit as it is spoken, so that a pipe can be heard at once; the lengths follow where it can be rewound.
+
+    Nothing is written before there is something to be heard: a text that cannot be spoken leaves no header.
+    """
     import numpy as np
 
-    chunks = tts.stream(text, meter=meter, **options)
-    with wave.open(file, "wb") as wav:
-        wav.setparams((1, 2, tts.sample_rate, 0, "NONE", ""))
-        for chunk in chunks:
-            wav.writeframesraw((np.clip(chunk.samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes())
+    start, rate, size = -1, 0, 0
+    for chunk in chunks:
+        if not rate:
+            rate, start = chunk.sample_rate, file.tell() if _rewindable(file) else -1
+            file.write(wav_header(rate))
+        data = (np.clip(chunk.samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
+        file.write(data)
+        file.flush()
+        size += len(data)
+    if start >= 0:
+        file.seek(start)
+        file.write(wav_header(rate, size))
+        file.seek(0, os.SEEK_END)
+        file.flush()
+
+
+def wav_header(rate: int, size: int = UNKNOWN) -> bytes:
+    """44 bytes before mono samples of 16 bit; size: theirs in bytes. Readers take an unknown one as "to the end"."""
+    riff = struct.pack("<4sI4s", b"RIFF", min(size + 36, UNKNOWN), b"WAVE")
+    return riff + struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", min(size, UNKNOWN))
+
+
+def _rewindable(file: IO[bytes]) -> bool:
+    """Whether bytes that were written can be written again: no pipe, and not opened to append (`>> all.wav`)."""
+    try:
+        import fcntl
+
+        appending = fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND
+    except (ImportError, OSError, ValueError):  # another system, or no real file: a test's or a notebook's
+        return False
+    return file.seekable() and not appending
 
 
 @contextlib.contextmanager
 def _sink(output: str) -> Iterator[IO[bytes]]:
-    """A seekable file (the wav header learns its length last) that reaches `output` when all went well."""
+    """What reaches `output`: standard output and devices at once, a file when all went well."""
     path = Path(output)
-    if output == "-" or is_device(path):
-        with tempfile.TemporaryFile() as spool:
-            yield spool
-            spool.seek(0)
-            if output == "-":
-                shutil.copyfileobj(spool, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
-                return
-            with _writing(output), path.open("wb") as device:
-                shutil.copyfileobj(spool, device)
-        return
-    with replacing(path) as file:
-        yield file
-
-
-@contextlib.contextmanager
-def _writing(output: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise AudioError(f"cannot write {output}: {error.strerror or error}") from None
+    if output == "-":
+        yield sys.stdout.buffer
+    elif is_device(path):
+        try:
+            with path.open("wb") as device:
+                yield device
+        except OSError as error:
+            raise AudioError(f"cannot write {output}: {error.strerror or error}") from None
+    else:
+        with replacing(path) as file:
+            yield file

@@ -15,9 +15,15 @@ from spear_spec.errors import ConfigError
 
 
 def check_json_target(target: str | None) -> None:
-    """Refuse a file that cannot be written before any work is done."""
+    """Refuse a target that cannot be written before any work is done.
+
+    Raises:
+        ConfigError: the folder is missing, or standard output is closed.
+    """
     if target not in (None, "-") and not Path(str(target)).parent.is_dir():
         raise ConfigError(f"cannot write --json={target}: the folder is missing")
+    if target == "-" and sys.stdout is None:
+        raise ConfigError("cannot write --json: standard output is closed; name a file with --json=FILE")
 
 
 def write_json(result: dict[str, Any], target: str | None, *, stdout_taken: bool = False) -> None:

@@ -38,14 +38,14 @@ def _say_one(args: argparse.Namespace) -> int:
         )
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
-    if not to_stdout:
-        check_output(Path(output))
+    check_output(output)
     text = check_text(read_text("-") if args.text == "-" else args.text)
     tts, tuned = load_tuned(args, [text])
     item = speak(tts, text, output, speech_options(args))
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
-        f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, first audio after {_short(item['ttfa_s'])} s, "
+        f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
+        f"first audio after {_short(item['ttfa_s'])} s, "
         f"{item['tokens_per_call']:.2f} tokens per target call (loading {tts.load_s:.1f} s)"
         + ("" if tuned is None else f"; tuned on {tuned.measured}")
     )
@@ -69,7 +69,7 @@ def _say_file(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioError(f"cannot make the folder {folder}: {error.strerror or error}") from None
-    check_output(folder / "000.wav")
+    check_output(str(folder / "000.wav"))
     tts, tuned = load_tuned(args, [line for line in lines if line])
     from tqdm import tqdm
 

@@ -14,6 +14,8 @@ def read_text(source: str) -> str:
     Raises:
         TextError: it cannot be read or is not UTF-8.
     """
+    if source == "-" and sys.stdin is None:
+        raise TextError("standard input is closed: give a text, or a file with --file")
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         if args.json != "-":
             mark = " (default)" if entry["default"] else ""
             print(
-                f"{folder.name}{mark}: {', '.join(config.speakers)}; {config.sample_rate} Hz, {size / 2**20:.1f} MiB, {config.licence}; {folder}"
+                f"{folder.name}{mark}: {', '.join(config.speakers)}; {config.sample_rate} Hz, {size / 2**20:.1f} MiB, "
+                f"{config.licence}; {folder}"
             )
     if not voices:
         note("no voices are installed")

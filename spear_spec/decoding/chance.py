@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spear_spec.config import shown
 from spear_spec.errors import ConfigError
 from spear_spec.kernels import native
 
@@ -30,6 +31,7 @@ _ROUNDS = 10
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
+SEEDS = 2**64  # so many are there
 SENTENCE, SOUND = 1, 2  # last counter word of `derive`
 
 
@@ -169,6 +171,6 @@ def check_seed(seed: object) -> int:
     Raises:
         ConfigError: it is no whole number from 0 to 2^64 - 1.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {str(seed)[:40]!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+        raise ConfigError(f"seed must be a whole number from 0 to 2^64 - 1, not {shown(seed)}")
     return seed

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from spear_spec.config import SamplingConfig
+from spear_spec.config import SamplingConfig, shown
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.limits import default_cap
 from spear_spec.errors import ConfigError
@@ -51,7 +51,7 @@ def check_cap(cap: object) -> None:
         ConfigError: it is no whole number above 0, nor None.
     """
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
-        raise ConfigError(f"max_tokens must be a whole number above 0, not {str(cap)[:40]!r}")
+        raise ConfigError(f"max_tokens must be a whole number above 0, not {shown(cap)}")
 
 
 def encode(target: Target, texts: Sequence[Sequence[int]]) -> Memory:

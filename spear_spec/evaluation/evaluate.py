@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spear_spec.audio import Audio
+from spear_spec.decoding.chance import SEEDS
 from spear_spec.errors import TextError
 from spear_spec.evaluation.judge import Judge, Measurement, Reference
 from spear_spec.evaluation.judges import JUDGES, make_judges
@@ -22,11 +23,6 @@ _GROUP = 16  # sentences spoken before they are judged: judges must not cool the
 
 Keep = Callable[[int, str, Audio], None]
 Progress = Callable[[int, int], None]
-
-
-def run_eval(tts: TTS, texts: Sequence[str], **options: Any) -> dict[str, Any]:
-    """The eval/1 object of `evaluate` with the same arguments."""
-    return evaluate(tts, texts, **options).to_dict()
 
 
 def evaluate(
@@ -61,7 +57,7 @@ def evaluate(
         raise TextError("nothing to evaluate: give at least one sentence")
     listeners = make_judges(judges)
     arms = {} if tts.decoder.parts.plain else {"speculative": tts}
-    arms["autoregressive"] = tts.using(drafter="none")
+    arms["autoregressive"] = tts.using(drafter="none", verifier="rejection", options={})  # nor a rule of a user's own
     said: dict[str, Any] = {"speaker": speaker, "max_tokens": max_tokens, "batch": batch, **sampling}
     found = Evaluation(
         voice=tts.name,
@@ -76,7 +72,9 @@ def evaluate(
     for start in range(0, len(texts), _GROUP):
         group = range(start, min(start + _GROUP, len(texts)))
         spoken = [
-            (i, name, arm.synthesize(texts[i], seed=seed + i, **said)) for i in group for name, arm in arms.items()
+            (i, name, arm.synthesize(texts[i], seed=(seed + i) % SEEDS, **said))
+            for i in group
+            for name, arm in arms.items()
         ]
         for i, name, audio in spoken:
             if keep is not None:

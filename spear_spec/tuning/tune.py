@@ -276,10 +276,19 @@ def tune(
     cfg = tts.describe(batch=batch, seed=seed, **sampling)
     run = {name: cfg[name] for name in ("batch", "seed", "sampling")}
     return {
-        "schema": "tune/1", **made, **chosen.cfg, **run, "tokens_per_s": spread(last), "speedup": spread(chosen.ratios(base, since)),
-        "gain": spread(chosen.ratios(own, since)), "changed": chosen is not own, "rounds": len(last),
-        "candidates": [_candidate(arm, base, run) for arm in ranked], "seconds": round(clock() - began, 1), "file": None,
-    }  # fmt: skip
+        "schema": "tune/1",
+        **made,
+        **chosen.cfg,
+        **run,
+        "tokens_per_s": spread(last),
+        "speedup": spread(chosen.ratios(base, since)),
+        "gain": spread(chosen.ratios(own, since)),
+        "changed": chosen is not own,
+        "rounds": len(last),
+        "candidates": [_candidate(arm, base, run) for arm in ranked],
+        "seconds": round(clock() - began, 1),
+        "file": None,
+    }
 
 
 def _halve(race: Race, arms: list[Arm], began: float, seconds: float) -> Arm:
@@ -331,11 +340,16 @@ def _candidate(arm: Arm, base: Arm, run: dict[str, Any]) -> dict[str, Any]:
     """An entry of `candidates`; what was not reached, or failed, has no figures."""
     samples, ratios = list(arm.samples.values()), arm.ratios(base)
     return {
-        **arm.cfg, **run, "rounds": len(samples),
-        "tokens_per_s": spread([sample.rate for sample in samples]) if samples else None, "speedup": spread(ratios) if ratios else None,
-        "tokens_per_call": round(sum(s.tokens for s in samples) / sum(s.calls for s in samples), 4) if samples else None,
+        **arm.cfg,
+        **run,
+        "rounds": len(samples),
+        "tokens_per_s": spread([sample.rate for sample in samples]) if samples else None,
+        "speedup": spread(ratios) if ratios else None,
+        "tokens_per_call": round(sum(s.tokens for s in samples) / sum(s.calls for s in samples), 4)
+        if samples
+        else None,
         "error": arm.error,
-    }  # fmt: skip
+    }
 
 
 def _too_short() -> ConfigError:

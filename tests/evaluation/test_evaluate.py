@@ -11,19 +11,34 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spear_spec import TTS
 from spear_spec.audio import Audio
+from spear_spec.decoding import Proposal, Session, Verdict
+from spear_spec.decoding.verifiers.recursive import RecursiveVerifier
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.evaluation import judges as table
-from spear_spec.evaluation.evaluate import evaluate, run_eval
+from spear_spec.evaluation.evaluate import evaluate
 from spear_spec.evaluation.judge import Measurement, Reference, Samples
 from spear_spec.evaluation.reference import save_reference
 from spear_spec.evaluation.report import METRICS
+from tests.stubs.schemas import check
+from tests.stubs.voice import make_voice
 
 CFG = {
-    "drafter": "small", "verifier": "rejection", "lossless": True, "gamma": 5, "num_drafts": 1, "tree": None,
-    "options": {}, "batch": 1, "seed": 0, "device": "cpu", "threads": 1, "dtype": "float32",
+    "drafter": "small",
+    "verifier": "rejection",
+    "lossless": True,
+    "gamma": 5,
+    "num_drafts": 1,
+    "tree": None,
+    "options": {},
+    "batch": 1,
+    "seed": 0,
+    "device": "cpu",
+    "threads": 1,
+    "dtype": "float32",
     "sampling": {"temperature": 0.7, "top_k": 0, "top_p": 0.9, "guidance": 1.0},
-}  # fmt: skip
+}
 TEXTS = ["one", "two two", "three three three", "four"]
 
 
@@ -38,17 +53,18 @@ class StubVoice:
     speakers: tuple[str, ...] = ("a", "b")
 
     @property
-    def spec(self) -> SimpleNamespace:
-        return SimpleNamespace(drafter=self.drafter)
-
-    @property
     def bundle(self) -> SimpleNamespace:
         return SimpleNamespace(path=self.path)
 
-    def phonemes(self, text: str) -> str:
-        return text.upper()
+    @property
+    def decoder(self) -> SimpleNamespace:
+        return SimpleNamespace(parts=SimpleNamespace(plain=self.drafter == "none"))
 
-    def using(self, drafter: str) -> StubVoice:
+    @property
+    def front_end(self) -> SimpleNamespace:
+        return SimpleNamespace(phonemes=str.upper)
+
+    def using(self, drafter: str, **ignored: Any) -> StubVoice:
         return replace(self, drafter=drafter)
 
     def describe(self, **given: Any) -> dict[str, Any]:
@@ -89,19 +105,17 @@ def test_schema_and_values(tmp_path: Path) -> None:
     kept: list[tuple[int, str]] = []
     seen: list[tuple[int, int]] = []
     voice = StubVoice(tmp_path)
-    result = run_eval(
+    result = evaluate(
         voice, TEXTS, seed=7, keep=lambda i, arm, _: kept.append((i, arm)), progress=lambda *p: seen.append(p)
-    )
+    ).to_dict()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert list(result) == ["schema", "voice", "judges", "arms", "items"]
-    assert (result["schema"], result["voice"]) == ("eval/1", "stub")
+    check(result, "eval/1")
+    assert result["voice"] == "stub"
     assert result["judges"] == [{"name": "stub", "version": "1"}] * 4
     assert list(result["arms"]) == ["speculative", "autoregressive"]
     for name, arm in result["arms"].items():
-        assert list(arm) == [*CFG, "metrics"]
         assert arm["drafter"] == ("none" if name == "autoregressive" else "small")
-        assert list(arm["metrics"]) == ["wer", "per", "mos", "speaker_similarity", "rtf", "ttfa_s"]
-        assert all(list(metric) == ["value", "lo", "hi"] for metric in arm["metrics"].values())
+        assert None not in arm["metrics"].values()
     fast, slow = (result["arms"][name]["metrics"] for name in ("speculative", "autoregressive"))
     assert fast["wer"]["value"] == pytest.approx(4 / 7)
     assert slow["wer"] == {"value": 0, "lo": 0, "hi": 0}
@@ -109,8 +123,14 @@ def test_schema_and_values(tmp_path: Path) -> None:
     assert (fast["rtf"]["value"], fast["ttfa_s"]["value"]) == pytest.approx((0.05, 0.5))
     assert len(result["items"]) == 8
     assert result["items"][2] == {
-        "id": 1, "arm": "speculative", "text": "two two", "hypothesis": "heard two two", "wer": 0.5, "seconds": 2.0, "ended": "eos",
-    }  # fmt: skip
+        "id": 1,
+        "arm": "speculative",
+        "text": "two two",
+        "hypothesis": "heard two two",
+        "wer": 0.5,
+        "seconds": 2.0,
+        "ended": "eos",
+    }
     # the same seed for both arms of a sentence, another for each sentence; one warm-up an arm
     assert sorted(voice.log[2:]) == sorted((arm, t, 7 + i) for i, t in enumerate(TEXTS) for arm in ("small", "none"))
     assert kept == [(i, arm) for i in range(4) for arm in ("speculative", "autoregressive")]
@@ -129,17 +149,66 @@ def test_difference_is_paired(tmp_path: Path) -> None:
 
 
 def test_without_a_reference_similarity_is_null(tmp_path: Path) -> None:
-    result = run_eval(StubVoice(tmp_path), TEXTS[:1])
+    result = evaluate(StubVoice(tmp_path), TEXTS[:1]).to_dict()
+    check(result, "eval/1")
     assert result["arms"]["speculative"]["metrics"]["speaker_similarity"] is None
 
 
 def test_a_voice_without_a_draft_has_one_arm(tmp_path: Path) -> None:
-    result = run_eval(StubVoice(tmp_path, drafter="none"), TEXTS)
+    result = evaluate(StubVoice(tmp_path, drafter="none"), TEXTS).to_dict()
     assert list(result["arms"]) == ["autoregressive"]
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TextError, match="sentence"):
-        run_eval(StubVoice(tmp_path), [])
+        evaluate(StubVoice(tmp_path), [])
     with pytest.raises(ConfigError, match="no judge for beauty"):
-        run_eval(StubVoice(tmp_path), TEXTS, judges=["beauty"])
+        evaluate(StubVoice(tmp_path), TEXTS, judges=["beauty"])
+
+
+class Again:
+    """Drafts the last token again: a drafter of a user's own."""
+
+    name, form = "again", "chain"
+
+    def start(self, session: Session) -> None:
+        return None
+
+    def propose(self, session: Session, state: None, limits: list[int]) -> Proposal:
+        return Proposal([session.tokens[row][-1:] * limit for row, limit in zip(session.rows, limits)])
+
+    def commit(self, session: Session, state: None, verdict: Verdict) -> None:
+        return None
+
+
+class OnlyTrees(RecursiveVerifier):
+    """A rule of a user's own that the autoregressive loop has nothing for."""
+
+    forms = frozenset({"points"})
+
+
+def test_a_drafter_of_ones_own_over_none_is_judged_too(tmp_path: Path) -> None:
+    """A voice that drafts nothing by itself, and a drafter that is only an object: still two arms."""
+    plain = TTS.load(make_voice(tmp_path / "bare", draft=False), device="cpu")
+    own = plain.using(drafter=Again(), gamma=2)
+    assert own.spec.drafter == "none"
+    found = evaluate(own, ["Yes.", "Two words."], judges=["wer"], max_tokens=8)
+    assert list(found.arms) == ["speculative", "autoregressive"]
+    assert [arm["drafter"] for arm in found.arms.values()] == ["again", "none"]
+    assert {utterance.arm for utterance in found.utterances} == {"speculative", "autoregressive"}
+    assert any(u.stats["drafted"] for u in found.utterances if u.arm == "speculative")
+    assert not any(u.stats["drafted"] for u in found.utterances if u.arm == "autoregressive")
+
+
+def test_a_rule_of_ones_own_stays_with_the_draft(tmp_path: Path) -> None:
+    voice = TTS.load(make_voice(tmp_path / "tiny"), device="cpu")
+    own = voice.using(tree="2-1", verifier=OnlyTrees(), options={"siblings": "top"})
+    found = evaluate(own, ["Yes."], judges=["wer"], max_tokens=8)
+    assert [arm["verifier"] for arm in found.arms.values()] == ["recursive", None]
+
+
+def test_the_last_seed_has_a_next_one(tmp_path: Path) -> None:
+    """Text i is spoken with seed + i, also behind 2^64 - 1."""
+    voice = StubVoice(tmp_path)
+    evaluate(voice, TEXTS[:2], judges=["wer"], seed=2**64 - 1)
+    assert {seed for _, text, seed in voice.log if text == TEXTS[1]} == {0}

@@ -39,8 +39,15 @@ def main() -> None:
     for item in spoken:
         samples = item.audio.samples
         reference = Reference(item.text, item.phonemes, load_reference(tts.bundle.path, item.speaker))
-        rows.append((item.speaker, words.score(samples, reference), phones.score(samples, reference), mos.score(samples),
-                     speaker.score(samples, reference)))  # fmt: skip
+        rows.append(
+            (
+                item.speaker,
+                words.score(samples, reference),
+                phones.score(samples, reference),
+                mos.score(samples),
+                speaker.score(samples, reference),
+            )
+        )
     exact = 0
     for i, word in enumerate(test.WORDS):
         exact += words.score(tts.synthesize(word, seed=i).samples, Reference(word)).numerator == 0

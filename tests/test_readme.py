@@ -1,0 +1,55 @@
+"""The README's Python is run as it stands, with the voice that ships; what it leaves open is filled in here.
+
+The example of the section on exactness has a test of its own (`decoding/test_verify_drafter.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = [block.split("```")[0] for block in README.split("```python\n")[1:]]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(code: str, **given: Any) -> dict[str, Any]:
+    exec(compile(code, "README.md", "exec"), given)  # noqa: S102  it is ours
+    return given
+
+
+def test_every_block_is_run() -> None:
+    """Another block needs another test."""
+    assert len(BLOCKS) == 3
+    assert ["for chunk in tts.stream" in block for block in BLOCKS] == [True, False, False]
+    assert ["verify_drafter" in block for block in BLOCKS] == [False, True, False]
+
+
+def test_first_steps() -> None:
+    heard: list[Any] = []
+    after = run(BLOCKS[0], long_text="One more. And another.", play=heard.append)
+    samples, rate = soundfile.read("fox.wav", dtype="float32")
+    assert rate == after["audio"].sample_rate
+    np.testing.assert_allclose(samples, after["audio"].samples, atol=1e-4)
+    whole = after["tts"].synthesize("One more. And another.").samples
+    assert len(heard) > 2
+    np.testing.assert_array_equal(np.concatenate(heard), whole)
+    assert after["plain"].describe()["drafter"] == "none"
+
+
+def test_other_ways_to_draft() -> None:
+    given = run(BLOCKS[1].split("\nresult = ")[0])  # the class
+    names: list[str] = []
+    for line in BLOCKS[2].strip().splitlines():
+        given = run(line, **given)
+        names.append(given["tts"].describe()["drafter"])
+    assert names == ["eagle", "medusa", "repeat"]
+    assert given["tts"].synthesize("Yes.", max_tokens=30).stats["drafted"] > 0
