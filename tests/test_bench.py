@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from spear_spec.bench.race import contestants, label
 from spear_spec.bench.speed import GROUP, _even, run_bench
 from spear_spec.bench.table import table
 from spear_spec.cli import main
-from spear_spec.decoding import DRAFTERS, DecodeStats, Proposal
+from spear_spec.decoding import DRAFTERS, DecodeStats, Proposal, Request
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.drafters import needs
 from spear_spec.errors import ConfigError, MissingExtraError
 from spear_spec.evaluation.judge import Measurement
@@ -137,15 +139,18 @@ def test_accepted_lengths_are_those_of_the_verdicts(tts: TTS, settings: dict[str
     ids = [tts.front_end.tokenizer.encode(text, tts.speakers[0]) for text in TEXTS]
     groups = [ids[i : i + batch] for i in range(0, 2, batch)]
     arm.decode(groups, 5, 30, keep=True)
-    chance, counts, kept = torch.Generator().manual_seed(5), Counter[int](), []
+    counts, kept, numbers = Counter[int](), [], count()
     for group in groups:
-        session, verdicts = chosen.decode(group, tts.sampling, chance, 30)
-        for verdict in verdicts:
-            counts.update(verdict.num_accepted)
-        kept += session.tokens
+        engine = chosen.decoder.engine()
+        spoken = engine.admit(
+            [Request(text, seed=derive(5, next(numbers), SENTENCE), sampling=tts.sampling, cap=30) for text in group]
+        )
+        while engine.running:
+            counts.update(engine.step().num_accepted)
+        kept += [utterance.tokens for utterance in spoken]
     found = accepted_lengths(arm.stats)
     assert sum(found) == arm.stats.target_calls
-    assert {length: count for length, count in enumerate(found) if count} == dict(counts)
+    assert {length: calls for length, calls in enumerate(found) if calls} == dict(counts)
     assert [tokens for _, tokens in arm.written] == kept
 
 

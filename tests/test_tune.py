@@ -21,7 +21,8 @@ from spear_spec import TTS, SpecConfig
 from spear_spec.cli import main
 from spear_spec.cli.loading import load_tts
 from spear_spec.cli.options import build_parser
-from spear_spec.decoding import is_lossless
+from spear_spec.decoding import Request, is_lossless
+from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import ConfigError, NumericsError
 from spear_spec.tuning import candidates as field
 from spear_spec.tuning import tune as race
@@ -362,19 +363,12 @@ def test_speaking(tts: TTS) -> None:
     assert one.seconds > 0
     sample = say(plain, 0)
     assert sample.tokens == sample.calls
-    session, verdicts = plain.decode(
-        [tts.front_end.tokenizer.encode(race.SENTENCES[0], "af_heart")], tts.sampling, _generator(1)
-    )
-    list(verdicts)
-    assert sample.tokens == len(session.tokens[0])
+    ids = tts.front_end.tokenizer.encode(race.SENTENCES[0], "af_heart")
+    request = Request(ids, seed=derive(say.seed, 1, SENTENCE), sampling=say.law, cap=say.cap)
+    [spoken] = plain.decoder.engine().run([request])
+    assert sample.tokens == len(spoken.tokens)
     both = speaking(tts, batch=2)(plain, 7)
     assert both.tokens == both.calls > 16
-
-
-def _generator(seed: int) -> Any:
-    import torch
-
-    return torch.Generator().manual_seed(seed)
 
 
 def test_a_sentence_ends_at_the_deadline(tts: TTS) -> None:
@@ -393,11 +387,20 @@ def test_sentences_are_cut_on_a_slow_machine(tts: TTS, monkeypatch: pytest.Monke
     ticks = itertools.count()
     monkeypatch.setattr(race, "_now", lambda tts: next(ticks))  # one second a sentence, so a sixteenth a token
     plain = tts.using(drafter="none")
+
+    def whole(**batch: int) -> race.Speaking:
+        """With a seed for which no sentence of the warm-up ends before its cap."""
+        rows = batch.get("batch", 1)
+        for seed in itertools.count():
+            if speaking(tts, seed=seed, **batch)(plain, race.WARM_UP).tokens == rows * race.SHORT:
+                return speaking(tts, seed=seed, **batch)
+        raise AssertionError
+
     for seconds, cut in ((1.5, 24), (0.1, 16), (600, 9600)):
-        say = speaking(tts)
+        say = whole()
         say.shorten(plain, seconds)
         assert say.cap == cut
-    say = speaking(tts, max_tokens=20, batch=3)
+    say = whole(max_tokens=20, batch=3)
     say.shorten(plain, 1.5)
     assert say.cap == 20
     assert say(plain, 2).tokens <= 60
