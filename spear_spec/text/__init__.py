@@ -3,12 +3,11 @@
 from spear_spec.text.front_end import FrontEnd, PhonemeFrontEnd, Segment
 from spear_spec.text.normalize import normalize
 from spear_spec.text.sentences import split_sentences
-from spear_spec.text.symbols import PAD_ID, SPEAKERS, SYMBOLS, encode_phonemes
+from spear_spec.text.symbols import PAD_ID, SYMBOLS
 from spear_spec.text.tokenizer import PhonemeTokenizer, TextTokens, Tokenizer
 
 __all__ = [
     "PAD_ID",
-    "SPEAKERS",
     "SYMBOLS",
     "FrontEnd",
     "PhonemeFrontEnd",
@@ -16,7 +15,6 @@ __all__ = [
     "Segment",
     "TextTokens",
     "Tokenizer",
-    "encode_phonemes",
     "normalize",
     "split_sentences",
 ]
