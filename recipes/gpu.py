@@ -10,17 +10,17 @@ import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from spear_spec.errors import SpearSpecError
-from spear_spec.training.data import corpus as data
 from spear_spec.training.data.shards import read_shards, write_shards
+from spear_spec.training.recipe.layout import Layout
+from spear_spec.training.recipe.plan import CLOCK
 
-SIDE_FILES = ("centroids.safetensors", "ctc.safetensors", "sampling.json")
 
-
-def opus(path: str, kbit: int) -> bytes:
-    """The clip as Opus, 24 kHz mono. libsndfile maps its level 0 to 1 linearly to 256 to 6 kbit/s."""
+def opus(path: str, kbit: int, rate: int) -> bytes:
+    """The clip as Opus, mono, at so many Hz. libsndfile maps its level 0 to 1 linearly to 256 to 6 kbit/s."""
     import soundfile
 
     from spear_spec.audio import load_audio
@@ -28,8 +28,8 @@ def opus(path: str, kbit: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(
         buffer,
-        load_audio(path, 24000).samples,
-        24000,
+        load_audio(path, rate).samples,
+        rate,
         format="OGG",
         subtype="OPUS",
         compression_level=1 - (kbit - 6) / 250,
@@ -44,7 +44,8 @@ def pack(recipe: Path, parcel: Path, kbit: int, limit: int, audio: bool, workers
         SpearSpecError: it would be larger than `limit` bytes.
     """
     parcel.mkdir(parents=True, exist_ok=True)
-    clips = data.read_utterances(recipe / "prepared")
+    at, rate = Layout(recipe), CLOCK.sample_rate
+    clips = at.prepared.clips()
     with tarfile.open(parcel / "data.tar", "w") as tar, ProcessPoolExecutor(workers) as pool:
 
         def add(name: str, content: bytes) -> None:
@@ -52,40 +53,34 @@ def pack(recipe: Path, parcel: Path, kbit: int, limit: int, audio: bool, workers
             about.size = len(content)
             tar.addfile(about, io.BytesIO(content))
 
-        for folder in ("prepared", "dev"):
-            for name in ("utterances.jsonl", "tokens.safetensors", "speakers.json", "dropped.tsv"):
-                add(f"{folder}/{name}", (recipe / folder / name).read_bytes())
-        for name in SIDE_FILES:
-            if (recipe / name).exists():
-                add(name, (recipe / name).read_bytes())
-        for marker in recipe.glob("done.*.json"):
-            add(marker.name, marker.read_bytes())
+        side = [path for path in (at.centroids, at.ctc, at.sampling) if path.exists()]
+        for path in (*at.prepared.files, *at.dev.files, *side):
+            add(str(path.relative_to(recipe)), path.read_bytes())
         if audio:
-            for clip, content in zip(
-                clips, pool.map(opus, [c.audio for c in clips], [kbit] * len(clips), chunksize=16), strict=True
-            ):
-                add(f"audio/{clip.id}.ogg", content)
+            sound = pool.map(partial(opus, kbit=kbit, rate=rate), [c.audio for c in clips], chunksize=16)
+            for clip, content in zip(clips, sound, strict=True):
+                add(str(parcelled(at, clip.id).relative_to(recipe)), content)
     size = (parcel / "data.tar").stat().st_size
     if size > limit:
         raise SpearSpecError(
-            f"{parcel / 'data.tar'} has {size / 2**20:.1f} MiB, more than {limit / 2**20:.0f}: lower --kbit, or pack --no-audio for t2s alone"
+            f"{parcel / 'data.tar'} has {size / 2**20:.1f} MiB, more than {limit / 2**20:.0f}: lower --kbit, "
+            "or pack --no-audio for t2s alone"
         )
     print(f"{parcel / 'data.tar'}: {size / 2**20:.1f} MiB, {len(clips)} clips")
+
+
+def parcelled(at: Layout, clip: str) -> Path:
+    """Where the audio of a clip lies once it is unpacked."""
+    return at.audio / f"{clip}.ogg"
 
 
 def unpack(parcel: Path, recipe: Path) -> None:
     """The parcel's data as a recipe folder; utterances point to the unpacked audio."""
     with tarfile.open(parcel / "data.tar") as tar:
         tar.extractall(recipe, filter="data")
-    for folder in ("prepared", "dev"):
-        clips = data.read_utterances(recipe / folder)
-        dropped = [
-            tuple(line.split("\t", 1))
-            for line in (recipe / folder / "dropped.tsv").read_text(encoding="utf-8").splitlines()
-        ]
-        speakers = data.read_speakers(recipe / folder)
-        moved = [replace(clip, audio=str((recipe / "audio" / f"{clip.id}.ogg").resolve())) for clip in clips]
-        data.write_utterances(recipe / folder, moved, speakers, dropped)  # type: ignore[arg-type]
+    at = Layout(recipe)
+    for folder in (at.prepared, at.dev):
+        folder.write_clips([replace(clip, audio=str(parcelled(at, clip.id).resolve())) for clip in folder.clips()])
 
 
 def main() -> int:

@@ -239,7 +239,7 @@ class SpecConfig(Strict):
 
 
 @dataclass(frozen=True)
-class Clock:
+class Clock(Strict):
     """The rates of a voice: semantic tokens a second, samples a frame of the acoustic stage, samples a second.
 
     A token is a whole number of frames: sample_rate = token_rate * frames_per_token * hop.

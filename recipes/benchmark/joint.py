@@ -1,10 +1,8 @@
 """Do heads that are trained along with the target help or harm it? Runs with and without them, on the same held-out
 speech.
 
-    python -m spear_spec.training.t2s.trainer DATA RUNS/none --held-out HELD_OUT --set steps=900 batch_tokens=2000
-    python -m spear_spec.training.t2s.trainer DATA RUNS/prophet --held-out HELD_OUT --set steps=900 batch_tokens=2000
-    joint=prophet
-    python recipes/benchmark/joint.py HELD_OUT RUNS/none:RUNS/prophet [...] [--json FILE]
+    spear_spec.training.recipe.run of one recipe with t2s.training.joint=none, and with joint=prophet in another OUT
+    python recipes/benchmark/joint.py HELD_OUT NONE/t2s:PROPHET/t2s [...] [--json FILE]
 
 Runs of the same steps and seed have the same first weights, batches and masks; one of more steps (as many as the
 heads' time is
@@ -23,9 +21,13 @@ import torch
 
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.statistics import paired_difference, ratio_interval
-from spear_spec.text.symbols import SYMBOLS, encode_phonemes
+from spear_spec.text import PhonemeTokenizer
+from spear_spec.training.data.prepared import Prepared
+from spear_spec.training.data.utterances import Utterance, read_utterances
 from spear_spec.training.drafts.trainer import load_target
-from spear_spec.training.t2s.trainer import Trainee, Utterance, collate, read_utterances
+from spear_spec.training.recipe.plan import CLOCK
+from spear_spec.training.t2s.batches import collate
+from spear_spec.training.t2s.trainee import Trainee
 
 
 @torch.no_grad()
@@ -52,7 +54,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    held = read_utterances(args.held_out, encode_phonemes, len(SYMBOLS), set())[: args.limit]
+    folder = Prepared(args.held_out)
+    front = PhonemeTokenizer(folder.names())
+    held = read_utterances(folder, front.encode_phonemes, len(front.vocab), clock=CLOCK)[: args.limit]
     pairs = [tuple(Path(name) for name in pair.split(":")) for pair in args.pairs]
     scored = {run: losses(run, held) for run in dict.fromkeys(run for pair in pairs for run in pair)}
     found = []

@@ -16,10 +16,13 @@ from pathlib import Path
 import torch
 
 from spear_spec.config import SamplingConfig
-from spear_spec.text.symbols import SYMBOLS, encode_phonemes
+from spear_spec.text import PhonemeTokenizer
+from spear_spec.training.data.prepared import Prepared
+from spear_spec.training.data.utterances import read_utterances
 from spear_spec.training.drafts.observed import observe
-from spear_spec.training.drafts.trainer import LOSSES, DraftTraining, draft_shapes, load_target, train_drafts
-from spear_spec.training.t2s.trainer import read_utterances
+from spear_spec.training.drafts.settings import LOSSES, DraftTraining
+from spear_spec.training.drafts.trainer import draft_shapes, load_target, train_drafts
+from spear_spec.training.recipe.plan import CLOCK
 
 
 def main() -> None:
@@ -29,15 +32,16 @@ def main() -> None:
     parser.add_argument("samples", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--speakers", type=Path, required=True, help="the prepared folder that names the speakers")
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--temperature", type=float, default=0.7)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = load_target(args.target)
+    model, front = load_target(args.target), PhonemeTokenizer(Prepared(args.speakers).names())
     data, held = (
-        observe(model, read_utterances(folder, encode_phonemes, len(SYMBOLS), set())[:limit], ())
-        for folder, limit in ((args.samples, args.limit), (args.held_out, 60))
+        observe(model, read_utterances(folder, front.encode_phonemes, len(front.vocab), clock=CLOCK)[:limit], ())
+        for folder, limit in ((Prepared(args.samples), args.limit), (Prepared(args.held_out), 60))
     )
     laws = [SamplingConfig(temperature=0.7, top_p=0.9), SamplingConfig(temperature=1.0, top_p=0.95)]
     shape = draft_shapes(model.cfg)["small"]

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import SpearSpecError
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.training.recipe.pack import pack_voice
+from spear_spec.training.recipe.plan import Plan, read_file
+from spear_spec.training.recipe.stages.pack import about_tokens
 
-LICENCE = "Apache-2.0"
-ORIGIN = (
-    "Trained by recipes/default_voice on speech made with Kokoro-82M (Apache-2.0, voices af_heart and am_michael) from LJ Speech "
-    "transcripts (public domain) and WordNet usage examples (WordNet licence); semantic tokens from the encoder of OpenAI Whisper base (MIT)."
-)
-SEMANTIC = {"encoder": "openai/whisper-base", "layer": 4, "rate": 25}
+CONFIG = Path(__file__).with_name("config.toml")
+
+
+def with_stand_ins(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as its file has it, with something for what only a run of it says."""
+    return {"out": ".", **values, "prepare": {"corpora": [], **values.get("prepare", {})}}
 
 
 def main() -> None:
@@ -36,12 +39,11 @@ def main() -> None:
     )
     ap.add_argument("--speaker-reference", type=Path, help="speaker_reference.json for eval")
     ap.add_argument("--out", type=Path, required=True)
+    ap.add_argument("--config", type=Path, default=CONFIG, help="the recipe, for what is not said here")
     ap.add_argument("--name", help="default: the folder's name")
-    ap.add_argument(
-        "--speakers", default="af_heart,am_michael", help="in the vocoder's order; the first is the default"
-    )
-    ap.add_argument("--licence", default=LICENCE)
-    ap.add_argument("--origin", default=ORIGIN)
+    ap.add_argument("--speakers", help="in the vocoder's order, comma between; the first is the default")
+    ap.add_argument("--licence")
+    ap.add_argument("--origin")
     ap.add_argument("--temperature", type=float, default=0.8)
     ap.add_argument("--top-k", type=int, default=0)
     ap.add_argument("--top-p", type=float, default=0.95)
@@ -49,6 +51,8 @@ def main() -> None:
     ap.add_argument("--gamma", type=int, default=5)
     args = ap.parse_args()
     try:
+        plan = Plan.from_dict(with_stand_ins(read_file(args.config)))
+        speakers = args.speakers.split(",") if args.speakers else list(plan.prepare.speakers)
         sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
         drafters = (
             {path.parent.parent.name: path.parent for path in sorted(args.drafters.glob("*/export/*.json"))}
@@ -63,11 +67,11 @@ def main() -> None:
             draft=args.draft,
             drafters=drafters,
             name=args.name or args.out.name,
-            speakers=args.speakers.split(","),
-            licence=args.licence,
-            origin=args.origin,
-            text=PhonemeTokenizer().to_dict(),
-            semantic=SEMANTIC,
+            speakers=speakers,
+            licence=args.licence or plan.pack.licence,
+            origin=args.origin or plan.pack.origin,
+            text=PhonemeTokenizer(speakers).to_dict(),
+            semantic=about_tokens(plan),
             sampling=sampling,
             gamma=args.gamma,
             reference=args.speaker_reference,

@@ -10,7 +10,7 @@ The teacher's graph has no randomness, so its predictor alone (a hundredth of a 
 F0 again,
 in Hz every 300 samples, under 10 where unvoiced. Clips whose durations come out otherwise than in the meta file are
 refused.
-Then: python -m spear_spec.training.vocoder.data --corpus CORPUS --tokens FILE --pitch OUT.safetensors ...
+Then: recipes/default_voice/run.sh --pitch CORPUS=OUT.safetensors ...
 """
 
 import json

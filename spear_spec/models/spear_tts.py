@@ -16,7 +16,7 @@ from spear_spec.models.memory import Memory
 from spear_spec.models.stack import DecoderStack
 from spear_spec.nn.attention import FeedForward, RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
-from spear_spec.nn.transformer import DecoderLayer, EncoderLayer
+from spear_spec.nn.transformer import DecoderLayer, EncoderLayer, Layers
 
 
 class EarlyExit(nn.Module):
@@ -32,7 +32,7 @@ class EarlyExit(nn.Module):
         return self.to_logits(self.norm(x + self.ff(x)))
 
 
-class TextToSemantic(DecoderStack):
+class TextToSemantic(DecoderStack[DecoderLayer]):
     """Text token ids in, a law over semantic tokens out.
 
     The decoder reads `[start_id, token_1, token_2, ...]`; logits at position i are the law of token i + 1, over
@@ -53,11 +53,11 @@ class TextToSemantic(DecoderStack):
         self.text_start = nn.Parameter(
             torch.randn(cfg.dim)
         )  # the peer's speech-to-text direction; kept so that its state dict round-trips
-        self.encoder = nn.ModuleList(
+        self.encoder = Layers(
             EncoderLayer(cfg.dim, cfg.heads, cfg.dim_head, cfg.ff_inner, dropout) for _ in range(cfg.source_depth)
         )
         self.encoder_norm = RMSNorm(cfg.dim)
-        self.decoder = nn.ModuleList(
+        self.decoder = Layers(
             DecoderLayer(cfg.dim, cfg.heads, cfg.dim_head, cfg.ff_inner, cfg.kv_heads, dropout)
             for _ in range(cfg.target_depth)
         )
@@ -142,7 +142,7 @@ class TextToSemantic(DecoderStack):
         """
         mask = text_ids != 0 if mask is None else mask
         hidden = self.encode_hidden(text_ids, mask)
-        return Memory.of(hidden, mask, [layer.cross_attn.keys_values(hidden) for layer in self.decoder])  # type: ignore[union-attr, operator]
+        return Memory.of(hidden, mask, [layer.cross_attn.keys_values(hidden) for layer in self.decoder])
 
     def encode_hidden(self, text_ids: Tensor, mask: Tensor) -> Tensor:
         """The encoder alone: [B, S] -> [B, S, D]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +11,20 @@ from torch import Tensor, nn
 from spear_spec.errors import ConfigError
 from spear_spec.models.memory import DecoderOutput, Memory, Skip, cached_positions
 from spear_spec.nn.cache import KVCache
+from spear_spec.nn.transformer import Layers
 from spear_spec.nn.tree import Tree
 
+L = TypeVar("L", bound=nn.Module)
 
-class DecoderStack(nn.Module):
+
+class DecoderStack(nn.Module, Generic[L]):
     """`Target.__call__` and `first_layers` for a list `decoder` of layers that are called as
     `nn.transformer.DecoderLayer` is, a `decoder_norm` and a `logits`.
 
     A transformer says how its tokens enter (`enter`), and what a position is given (`positions`).
     """
 
-    decoder: nn.ModuleList
+    decoder: Layers[L]
     decoder_norm: nn.Module
     max_tokens: int | None = None  # positions that there are; None: as many as one likes
 

@@ -23,6 +23,7 @@ from spear_spec.models.memory import Memory
 from spear_spec.models.stack import DecoderStack
 from spear_spec.nn.attention import attend
 from spear_spec.nn.cache import KVCache
+from spear_spec.nn.transformer import Layers
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Layer(nn.Module):
         return x + self.down(F.gelu(self.up(self.ff_norm(x)))) if feed_forward else x
 
 
-class WhisperSpeechT2S(DecoderStack):
+class WhisperSpeechT2S(DecoderStack[Layer]):
     """Bytes in, a law over semantic tokens out; a `Target` (see `contract.py`).
 
     Text ids of a request are `[text_codes + language, text_codes + languages + rate bin, *bytes]`, see
@@ -177,9 +178,9 @@ class WhisperSpeechT2S(DecoderStack):
         self.register_buffer("token_positions", sinusoids(cfg.max_tokens, cfg.dim))
         self.text_positions: Tensor
         self.token_positions: Tensor
-        self.encoder = nn.ModuleList(Layer(cfg, cross=False) for _ in range(cfg.source_depth))
+        self.encoder = Layers(Layer(cfg, cross=False) for _ in range(cfg.source_depth))
         self.encoder_norm = nn.LayerNorm(cfg.dim)
-        self.decoder = nn.ModuleList(Layer(cfg, cross=True) for _ in range(cfg.target_depth))
+        self.decoder = Layers(Layer(cfg, cross=True) for _ in range(cfg.target_depth))
         self.decoder_norm = nn.LayerNorm(cfg.dim)
         self.to_logits = nn.Linear(cfg.dim, cfg.vocab_size)
 
@@ -256,7 +257,7 @@ class WhisperSpeechT2S(DecoderStack):
             x = layer(x, causal=cfg.causal_encoder)
         x = self.encoder_norm(x)
         rate = self.rate_emb(text_ids[:, 1:2] - cfg.text_codes - cfg.languages)
-        cross = [layer.cross_attn.keys_values(x) for layer in self.decoder]  # type: ignore[union-attr, operator]
+        cross = [layer.cross_attn.keys_values(x) for layer in self.decoder if layer.cross_attn is not None]
         everywhere = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         return Memory(x + rate, everywhere, cross, None, null_slots=0, condition=rate)
 

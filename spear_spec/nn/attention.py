@@ -4,11 +4,17 @@ GEGLU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_spec.nn.cache import KVCache
+
+# Queries [B, H, T, D] on keys and values [B, Hk, S, D] -> [B, H, T, D]. Which of them a query sees, and what becomes of
+# the keys, is the function's affair: a cache, a roll-out, scores that a loss reads.
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # The peer clamps the norm at 1e-12. Far below any real row, but its power -1.5, which the gradient holds, must stay
 # finite in float32: with less, an all-zero row turns every gradient into NaN.
@@ -91,6 +97,30 @@ def _attend_for_training(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, c
     return torch.bmm(weights, flat[2]).view(batch, heads, length, dim)
 
 
+def rotated(qkv: Tensor, heads: int, kv_heads: int, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A fused projection [B, T, (H + 2 Hk) D] as turned queries [B, H, T, D], turned keys and values [B, Hk, T, D]."""
+    qkv = qkv.unflatten(-1, (heads + 2 * kv_heads, -1))
+    turned = rotate(qkv[:, :, : heads + kv_heads], table)
+    q, k = turned[:, :, :heads], turned[:, :, heads:]
+    return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, heads + kv_heads :].transpose(1, 2)
+
+
+def merged(seen: Tensor) -> Tensor:
+    """Heads [B, H, T, D] side by side: [B, T, H D]."""
+    return seen.transpose(1, 2).flatten(2)
+
+
+def seeing(mask: Tensor | None, *, causal: bool = False, cache: KVCache | None = None, layer: int = 0) -> Attend:
+    """`attend` under a mask, on the keys and values themselves or on what a cache holds of the layer with them."""
+
+    def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        return attend(q, k, v, mask, causal=causal)
+
+    return look
+
+
 class SelfAttention(nn.Module):
     """Rotary self-attention; with a cache, new tokens see their row's committed prefix and each other by `mask`."""
 
@@ -101,6 +131,14 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, (heads + 2 * self.kv_heads) * dim_head, bias=False)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
+    def project(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, D] -> turned queries [B, H, T, dim_head], turned keys and values [B, Hk, T, dim_head]."""
+        return rotated(self.to_qkv(self.norm(x)), self.heads, self.kv_heads, table)
+
+    def leave(self, seen: Tensor) -> Tensor:
+        """What the heads saw [B, H, T, dim_head] -> [B, T, D]."""
+        return self.to_out(merged(seen))
+
     def forward(
         self,
         x: Tensor,
@@ -110,17 +148,11 @@ class SelfAttention(nn.Module):
         causal: bool = False,
         cache: KVCache | None = None,
         layer: int = 0,
+        by: Attend | None = None,
     ) -> Tensor:
-        batch, length, _ = x.shape
-        qkv = self.to_qkv(self.norm(x)).view(batch, length, self.heads + 2 * self.kv_heads, self.dim_head)
-        turned = rotate(qkv[:, :, : self.heads + self.kv_heads], table)
-        q = turned[:, :, : self.heads].transpose(1, 2)
-        k = turned[:, :, self.heads :].transpose(1, 2)
-        v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        out = attend(q, k, v, mask, causal=causal)
-        return self.to_out(out.transpose(1, 2).reshape(batch, length, -1))
+        """x [B, T, D], rotations of its positions -> what is added to it; by: in place of `seeing` the rest."""
+        by = by or seeing(mask, causal=causal, cache=cache, layer=layer)
+        return self.leave(by(*self.project(x, table)))
 
 
 class CrossAttention(nn.Module):
@@ -147,9 +179,16 @@ class CrossAttention(nn.Module):
         """x [B, T, D] -> [B, H, T, dim_head]."""
         return self.to_q(self.norm(x)).view(x.shape[0], x.shape[1], self.heads, self.dim_head).transpose(1, 2)
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        out = attend(self.queries(x), k, v, mask)
-        return self.to_out(out.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+    def leave(self, seen: Tensor) -> Tensor:
+        """What the heads saw [B, H, T, dim_head] -> [B, T, D]."""
+        return self.to_out(merged(seen))
+
+    def forward(
+        self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, by: Attend | None = None
+    ) -> Tensor:
+        """x [B, T, D] on `keys_values` -> what is added to it; by: in place of `seeing` under the mask."""
+        by = by or seeing(mask)
+        return self.leave(by(self.queries(x), k, v))
 
 
 class FeedForward(nn.Module):

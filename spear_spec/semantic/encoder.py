@@ -47,7 +47,8 @@ class SpeechEncoder:
             self.is_whisper = config.model_type == "whisper"
             if not self.is_whisper and config.model_type not in ("hubert", "wavlm", "wav2vec2"):
                 raise ConfigError(
-                    f"{self.name} is a {config.model_type} model; the tokenizer knows whisper, hubert, wavlm and wav2vec2"
+                    f"{self.name} is a {config.model_type} model; "
+                    "the tokenizer knows whisper, hubert, wavlm and wav2vec2"
                 )
             if self.is_whisper:
                 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Model

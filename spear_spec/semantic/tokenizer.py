@@ -13,15 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.semantic.encoder import SpeechEncoder
+from spear_spec.semantic.encoder import HOP, SAMPLE_RATE, SpeechEncoder
 from spear_spec.semantic.kmeans import fit_kmeans, nearest
 
-TOKEN_RATE = 25  # tokens a second: the mean of two 50 Hz frames
+POOL = 2  # frames of the encoder that make a token
+TOKEN_RATE = SAMPLE_RATE / HOP / POOL  # tokens a second
 
 
 def pool(states: Tensor) -> Tensor:
     """Hidden states [2 T, D] at 50 Hz to their pair means [T, D] at 25 Hz."""
-    return states[: len(states) // 2 * 2].unflatten(0, (-1, 2)).mean(1)
+    return states[: len(states) // POOL * POOL].unflatten(0, (-1, POOL)).mean(1)
 
 
 class SemanticTokenizer:

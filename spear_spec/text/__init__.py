@@ -3,11 +3,19 @@
 from spear_spec.text.front_end import MOST_PHONEMES, FrontEnd, PhonemeFrontEnd, Segment
 from spear_spec.text.normalize import normalize
 from spear_spec.text.sentences import split_sentences
-from spear_spec.text.symbols import PAD_ID, SPEAKERS, SYMBOLS, encode_phonemes
+from spear_spec.text.symbols import PAD_ID, SYMBOLS
 from spear_spec.text.tokenizer import PhonemeTokenizer, TextTokens, Tokenizer
 
 __all__ = [
-    "MOST_PHONEMES", "PAD_ID", "SPEAKERS", "SYMBOLS", "FrontEnd", "PhonemeFrontEnd", "PhonemeTokenizer", "Segment",
-    "TextTokens", "Tokenizer",
-    "encode_phonemes", "normalize", "split_sentences",
-]  # fmt: skip
+    "MOST_PHONEMES",
+    "PAD_ID",
+    "SYMBOLS",
+    "FrontEnd",
+    "PhonemeFrontEnd",
+    "PhonemeTokenizer",
+    "Segment",
+    "TextTokens",
+    "Tokenizer",
+    "normalize",
+    "split_sentences",
+]

@@ -7,8 +7,6 @@ The end-of-text token is not here: its id is the length of the table, as in spea
 
 from __future__ import annotations
 
-from spear_spec.errors import TextError
-
 PAD = "<pad>"
 PAD_ID = 0
 STRESS = ("ˈ", "ˌ")
@@ -19,7 +17,6 @@ CONSONANTS = (
     "ʤ", "ʧ", "θ",
 )  # fmt: skip
 PHONEMES: tuple[str, ...] = (*PUNCTUATION, *STRESS, *VOWELS, *CONSONANTS)
-SPEAKERS: tuple[str, ...] = ("af_heart", "am_michael")
 
 
 def speaker_symbol(speaker: str) -> str:
@@ -27,21 +24,4 @@ def speaker_symbol(speaker: str) -> str:
     return f"<{speaker}>"
 
 
-SYMBOLS: tuple[str, ...] = (PAD, *PHONEMES, *map(speaker_symbol, SPEAKERS))
-
-_ID = {symbol: i for i, symbol in enumerate(SYMBOLS)}
-
-
-def encode_phonemes(phonemes: str, speaker: str) -> list[int]:
-    """Ids of the speaker token and of each phoneme letter; no end token.
-
-    Raises:
-        TextError: a letter or speaker that the table does not hold (training data must be clean).
-    """
-    token = speaker_symbol(speaker)
-    if token not in _ID:
-        raise TextError(f"unknown speaker {speaker!r}; known are {', '.join(SPEAKERS)}")
-    unknown = sorted(set(phonemes) - _ID.keys())
-    if unknown:
-        raise TextError(f"phonemes hold letters outside the alphabet: {' '.join(map(repr, unknown))}")
-    return [_ID[token], *(_ID[letter] for letter in phonemes)]
+SYMBOLS: tuple[str, ...] = (PAD, *PHONEMES)  # of a voice that has no speakers yet

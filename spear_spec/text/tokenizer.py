@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.text.normalize import normalize
-from spear_spec.text.symbols import PAD, PHONEMES, SPEAKERS, speaker_symbol
+from spear_spec.text.symbols import PAD, PHONEMES, SYMBOLS, speaker_symbol
 from spear_spec.text.unknown_words import in_alphabet
 
 log = logging.getLogger("spear_spec")
@@ -53,11 +53,11 @@ class PhonemeTokenizer:
 
     KIND = "misaki-en-us"
 
-    def __init__(self, speakers: Iterable[str] = SPEAKERS, vocab: Iterable[str] | None = None) -> None:
+    def __init__(self, speakers: Iterable[str] = (), vocab: Iterable[str] | None = None) -> None:
         self.speakers = tuple(speakers)
-        self._vocab = tuple(vocab) if vocab is not None else (PAD, *PHONEMES, *map(speaker_symbol, self.speakers))
+        self._vocab = tuple(vocab) if vocab is not None else (*SYMBOLS, *map(speaker_symbol, self.speakers))
         self._ids = {symbol: i for i, symbol in enumerate(self._vocab)}
-        missing = [s for s in (PAD, *PHONEMES, *map(speaker_symbol, self.speakers)) if s not in self._ids]
+        missing = [s for s in (*SYMBOLS, *map(speaker_symbol, self.speakers)) if s not in self._ids]
         if missing or len(self._ids) != len(self._vocab) or self._vocab[0] != PAD:
             raise ConfigError(
                 f"text symbols must start with {PAD}, be distinct and hold every phoneme and speaker; "

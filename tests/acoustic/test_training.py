@@ -11,17 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
-from safetensors.torch import load_file
 
 from spear_spec.acoustic.unit.stage import render
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio
 from spear_spec.errors import SpearSpecError
-from spear_spec.training.vocoder.data import ClipStore, analyse, frames_from_pitch, prepare
+from spear_spec.training.checkpoint import load_export
+from spear_spec.training.data.corpus import Clip
+from spear_spec.training.data.prepared import Prepared, save_rows
+from spear_spec.training.loop import Run
+from spear_spec.training.recipe.plan import CLOCK
+from spear_spec.training.vocoder.analysis import analyse, frames_from_pitch
+from spear_spec.training.vocoder.data import ClipStore, missing_parts, prepare
 from spear_spec.training.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
+from spear_spec.training.vocoder.settings import VocoderTraining
 from spear_spec.training.vocoder.spectral import SpectralLoss, rfft, stft
-from spear_spec.training.vocoder.trainer import Trainer, VocoderTraining, learning_rate, train_vocoder
+from spear_spec.training.vocoder.trainer import VocoderLearner, learning_rate, train_vocoder
 
 SMALL = VocoderConfig(
     num_semantic_token_ids=8,
@@ -58,26 +63,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     (folder / "v").mkdir()
-    tokens, lines = {}, []
+    tokens, clips = {}, []
     for i in range(3):
         count = 30 + i
         ids = rng.integers(0, 8, count)
         f0 = np.repeat(120.0 + 10 * ids, 960)
         f0 = np.convolve(np.pad(f0, 480, mode="edge"), np.ones(961) / 961, mode="valid")[: count * 960]
         Audio(voice(f0), 24000).save(folder / f"v/{i}.wav")
-        tokens[f"v/{i}"] = ids.astype(np.int16)
-        lines.append(json.dumps({"id": f"v/{i}", "voice": "v"}))
-    (folder / "meta.0.jsonl").write_text("\n".join(lines) + "\n")
-    save_file(tokens, folder / "tokens.safetensors")
-    out = folder / "prepared"
-    assert prepare([(folder, folder / "tokens.safetensors")], out, ["v"], 0, 2) == 2
-    assert prepare([(folder, folder / "tokens.safetensors")], out, ["v"], 1, 2) == 1
+        tokens[f"v/{i}"] = torch.from_numpy(ids)
+        clips.append(Clip(f"v/{i}", "v", "text", str(folder / f"v/{i}.wav")))
+    source, out = Prepared(folder / "prepared"), folder / "clips"
+    source.write(clips)
+    save_rows(source.tokens, tokens)
+    assert prepare(source, out, clock=CLOCK, part=0, parts=2) == 2
+    assert missing_parts(out, 2) == [1]
+    assert prepare(source, out, clock=CLOCK, part=1, parts=2) == 1
     return out
 
 
 def test_analysis_finds_pitch_and_phase() -> None:
     f0 = 150.0 + 30.0 * np.sin(np.arange(48000) / 24000 * 4)
-    frames = analyse(voice(f0))
+    frames = analyse(voice(f0), CLOCK)
     centres = np.arange(200) * 240 + 120
     inner = slice(15, -15)
     assert (frames.voiced[inner] == 1).all()
@@ -85,7 +91,7 @@ def test_analysis_finds_pitch_and_phase() -> None:
     truth = 2 * np.pi * np.cumsum(f0)[centres] / 24000 + 1.0
     error = np.angle(np.exp(1j * (frames.phase - truth)))[inner]
     assert np.abs(error).max() < 0.15
-    assert analyse(np.zeros(4800, np.float32)).voiced.sum() == 0
+    assert analyse(np.zeros(4800, np.float32), CLOCK).voiced.sum() == 0
 
 
 def test_a_pitch_that_is_told_gives_the_phase_of_its_own_source() -> None:
@@ -94,7 +100,8 @@ def test_a_pitch_that_is_told_gives_the_phase_of_its_own_source() -> None:
     knots = 2 * np.pi * np.cumsum(curve / 24000) * 300
     phase = np.interp(np.arange(60 * 300), np.arange(60) * 300 + 149.5, knots)
     voiced = np.repeat(curve > 10, 300)
-    frames = frames_from_pitch(np.where(voiced, 0.2 * np.cos(phase), 0.0).astype(np.float32), curve.astype(np.float32))
+    samples = np.where(voiced, 0.2 * np.cos(phase), 0.0).astype(np.float32)
+    frames = frames_from_pitch(samples, curve.astype(np.float32), CLOCK)
     centres = np.arange(75) * 240 + 120
     assert (frames.voiced == voiced[centres]).all()
     inside = voiced & np.roll(voiced, 300) & np.roll(voiced, -300)
@@ -111,7 +118,7 @@ def test_a_pitch_that_is_told_gives_the_phase_of_its_own_source() -> None:
 
 
 def test_crops_line_up(data: Path) -> None:
-    store = ClipStore(data)
+    store = ClipStore(data, CLOCK)
     assert store.seconds == pytest.approx((30 + 31 + 32) * 0.04)
     drawn = store.draw(np.random.default_rng(1), 8, 5, 3, 2)
     assert drawn["tokens"].shape == (8, 10) and drawn["f0"].shape == (8, 40) and drawn["audio"].shape == (8, 4800)
@@ -123,11 +130,11 @@ def test_crops_line_up(data: Path) -> None:
         spectrum = np.abs(np.fft.rfft(drawn["audio"][row]))
         assert drawn["f0"][row].min() * 0.9 < spectrum.argmax() * 5.0 < drawn["f0"][row].max() * 1.1
     with pytest.raises(SpearSpecError):
-        ClipStore(data.parent / "nowhere")
+        ClipStore(data.parent / "nowhere", CLOCK)
 
 
 def test_a_clip_shorter_than_the_crop_is_padded(data: Path) -> None:
-    drawn = ClipStore(data).draw(np.random.default_rng(1), 2, 50, 3, 2)
+    drawn = ClipStore(data, CLOCK).draw(np.random.default_rng(1), 2, 50, 3, 2)
     assert (~drawn["valid"]).any() and drawn["valid"].any(axis=1).all()
 
 
@@ -190,24 +197,25 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 def test_a_few_steps_reduce_the_loss(data: Path) -> None:
     cfg = replace(SHORT, steps=40, gan_start=1000, warmup=5, tail=1, learning_rate=5e-3)
-    trainer = Trainer(SMALL, cfg, ClipStore(data))
-    losses = [trainer.train_step() for _ in range(24)]
+    learner = VocoderLearner(SMALL, cfg, ClipStore(data, CLOCK))
+    losses = [{k: float(v) for k, v in learner.learn(step, 0.0, None).items()} for step in range(24)]
     for key in ("mel", "pros"):
         assert np.mean([x[key] for x in losses[-5:]]) < 0.8 * np.mean([x[key] for x in losses[:3]])
 
 
 def test_resuming_gives_the_uninterrupted_weights(data: Path, tmp_path: Path) -> None:
-    straight = train_vocoder(data, tmp_path / "straight", SHORT, SMALL)
-    trainer = Trainer(SMALL, SHORT, ClipStore(data))
+    straight = train_vocoder(data, tmp_path / "straight", SHORT, SMALL, progress_bar=False)
+    learner = VocoderLearner(SMALL, SHORT, ClipStore(data, CLOCK))
+    broken = Run("vocoder", learner, tmp_path / "broken", steps=SHORT.steps, every=50)
     for _ in range(3):
-        trainer.train_step()
-    (tmp_path / "broken").mkdir()
-    trainer.save(tmp_path / "broken/checkpoint.pt")
-    resumed = train_vocoder(data, tmp_path / "broken", SHORT, SMALL)
+        broken.advance()
+    broken.save()
+    resumed = train_vocoder(data, tmp_path / "broken", SHORT, SMALL, progress_bar=False)
     for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name
-    exported = tmp_path / "straight/export_latest"
-    model = UnitVocoder(VocoderConfig.from_dict(json.loads((exported / "vocoder.json").read_text())))
-    model.load_state_dict({k: v.float() for k, v in load_file(exported / "vocoder.safetensors").items()})
+    about, weights = load_export(tmp_path / "straight/export", "vocoder")
+    model = UnitVocoder(VocoderConfig.from_dict(about["vocoder"]))
+    model.load_state_dict({k: v.float() for k, v in weights.items()})
     assert torch.isfinite(render(model.eval(), torch.arange(8))).all()
-    assert "step 4" in (tmp_path / "straight/train.log").read_text()
+    lines = [json.loads(line) for line in (tmp_path / "straight/train.log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 4]

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from spear_spec.audio import load_audio
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.evaluation.reference import load_reference
 from spear_spec.pipeline import TTS
 from spear_spec.semantic import SemanticTokenizer
-from spear_spec.training.data import corpus as data
+from spear_spec.training.data.prepared import load_rows, save_rows
+from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES, Plan
 from spear_spec.training.recipe.run import run_config, run_plan
-from spear_spec.training.recipe.stages import add_reference
+from spear_spec.training.recipe.stages.pack import add_reference
 from spear_spec.voice.bundle import open_voice
 
 ROOT = Path(__file__).parents[2]
@@ -90,8 +91,8 @@ def test_a_trainer_goes_on_from_its_checkpoint(
 def test_tokens_are_those_of_the_audio(lj_run: Path) -> None:
     out = lj_run / "out"
     tokenizer = SemanticTokenizer.load(out / "centroids.safetensors")
-    tokens = load_file(out / "prepared" / "tokens.safetensors")
-    clips = data.read_utterances(out / "prepared")
+    tokens = load_rows(Layout(out).prepared.tokens)
+    clips = Layout(out).prepared.clips()
     assert len(clips) == 17
     assert set(tokens) == {clip.id for clip in clips}
     for clip in clips[:3]:
@@ -102,8 +103,9 @@ def test_tokens_are_those_of_the_audio(lj_run: Path) -> None:
 
 
 def test_clips_without_durations_get_them(lj_run: Path) -> None:
-    tokens = load_file(lj_run / "out" / "prepared" / "tokens.safetensors")
-    for clip in data.read_utterances(lj_run / "out" / "prepared"):
+    prepared = Layout(lj_run / "out").prepared
+    tokens = load_rows(prepared.tokens)
+    for clip in prepared.clips():
         assert clip.frames is not None
         assert clip.phonemes is not None
         assert len(clip.frames) == len(clip.phonemes) + 2
@@ -126,14 +128,12 @@ def test_libritts_shaped_folder_gives_a_voice_of_two_speakers(
 
 
 def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
-    made = load_file(lj_run / "out" / "prepared" / "tokens.safetensors") | load_file(
-        lj_run / "out" / "dev" / "tokens.safetensors"
-    )
+    made = load_rows(Layout(lj_run / "out").prepared.tokens) | load_rows(Layout(lj_run / "out").dev.tokens)
     given = {key.split("/", 1)[1]: row.clone() for key, row in made.items()}
     total = sum(len(row) for row in given.values())
     first = next(iter(given.values()))
     first[:4] = (first[:4] + 1) % 16
-    save_file(given, tmp_path / "given.safetensors")
+    save_rows(tmp_path / "given.safetensors", given)
     values = copy.deepcopy(few_steps) | {"out": str(tmp_path / "out"), "stages": ["prepare", "tokenize"]}
     values["prepare"]["corpora"] = [str(ljspeech)]
     values["tokenize"] |= {
@@ -182,7 +182,7 @@ def test_gpu_script_goes_on_across_machines(lj_run: Path, few_steps: dict[str, A
     assert log == [3, 4, 5]
     state = torch.load(tmp_path / "recipe" / "t2s" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 5
-    clip = data.read_utterances(tmp_path / "machine1" / "prepared")[0]
+    clip = Layout(tmp_path / "machine1").prepared.clips()[0]
     assert load_audio(clip.audio).seconds == pytest.approx(clip.seconds, abs=0.05)
 
 
@@ -209,7 +209,7 @@ def test_training_goes_on_from_a_voice(lj_run: Path, ljspeech: Path, few_steps: 
     values["vocoder"]["training"] |= {"steps": 1, "learning_rate": 0.0, "gan_learning_rate": 0.0, "gan_start": 0}
     values["t2s"]["start"] = values["vocoder"]["start"] = str(voice.path)
     run_plan(Plan.from_dict(values))
-    for part, export in (("t2s", "export"), ("vocoder", "export_latest")):
+    for part, export in (("t2s", "export"), ("vocoder", "export")):
         trained = load_file(tmp_path / part / export / f"{part}.safetensors")
         for key, tensor in voice.tensors(part).items():
             assert torch.equal(trained[key], tensor), key

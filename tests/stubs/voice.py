@@ -10,20 +10,21 @@ from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.config import SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer
-from spear_spec.text.symbols import SPEAKERS, SYMBOLS
 from spear_spec.training.drafts.trainer import draft_shapes
 from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.drafts import build_draft
 from spear_spec.voice.save import save_voice
 
 VOCABULARY = 16
+SPEAKERS = ("af_heart", "am_michael")
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.95)
 
 
 def make_voice(folder: Path, *, draft: bool = True, seed: int = 0, shard_bytes: int = 110_000) -> Bundle:
     """Write a stub voice; its laws are flat enough that an end token comes after some dozen tokens."""
     torch.manual_seed(seed)
-    t2s_config = T2SConfig(len(SYMBOLS), VOCABULARY, dim=32, source_depth=1, target_depth=2, heads=2, dim_head=16)
+    front = PhonemeTokenizer(SPEAKERS)
+    t2s_config = T2SConfig(len(front.vocab), VOCABULARY, dim=32, source_depth=1, target_depth=2, heads=2, dim_head=16)
     vocoder_config = VocoderConfig(
         num_semantic_token_ids=VOCABULARY,
         num_speakers=len(SPEAKERS),
@@ -57,7 +58,7 @@ def make_voice(folder: Path, *, draft: bool = True, seed: int = 0, shard_bytes: 
         origin="random weights, for tests",
         sample_rate=vocoder_config.sample_rate,
         speakers=list(SPEAKERS),
-        text=PhonemeTokenizer().to_dict(),
+        text=front.to_dict(),
         semantic={"encoder": "none", "layer": 0, "rate": 25, "k": VOCABULARY},
         sampling=SAMPLING,
         spec=SpecConfig(drafter="small", gamma=3),

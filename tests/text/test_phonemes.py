@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spear_spec.text import PhonemeTokenizer, split_sentences
 from spear_spec.text.g2p import _BothCases, shared_g2p
 
-TOKENIZER = PhonemeTokenizer()
+TOKENIZER = PhonemeTokenizer(["af_heart"])
 SAMPLE = [
     json.loads(line)
     for line in (Path(__file__).parent / "corpus_sample.jsonl").read_text(encoding="utf-8").splitlines()

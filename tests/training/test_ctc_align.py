@@ -11,7 +11,9 @@ import torch
 
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.training.data.align import best_path, ctc_frames, diagonal
-from spear_spec.training.data.ctc import PhonemeCTC, Spoken, output_labels, phones, train_ctc
+from spear_spec.training.data.ctc import PhonemeCTC, Spoken, phones
+from spear_spec.training.data.ctc_training import output_labels, train_ctc
+from spear_spec.training.recipe.plan import CLOCK
 
 
 def collapse(path: tuple[int, ...]) -> list[int]:
@@ -55,8 +57,10 @@ def corpus(count: int = 60, seed: int = 0) -> list[Spoken]:
 
 
 @pytest.fixture(scope="module")
-def trained() -> PhonemeCTC:
-    return train_ctc(corpus(120), 12, steps=150, tokens_a_step=400, dim=32, blocks=1, progress=False)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> PhonemeCTC:
+    folder = tmp_path_factory.mktemp("ctc")
+    settings = {"steps": 150, "tokens_a_step": 400, "dim": 32, "blocks": 1, "progress": False}
+    return train_ctc(corpus(120), 12, folder, clock=CLOCK, **settings)
 
 
 def test_ctc_learns_what_tokens_say(trained: PhonemeCTC) -> None:
@@ -67,29 +71,33 @@ def test_ctc_learns_what_tokens_say(trained: PhonemeCTC) -> None:
     assert trained.error_rate(shuffled) > 0.4
 
 
-def test_ctc_without_durations_takes_longer() -> None:
+def test_ctc_without_durations_takes_longer(tmp_path: Path) -> None:
     bare = [item._replace(frames=None) for item in corpus(120)]
-    model = train_ctc(bare, 12, steps=400, tokens_a_step=400, learning_rate=1e-2, dim=32, blocks=1, progress=False)
+    settings = {"steps": 400, "tokens_a_step": 400, "learning_rate": 1e-2, "dim": 32, "blocks": 1, "progress": False}
+    model = train_ctc(bare, 12, tmp_path, clock=CLOCK, **settings)
     assert model.error_rate(corpus(20, seed=1)) < 0.2
 
 
 def test_ctc_alignment_finds_the_durations(trained: PhonemeCTC) -> None:
     errors = []
     for item in corpus(20, seed=2):
-        frames = ctc_frames(trained, item.tokens, item.phonemes)
+        frames = ctc_frames(trained, item.tokens, item.phonemes, CLOCK)
         assert len(frames) == len(item.phonemes) + 2
         assert sum(frames) == round(len(item.tokens) * 1.6)
         assert min(frames) >= 0
-        wanted, got = (output_labels(trained, item._replace(frames=f)) for f in (item.frames, frames))
+        wanted, got = (output_labels(trained, item._replace(frames=f), CLOCK) for f in (item.frames, frames))
         errors.append(float((wanted != got).float().mean()))
-    flat = [float((output_labels(trained, i) != output_labels(trained, i._replace(frames=diagonal(i.phonemes, len(i.tokens))))).float().mean())
-            for i in corpus(20, seed=2)]  # fmt: skip
+    flat = []
+    for item in corpus(20, seed=2):
+        straight = item._replace(frames=diagonal(item.phonemes, len(item.tokens), CLOCK))
+        wanted, got = (output_labels(trained, i, CLOCK) for i in (item, straight))
+        flat.append(float((wanted != got).float().mean()))
     assert np.mean(errors) < 0.2
     assert np.mean(errors) < 0.5 * np.mean(flat)
 
 
 def test_diagonal_gives_every_phone_the_same() -> None:
-    frames = diagonal("ab ˈd.", 25)
+    frames = diagonal("ab ˈd.", 25, CLOCK)
     assert sum(frames) == 40
     assert [frames[i] for i in (3, 4, 6)] == [0, 0, 0]
     assert max(frames[i] for i in (1, 2, 5)) - min(frames[i] for i in (1, 2, 5)) <= 1
@@ -121,4 +129,4 @@ def test_files(trained: PhonemeCTC, tmp_path: Path) -> None:
         with pytest.raises(BundleError):
             PhonemeCTC.load(tmp_path / bad)
     with pytest.raises(ConfigError):
-        train_ctc([Spoken(torch.tensor([1]), "...")], 12, steps=1)
+        train_ctc([Spoken(torch.tensor([1]), "...")], 12, tmp_path / "ctc", clock=CLOCK, steps=1)

@@ -12,6 +12,7 @@ import torch
 
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.training.data import corpus as data
+from spear_spec.training.data.prepared import Prepared, load_rows, save_rows
 
 
 def wav(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
@@ -138,12 +139,22 @@ def test_prepared_folder_round_trip(tmp_path: Path) -> None:
         data.Clip("a", "x", "t", "x.wav", "p"),
         data.Clip("c", "x", "t", "x.wav", "p"),
     ]
-    data.write_utterances(tmp_path, clips, dropped=[("d", "why")])
-    assert data.read_utterances(tmp_path) == clips
-    assert data.read_speakers(tmp_path) == ["x", "y"]
-    assert (tmp_path / "dropped.tsv").read_text() == "d\twhy\n"
-    with pytest.raises(ConfigError, match="prepare"):
-        data.read_utterances(tmp_path / "none")
+    prepared = Prepared(tmp_path / "prepared")
+    prepared.write(clips, dropped=[("d", "why")])
+    assert prepared.clips() == clips
+    assert prepared.names() == ["x", "y"]
+    assert prepared.left_out() == [("d", "why")]
+    assert {path.name for path in prepared.files} == {"utterances.jsonl", "speakers.json", "dropped.tsv"}
+    for read in (Prepared(tmp_path / "none").clips, Prepared(tmp_path / "none").names):
+        with pytest.raises(ConfigError, match="prepare"):
+            read()
+
+
+def test_durations_that_were_found_fill_in_for_those_that_are_missing(tmp_path: Path) -> None:
+    prepared = Prepared(tmp_path)
+    prepared.write([data.Clip("own", "x", "t", "x.wav", "p", [1, 2, 3]), data.Clip("none", "x", "t", "x.wav", "p")])
+    save_rows(prepared.durations, {"none": torch.tensor([4, 5, 6]), "own": torch.tensor([7, 8, 9])})
+    assert [clip.frames for clip in prepared.clips()] == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_tokenizing_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -156,16 +167,16 @@ def test_tokenizing_goes_on_where_it_stopped(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return torch.full((len(samples) // 640,), 1000)
 
-    path = tmp_path / "tokens.safetensors"
+    prepared = Prepared(tmp_path / "prepared")
     with pytest.raises(KeyboardInterrupt):
-        data.tokenize(clips, encode, path, every=2, progress=False)
-    assert set(data.load_tokens(path)) == {"0", "1"}
-    tokens = data.tokenize(clips, encode, path, progress=False)
+        prepared.tokenize(clips, encode, every=2, progress=False)
+    assert set(load_rows(prepared.tokens)) == {"0", "1"}
+    tokens = prepared.tokenize(clips, encode, progress=False)
     assert calls == [1600, 3200, 4800, 4800, 6400]
     assert {key: (len(row), row.dtype) for key, row in tokens.items()} == {
         str(i): (n, torch.int16) for i, n in enumerate((2, 5, 7, 10))
     }
-    assert all(torch.equal(row, data.load_tokens(path)[key]) for key, row in tokens.items())
-    path.write_bytes(b"junk")
+    assert all(torch.equal(row, load_rows(prepared.tokens)[key]) for key, row in tokens.items())
+    prepared.tokens.write_bytes(b"junk")
     with pytest.raises(BundleError):
-        data.load_tokens(path)
+        load_rows(prepared.tokens)

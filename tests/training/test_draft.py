@@ -8,17 +8,11 @@ from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.training.data.utterances import Utterance
 from spear_spec.training.drafts.observed import collate, observe
 from spear_spec.training.drafts.rollout import says
-from spear_spec.training.drafts.trainer import (
-    DraftTraining,
-    acceptance,
-    draft_shapes,
-    loss_of,
-    tokens_per_call,
-    train_drafts,
-)
-from spear_spec.training.t2s.trainer import Utterance
+from spear_spec.training.drafts.settings import DraftTraining
+from spear_spec.training.drafts.trainer import acceptance, draft_shapes, loss_of, tokens_per_call, train_drafts
 from spear_spec.voice.drafts import build_draft
 
 LAYERS = (1, 2)

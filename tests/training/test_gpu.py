@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from spear_spec.config import T2SConfig
-from spear_spec.training.t2s.trainer import T2STraining, Utterance, train_t2s
+from spear_spec.training.data.utterances import Utterance
+from spear_spec.training.recipe.plan import CLOCK
+from spear_spec.training.t2s.settings import T2STraining
+from spear_spec.training.t2s.trainer import train_t2s
 
 
 @pytest.mark.gpu
@@ -33,7 +36,16 @@ def test_t2s_trains_on_a_gpu(tmp_path: Path) -> None:
             no_text=0.0,
         )
         models[device] = train_t2s(
-            data, data[:4], config, settings, tmp_path / device, space=1, device=device, every=1, progress_bar=False
+            data,
+            data[:4],
+            config,
+            settings,
+            tmp_path / device,
+            space=1,
+            clock=CLOCK,
+            device=device,
+            every=1,
+            progress_bar=False,
         ).cpu()
     for a, b in zip(models["cpu"].parameters(), models["cuda"].parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=5e-3, rtol=5e-2)

@@ -21,9 +21,14 @@ from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.checkpoint import load_checkpoint, load_export
+from spear_spec.training.data.utterances import Utterance
 from spear_spec.training.precision import mixed
-from spear_spec.training.t2s.joint import Joint, View
-from spear_spec.training.t2s.trainer import T2STraining, Trainee, Utterance, batches, collate, history_mask, train_t2s
+from spear_spec.training.recipe.plan import CLOCK
+from spear_spec.training.t2s.batches import batches, collate, history_mask
+from spear_spec.training.t2s.joint import Joint
+from spear_spec.training.t2s.settings import T2STraining
+from spear_spec.training.t2s.trainee import Trainee, View
+from spear_spec.training.t2s.trainer import train_t2s
 
 SHAPE = T2SConfig(6, 8, 32, 2, 2, 2, 16)
 SETTINGS = T2STraining(steps=2, warmup=1, batch_tokens=100, align_layers=(0, 1), align_heads=1, joint_steps=3)
@@ -42,7 +47,7 @@ def data() -> list[Utterance]:
 
 
 def run(data: list[Utterance], cfg: T2STraining, out: Path) -> dict[str, torch.Tensor]:
-    train_t2s(data, data[:3], SHAPE, cfg, out, space=1, every=1000, progress_bar=False)
+    train_t2s(data, data[:3], SHAPE, cfg, out, space=1, clock=CLOCK, every=1000, progress_bar=False)
     return load_checkpoint(out / "checkpoint.pt")["trainee"]
 
 
@@ -75,7 +80,7 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
             optimizers[1].load_state_dict(begin["joint"]["optimizer"])
             averages[1] = begin["joint"]["ema"]
     torch.manual_seed(cfg.seed + first)
-    stream = batches(data, cfg, model.start_id, model.eos_id, 1, random.Random(cfg.seed + first))
+    stream = batches(data, cfg, model.start_id, model.eos_id, 1, random.Random(cfg.seed + first), clock=CLOCK)
     for step in range(first, cfg.steps):
         progress = step / cfg.steps
         batch = next(stream)

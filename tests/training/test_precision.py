@@ -12,8 +12,11 @@ import torch
 
 from spear_spec.config import T2SConfig
 from spear_spec.training import precision
+from spear_spec.training.data.utterances import Utterance
 from spear_spec.training.precision import has_bfloat16, mixed
-from spear_spec.training.t2s.trainer import T2STraining, Utterance, train_t2s
+from spear_spec.training.recipe.plan import CLOCK
+from spear_spec.training.t2s.settings import T2STraining
+from spear_spec.training.t2s.trainer import train_t2s
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,7 @@ def test_a_target_learns_the_same_in_both(tmp_path: Path, monkeypatch: pytest.Mo
             T2STraining(steps=2, warmup=1, batch_tokens=100, joint="prophet"),
             tmp_path / str(able),
             space=1,
+            clock=CLOCK,
             every=1000,
             progress_bar=False,
         )

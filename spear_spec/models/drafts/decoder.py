@@ -16,7 +16,7 @@ from spear_spec.models.contract import Geometry, Target
 from spear_spec.models.memory import Memory, cached_positions
 from spear_spec.nn.attention import RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
-from spear_spec.nn.transformer import DecoderLayer
+from spear_spec.nn.transformer import DecoderLayer, Layers
 
 
 @dataclass
@@ -66,10 +66,10 @@ class DraftDecoder(nn.Module):
         self.token_norm = RMSNorm(cfg.dim)
         self.enter = nn.Linear((2 if cfg.target_layers else 1) * cfg.dim, cfg.dim, bias=False)
         if cfg.target_layers:
-            self.fuse_norm = nn.ModuleList(RMSNorm(cfg.dim) for _ in cfg.target_layers)
+            self.fuse_norm = Layers(RMSNorm(cfg.dim) for _ in cfg.target_layers)
             self.fuse = nn.Linear(len(cfg.target_layers) * cfg.dim, cfg.dim, bias=False)
             self.feature_norm = RMSNorm(cfg.dim)
-        self.layers = nn.ModuleList(DecoderLayer(cfg.dim, cfg.heads, cfg.dim_head, inner) for _ in range(cfg.depth))
+        self.layers = Layers(DecoderLayer(cfg.dim, cfg.heads, cfg.dim_head, inner) for _ in range(cfg.depth))
         self.norm = RMSNorm(cfg.dim)
         self._table = torch.empty(0)
 
@@ -93,7 +93,7 @@ class DraftDecoder(nn.Module):
 
     def start(self, memory: Memory, capacity: int = 512) -> DraftState:
         """Cross-attention keys/values of the draft, computed once, and an empty cache."""
-        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers]  # type: ignore[union-attr, operator]
+        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers]
         return DraftState(self._cache(memory.batch, capacity), Memory.of(memory.hidden, memory.mask, cross))
 
     def empty(self) -> DraftState:

@@ -27,8 +27,8 @@ from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import cached_positions
-from spear_spec.nn.attention import attend, rotary_table, rotate
-from spear_spec.nn.transformer import DecoderLayer
+from spear_spec.nn.attention import merged, rotary_table, rotated, seeing
+from spear_spec.nn.transformer import decode
 from spear_spec.nn.tree import Tree
 
 _TINY = 1e-6  # not zero in half precision either
@@ -86,7 +86,6 @@ class DraftRunner:
         self.head = fold(model.head, draft.norm.gamma).t()
         self.layers: list[PackedLayer] = []
         for layer in draft.layers:
-            assert isinstance(layer, DecoderLayer)
             own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
             self.layers.append(
                 PackedLayer(
@@ -136,24 +135,15 @@ class DraftRunner:
             return hidden
         table, mask, causal = cached_positions(self._angles(positions), cache, length, tree)
         features = features.reshape(rows, self.dim)
-        features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(
-            _TINY
-        )  # the first is zero
+        # the first is zero
+        features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(_TINY)
         x = self.enter.add(features, F.embedding(tokens.reshape(rows), self.table))
-        for index, w in enumerate(self.layers):
-            heads, dim_head = w.heads, w.dim_head
-            qkv = w.to_qkv(_unit(x)).to(x.dtype).view(batch, length, 3 * heads, dim_head)
-            turned = rotate(qkv[:, :, : 2 * heads], table).transpose(1, 2)
-            k, v = cache.append(index, turned[:, heads:], qkv[:, :, 2 * heads :].transpose(1, 2))
-            seen = attend(turned[:, :heads], k, v, mask, causal=causal)
-            x = w.self_out.add(seen.transpose(1, 2).reshape(rows, heads * dim_head), x)
-            q = w.to_q(_unit(x)).to(x.dtype).view(batch, length, heads, dim_head).transpose(1, 2)
-            seen = attend(q, *state.cross[index], state.cross_mask)
-            x = w.cross_out.add(seen.transpose(1, 2).reshape(rows, heads * dim_head), x)
-            value, gate = w.up.add(_unit(x), w.up_bias).chunk(2, -1)
-            x = w.down.add(F.gelu(gate).mul_(value), x).add_(w.down_bias)
+        x = x.view(batch, length, self.dim)
+        for index, weights in enumerate(self.layers):
+            past, text = seeing(mask, causal=causal, cache=cache, layer=index), seeing(state.cross_mask)
+            x = decode(_Folded(weights), x, table, state.cross[index], past=past, text=text)
         cache.advance(length)
-        return x.view(batch, length, self.dim)
+        return x
 
     @_undisturbed
     def chain(
@@ -208,6 +198,33 @@ class DraftRunner:
         if self.native is not None and len(hidden) <= _FEW:
             return self.native.logits(hidden)
         return torch.mm(_unit(hidden), self.head)
+
+
+class _Folded:
+    """A packed layer as `nn.transformer.decode` asks for it: norm gains are in the weights, so norms are lengths."""
+
+    def __init__(self, weights: PackedLayer) -> None:
+        self.weights = weights
+
+    def past(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return rotated(self._product(self.weights.to_qkv, x), self.weights.heads, self.weights.heads, table)
+
+    def add_past(self, x: Tensor, seen: Tensor) -> Tensor:
+        return self.weights.self_out.add(merged(seen).flatten(0, 1), x.flatten(0, 1)).view_as(x)
+
+    def ask(self, x: Tensor) -> Tensor:
+        return self._product(self.weights.to_q, x).unflatten(-1, (self.weights.heads, -1)).transpose(1, 2)
+
+    def add_text(self, x: Tensor, seen: Tensor) -> Tensor:
+        return self.weights.cross_out.add(merged(seen).flatten(0, 1), x.flatten(0, 1)).view_as(x)
+
+    def add_feed_forward(self, x: Tensor) -> Tensor:
+        rows, w = x.flatten(0, 1), self.weights
+        value, gate = w.up.add(_unit(rows), w.up_bias).chunk(2, -1)
+        return w.down.add(F.gelu(gate).mul_(value), rows).add_(w.down_bias).view_as(x)
+
+    def _product(self, weight: PackedLinear, x: Tensor) -> Tensor:
+        return weight(_unit(x.flatten(0, 1))).to(x.dtype).view(*x.shape[:2], -1)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
 """Durations of phonemes for corpora that bring none: a CTC's best path, or a diagonal where there is nothing better.
 
-Durations are what `meta.*.jsonl` calls frames: one number for each phoneme character in frames of 600 samples at 24
-kHz,
+Durations are what `meta.*.jsonl` calls frames: one number for each phoneme character, `DURATION_RATE` to the second,
 with the silence at both ends, so `len(frames) == len(phonemes) + 2`. They only supervise attention during training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +14,26 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from spear_spec.config import Clock
 from spear_spec.text.symbols import STRESS
-from spear_spec.training.data.corpus import Clip
-from spear_spec.training.data.ctc import BLANK, FRAMES_PER_TOKEN, SILENT, UPSAMPLE, PhonemeCTC
+from spear_spec.training.data.corpus import DURATION_RATE, Clip
+from spear_spec.training.data.ctc import BLANK, SILENT, UPSAMPLE, PhonemeCTC
 
 NEAR = 6  # outputs (120 ms): the longest gap between two phones that is shared by them alone; what is longer is a pause
 STRETCH = 3  # outputs that a phone beside a pause keeps of it
 
 
-def diagonal(phonemes: str, tokens: int) -> list[int]:
+def diagonal(phonemes: str, tokens: int, clock: Clock) -> list[int]:
     """The prior of guided attention (Tachibana et al. 2017): every phone equally long, other characters without
     length.
     """
     weights = np.array([0.5, *(0.0 if c in SILENT else 1.0 for c in phonemes), 0.5])
-    return _frames(np.cumsum(weights / weights.sum()) * tokens * UPSAMPLE)
+    return _frames(np.cumsum(weights / weights.sum()) * tokens * UPSAMPLE, clock)
 
 
-def _frames(ends: npt.NDArray[np.float64]) -> list[int]:
+def _frames(ends: npt.NDArray[np.float64], clock: Clock) -> list[int]:
     """Ends of the segments in CTC outputs to whole frames that add up to the rounded total."""
-    at = np.rint(ends * FRAMES_PER_TOKEN / UPSAMPLE).astype(int)
+    at = np.rint(ends * (DURATION_RATE / clock.token_rate) / UPSAMPLE).astype(int)
     return [int(n) for n in np.diff(at, prepend=0)]
 
 
@@ -70,20 +69,20 @@ def best_path(log_probs: npt.NDArray[np.float64], labels: list[int]) -> list[int
 
 
 @torch.no_grad()
-def ctc_frames(model: PhonemeCTC, tokens: Tensor, phonemes: str) -> list[int]:
+def ctc_frames(model: PhonemeCTC, tokens: Tensor, phonemes: str, clock: Clock) -> list[int]:
     """Durations from the CTC's best path; the diagonal where the phonemes do not fit into the tokens.
 
     A phone begins halfway between its neighbours' peaks. Longer gaps are pauses: they go to the blank or mark that
-    stands
-    there, or stay with the phones where none does.
+    stands there, or stay with the phones where none does.
     """
     known = [i for i, c in enumerate(phonemes) if c not in SILENT and c in model.alphabet]
     if not len(tokens) or not known:
-        return diagonal(phonemes, len(tokens))
-    log_probs = model.eval()(tokens.long()[None])[0].double().numpy()
+        return diagonal(phonemes, len(tokens), clock)
+    rows = tokens.long()[None].to(model.head.weight.device)
+    log_probs = model.eval()(rows)[0].cpu().double().numpy()
     path = best_path(log_probs, [model.alphabet.index(phonemes[i]) + 1 for i in known])
     if not path:
-        return diagonal(phonemes, len(tokens))
+        return diagonal(phonemes, len(tokens), clock)
     where = np.array(path)
     first = [int(np.argmax(where == n)) for n in range(len(known))]
     last = [len(where) - 1 - int(np.argmax(where[::-1] == n)) for n in range(len(known))]
@@ -102,18 +101,22 @@ def ctc_frames(model: PhonemeCTC, tokens: Tensor, phonemes: str) -> list[int]:
         else:
             ends[at + 1 : following + 1] = last[n] + 1 + gap / 2
     ends[-1] = len(where)
-    return _frames(ends)
+    return _frames(ends, clock)
 
 
-def add_frames(
-    clips: Iterable[Clip], tokens: dict[str, Tensor], model: PhonemeCTC | None, *, progress: bool = True
-) -> list[Clip]:
-    """Give durations to the clips that have none: by the CTC, or along the diagonal without one."""
-    out = []
+def find_frames(
+    clips: Iterable[Clip],
+    tokens: Mapping[str, Tensor],
+    model: PhonemeCTC | None,
+    clock: Clock,
+    *,
+    progress: bool = True,
+) -> dict[str, Tensor]:
+    """Durations of the clips that have none, by id: by the CTC, or along the diagonal without one."""
+    out = {}
     for clip in tqdm(list(clips), desc="align", disable=not progress):
         if clip.frames is None and clip.id in tokens and clip.phonemes:
             row = tokens[clip.id]
-            frames = diagonal(clip.phonemes, len(row)) if model is None else ctc_frames(model, row, clip.phonemes)
-            clip = replace(clip, frames=frames)
-        out.append(clip)
+            known = None if model is None else ctc_frames(model, row, clip.phonemes, clock)
+            out[clip.id] = torch.tensor(known or diagonal(clip.phonemes, len(row), clock))
     return out

@@ -1,11 +1,6 @@
 """Corpora, read into one form: our own `meta.*.jsonl` folders, LJSpeech- and LibriTTS-shaped folders, lhotse manifests.
 
-A prepared folder is what every trainer reads:
-
-    prepared/utterances.jsonl    id, speaker, text, phonemes, frames (or null), audio (absolute path), seconds
-             tokens.safetensors  semantic tokens, int16, by id
-             speakers.json       names, in the order of the models' tables
-             dropped.tsv         id and reason of every clip that was left out
+What becomes of them is a prepared folder, see `prepared.py`.
 """
 
 from __future__ import annotations
@@ -14,20 +9,16 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm import tqdm
 
-from spear_spec.audio import load_audio
-from spear_spec.errors import AudioError, BundleError, ConfigError, MissingExtraError, TextError
+from spear_spec.errors import ConfigError, MissingExtraError, TextError
 
 SUFFIXES = (".ogg", ".flac", ".wav", ".opus", ".mp3")
+DURATION_RATE = 40  # frames of `Clip.frames` a second: 600 samples at 24 kHz each
 
 
 @dataclass(frozen=True)
@@ -229,86 +220,3 @@ def speakers_of(clips: Iterable[Clip]) -> list[str]:
     """Speakers, the one with the most clips first."""
     count = Counter(clip.speaker for clip in clips)
     return sorted(count, key=lambda name: (-count[name], name))
-
-
-def write_utterances(
-    folder: Path, clips: Sequence[Clip], speakers: Sequence[str] | None = None, dropped: Sequence[tuple[str, str]] = ()
-) -> None:
-    """Write `utterances.jsonl`, `speakers.json` and `dropped.tsv`; the first by rename, so it is never half there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dropped.tsv").write_text("".join(f"{name}\t{reason}\n" for name, reason in dropped), encoding="utf-8")
-    (folder / "speakers.json").write_text(
-        json.dumps(list(speakers or speakers_of(clips)), ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    partial = folder / "utterances.jsonl.part"
-    partial.write_text("".join(json.dumps(asdict(clip), ensure_ascii=False) + "\n" for clip in clips), encoding="utf-8")
-    os.replace(partial, folder / "utterances.jsonl")
-
-
-def read_utterances(folder: str | os.PathLike[str]) -> list[Clip]:
-    """Clips of a prepared folder.
-
-    Raises:
-        ConfigError: there is no such folder, or it is damaged.
-    """
-    path = Path(folder) / "utterances.jsonl"
-    try:
-        return [Clip(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is not a list of utterances ({error}); run the prepare stage first") from None
-
-
-def read_speakers(folder: str | os.PathLike[str]) -> list[str]:
-    """Speaker names of a prepared folder, in the order of the models' tables."""
-    return list(json.loads((Path(folder) / "speakers.json").read_text(encoding="utf-8")))
-
-
-def load_tokens(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Semantic tokens by id, as stored (int16).
-
-    Raises:
-        BundleError: the file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"cannot read tokens from {path}: {error}") from None
-
-
-def save_tokens(path: Path, tokens: dict[str, Tensor]) -> None:
-    """Write tokens as int16, by rename."""
-    partial = path.with_suffix(".part")
-    save_file({key: value.to(torch.int16).contiguous() for key, value in tokens.items()}, partial)
-    os.replace(partial, path)
-
-
-def tokenize(
-    clips: Sequence[Clip], encode: Callable[..., Tensor], path: Path, *, every: int = 500, progress: bool = True
-) -> dict[str, Tensor]:
-    """Tokens of every clip into `path`; saved every `every` clips, and a run that was cut off goes on from there.
-
-    `encode(samples, sample_rate) -> tokens [T]`. Clips that cannot be read or are too short get no tokens.
-    """
-    tokens = load_tokens(path) if path.exists() else {}
-    wanted = [clip for clip in clips if clip.id not in tokens]
-    for number, clip in enumerate(tqdm(wanted, desc="tokens", disable=not progress), 1):
-        try:
-            audio = load_audio(clip.audio)
-            tokens[clip.id] = encode(audio.samples, audio.sample_rate).to(torch.int16)
-        except AudioError as error:
-            tqdm.write(f"{clip.id}: {error}")
-        if number % every == 0:
-            save_tokens(path, tokens)
-    save_tokens(path, tokens)
-    return tokens
-
-
-def given_tensors(sources: Iterable[tuple[str, str | os.PathLike[str]]]) -> dict[str, Tensor]:
-    """Tensors of clips (tokens, pitch) that exist already, under the ids that `read_corpus` gives: (corpus folder,
-    file) pairs.
-    """
-    out: dict[str, Tensor] = {}
-    for folder, path in sources:
-        prefix = Path(folder).resolve().name
-        out |= {f"{prefix}/{key}": value for key, value in load_tokens(path).items()}
-    return out

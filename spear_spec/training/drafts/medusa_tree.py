@@ -27,8 +27,9 @@ def rank_paths(
         length = len(seen.tokens)
         if length < 2:
             continue
-        logits = model.logits(heads(seen.hidden.float()))  # [K, T, V]; head k at position i: the law of token i + 1 + k
-        best = logits.topk(min(ranks, logits.shape[-1]), -1).indices
+        # [K, T, V]; head k at position i: the law of token i + 1 + k
+        logits = model.logits(heads(seen.hidden.float().to(model.device)))
+        best = logits.topk(min(ranks, logits.shape[-1]), -1).indices.cpu()
         for at in range(length - 2):
             path: tuple[int, ...] = ()
             for k in range(1, min(deepest, length - 2 - at) + 1):

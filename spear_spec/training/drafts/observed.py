@@ -6,22 +6,22 @@ Computed once, shared by all that are trained.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.models.spear_tts import TextToSemantic
-from spear_spec.training.t2s.trainer import Utterance, group_by_length, round_up
+from spear_spec.training.data.utterances import Utterance, group_by_length, round_up
 
 
 @dataclass
 class Seen:
     """What the target left of one utterance, in half precision.
 
-    tokens [T] (start first), features [T, F x D] of `layers`, hidden [T, D] after the last norm, memory [S, D].
+    tokens [T] (start first), features [T, F x D] of `layers`, hidden [T, D] after the last norm, memory [S, D]; all on
+    the CPU, whatever the target ran on.
     """
 
     tokens: Tensor
@@ -43,6 +43,12 @@ class DraftBatch:
     valid: Tensor  # [B, T]
     layers: tuple[int, ...] = ()
 
+    def to(self, device: torch.device) -> DraftBatch:
+        """The same batch on a device."""
+        tensors: list[Tensor] = [self.tokens, self.features, self.hidden, self.memory, self.memory_mask, self.valid]
+        tokens, features, hidden, memory, memory_mask, valid = (tensor.to(device) for tensor in tensors)
+        return DraftBatch(tokens, features, hidden, memory, memory_mask, valid, self.layers)
+
     def layer(self, number: int) -> Tensor:
         """The output [B, T, D] of this layer of the target (1 is the first)."""
         dim, at = self.hidden.shape[-1], self.layers.index(number)
@@ -50,35 +56,33 @@ class DraftBatch:
 
 
 @torch.no_grad()
-def observe(model: TextToSemantic, utterances: list[Utterance], layers: tuple[int, ...]) -> list[Seen]:
+def observe(
+    model: TextToSemantic, utterances: Sequence[Utterance], layers: tuple[int, ...], *, progress: bool = True
+) -> list[Seen]:
     """Run the target over whole utterances, one at a time (no padding), and keep what drafts learn from."""
     from tqdm import tqdm
 
     out = []
-    for u in tqdm(utterances, desc="features", mininterval=5):
-        memory = model.encode(torch.tensor([u.text]))
+    for u in tqdm(utterances, desc="features", mininterval=5, disable=not progress):
+        memory = model.encode(torch.tensor([u.text], device=model.device))
         tokens = torch.cat((torch.tensor([model.start_id]), torch.from_numpy(u.tokens)))
-        seen = model(tokens[None], memory, features=layers)
-        out.append(
-            Seen(
-                tokens,
-                torch.cat([*seen.features, seen.hidden[..., :0]], -1)[0].half(),
-                seen.hidden[0].half(),
-                memory.hidden[0].half(),
-                layers,
-            )
-        )
+        seen = model(tokens[None].to(model.device), memory, features=layers)
+        features = torch.cat([*seen.features, seen.hidden[..., :0]], -1)
+        inner, last, text = (x[0].half().cpu() for x in (features, seen.hidden, memory.hidden))
+        out.append(Seen(tokens, inner, last, text, layers))
     return out
 
 
-def pad(items: list[Tensor], length: int) -> Tensor:
+def pad(items: Sequence[Tensor], length: int) -> Tensor:
+    """Rows [n, ...] of different lengths as one tensor [B, length, ...], zeros behind them."""
     out = items[0].new_zeros((len(items), length, *items[0].shape[1:]))
     for row, item in enumerate(items):
         out[row, : len(item)] = item
     return out
 
 
-def collate(items: list[Seen]) -> DraftBatch:
+def collate(items: Sequence[Seen]) -> DraftBatch:
+    """These utterances as one batch, on the CPU."""
     t = round_up(max(len(s.tokens) for s in items))
     size = round_up(max(len(s.memory) for s in items))
     ones = [torch.ones(len(s.tokens), dtype=torch.bool) for s in items]
@@ -94,7 +98,7 @@ def collate(items: list[Seen]) -> DraftBatch:
     )
 
 
-def batches(data: list[Seen], batch_tokens: int, rng: random.Random) -> Iterator[DraftBatch]:
+def batches(data: Sequence[Seen], batch_tokens: int, rng: random.Random) -> Iterator[DraftBatch]:
     """Endless batches of similar lengths."""
     while True:
         pool = sorted(data, key=lambda s: len(s.tokens) + rng.uniform(0, 24))
@@ -102,8 +106,3 @@ def batches(data: list[Seen], batch_tokens: int, rng: random.Random) -> Iterator
         rng.shuffle(groups)
         for group in groups:
             yield collate(group)
-
-
-def shift(x: Tensor, by: int = 1) -> Tensor:
-    """Move along time [B, T, ...]: position i gets what stood at i - by; zeros come in."""
-    return F.pad(x, (0,) * (2 * (x.ndim - 2)) + (by, -by))

@@ -10,10 +10,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from spear_spec.config import Strict
+from spear_spec.acoustic.unit.vocoder import VocoderConfig
+from spear_spec.config import Clock, Strict, T2SConfig
 from spear_spec.decoding.drafters import trained
 from spear_spec.errors import ConfigError
+from spear_spec.training import settings
+from spear_spec.training.drafts.settings import DraftTraining
+from spear_spec.training.t2s.settings import T2STraining
+from spear_spec.training.vocoder.settings import VocoderTraining
 
+CLOCK = Clock(token_rate=25, hop=240, sample_rate=24000)  # of every voice so far
 STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate")
 
 
@@ -62,15 +68,14 @@ class Align(Strict):
 
     def __post_init__(self) -> None:
         if self.method not in ("ctc", "diagonal"):
-            raise ConfigError(f"align.method must be ctc or diagonal, not {self.method!r}")
+            raise ConfigError(f"method must be ctc or diagonal, not {self.method!r}")
 
 
 @dataclass(frozen=True)
 class Target(Strict):
-    """Shape of the text-to-semantic transformer; training: fields of `T2STraining` (`joint` trains drafting heads
-    along with
-    it, which are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on
-    from, instead of random weights."""
+    """Shape of the text-to-semantic transformer, and its training (`joint` trains drafting heads along with it, which
+    are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on from,
+    instead of random weights."""
 
     dim: int = 256
     heads: int = 4
@@ -79,21 +84,38 @@ class Target(Strict):
     decoder_layers: int = 6
     every: int = 150
     start: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
+    training: T2STraining = field(default_factory=T2STraining)
+
+    def __post_init__(self) -> None:
+        self.config(1, 1)
+
+    def config(self, text: int, tokens: int) -> T2SConfig:
+        """The whole shape, for so many text and semantic tokens."""
+        layers = (self.encoder_layers, self.decoder_layers)
+        return T2SConfig(text, tokens, self.dim, *layers, self.heads, self.dim_head)
 
 
 @dataclass(frozen=True)
 class Vocoder(Strict):
-    """shape: fields of `VocoderConfig`; training: fields of `VocoderTraining`; workers: processes that analyse the
-    audio;
-    pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `vocoder_data.frames_from_pitch`); start: a voice
-    (folder or name) of the same shape to go on from (set training.gan_start to 0 then)."""
+    """shape: fields of `VocoderConfig`, but for those that follow from the corpus and the clock; workers: processes
+    that analyse the audio; pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `analysis.py`); start: a
+    voice (folder or name) of the same shape to go on from (set training.gan_start to 0 then)."""
 
     workers: int = 1
     start: str | None = None
     pitch: tuple[tuple[str, str], ...] = ()
     shape: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
+    training: VocoderTraining = field(default_factory=VocoderTraining)
+
+    def __post_init__(self) -> None:
+        follow = ("num_semantic_token_ids", "num_speakers", "sample_rate", "hop", "frames_per_token")
+        settings.read(VocoderConfig, self.shape, "shape", without=follow)
+
+    def config(self, tokens: int, speakers: int, clock: Clock) -> VocoderConfig:
+        """The whole shape, for so many semantic tokens and speakers."""
+        time = {"sample_rate": clock.sample_rate, "hop": clock.hop, "frames_per_token": clock.frames_per_token}
+        sizes = {"num_semantic_token_ids": tokens, "num_speakers": speakers}
+        return VocoderConfig.from_dict({**time, **sizes, **self.shape})
 
 
 @dataclass(frozen=True)
@@ -110,16 +132,13 @@ class Sampling(Strict):
     def __post_init__(self) -> None:
         for temperature, top_p in self.candidates:
             if temperature < 0.7 or top_p < 0.9:
-                raise ConfigError(
-                    "sampling.candidates: a voice ships with temperature at least 0.7 and top_p at least 0.9"
-                )
+                raise ConfigError("candidates: a voice ships with temperature at least 0.7 and top_p at least 0.9")
 
 
 @dataclass(frozen=True)
 class Draft(Strict):
-    """Shape of the draft; samples: utterances that the target speaks for it; training: fields of `DraftTraining`;
-    start: a
-    voice of the same shapes whose draft is gone on from, where the target was gone on from too."""
+    """Shape of the draft, and its training; samples: utterances that the target speaks for it; start: a voice of the
+    same shapes whose draft is gone on from, where the target was gone on from too."""
 
     depth: int = 1
     ff_mult: int = 2
@@ -129,17 +148,16 @@ class Draft(Strict):
     batch: int = 24
     every: int = 100
     start: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
+    training: DraftTraining = field(default_factory=DraftTraining)
 
 
 @dataclass(frozen=True)
 class Drafters(Strict):
-    """The other ways to draft, trained on the same samples: names of `training.draft.draft_shapes`, and layer_skip.
+    """The other ways to draft, trained on the same samples: names of `drafts.trainer.draft_shapes`, and layer_skip.
 
     ff_mult, exit_layer (early_exit drafts behind it), tree_nodes (of Medusa's sparse tree): shapes. training: fields of
     `DraftTraining` for all; own: for one, by name. skip_minutes, skip_trials: how long layer_skip's switches are
-    searched for.
-    start: a voice whose drafts are gone on from.
+    searched for. start: a voice whose drafts are gone on from.
     """
 
     names: tuple[str, ...] = field(default_factory=lambda: trained("drafters"))
@@ -154,8 +172,23 @@ class Drafters(Strict):
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.names) - {*trained("drafters")}):
-            raise ConfigError(f"drafters.names: nothing is trained for {', '.join(unknown)}")
+        for where, names in (("names", self.names), ("own", self.own)):
+            if unknown := sorted(set(names) - set(trained("drafters"))):
+                raise ConfigError(
+                    f"{where}: nothing is trained for {', '.join(unknown)}; known are {', '.join(trained('drafters'))}"
+                )
+        settings.read(DraftTraining, self.training, "training")
+        for name in self.own:
+            self.settings(name)
+
+    def settings(self, name: str) -> DraftTraining:
+        """Of one drafter's training.
+
+        Raises:
+            ConfigError: an unknown key, or a value that cannot be.
+        """
+        settings.read(DraftTraining, self.own.get(name, {}), f"own.{name}")
+        return DraftTraining.from_dict({**self.training, **self.own.get(name, {})})
 
 
 @dataclass(frozen=True)
@@ -187,7 +220,8 @@ SECTIONS: dict[str, type[Strict]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked configuration. out: where everything is written; stages: which to run, in the recipe's order."""
+    """A checked configuration. out: where everything is written; stages: which to run, in the recipe's order; clock: of
+    the voice's tokens and sound."""
 
     out: Path
     stages: tuple[str, ...]
@@ -201,6 +235,7 @@ class Plan:
     drafters: Drafters
     pack: Pack
     evaluate: Evaluate
+    clock: Clock = CLOCK
     device: str = "cpu"
     threads: int = 1
     seed: int = 0
@@ -208,7 +243,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """Check a configuration.
+        """Check a configuration, every section of it, whatever is to run.
 
         Raises:
             ConfigError: an unknown key or stage, a missing one, or a value of the wrong kind.
@@ -219,11 +254,26 @@ class Plan:
         for key in ("out", "prepare"):
             if key not in values:
                 raise ConfigError(f"the recipe says nothing of {key!r}")
+        kinds: dict[str, Any] = {
+            "out": str, "stages": tuple[str, ...], "device": str, "threads": int, "seed": int, "progress": bool,
+        }  # fmt: skip
+        for key, kind in kinds.items():
+            if key in values and not settings.fits(values[key], kind):
+                raise ConfigError(f"{key} must be {settings.in_words(kind)}, not {values[key]!r}")
         stages = tuple(values.get("stages", STAGES))
         if wrong := [s for s in stages if s not in STAGES]:
-            raise ConfigError(f"unknown stage {', '.join(map(str, wrong))}; known are {', '.join(STAGES)}")
+            raise ConfigError(f"unknown stage {', '.join(wrong)}; known are {', '.join(STAGES)}")
+        if values.get("threads", 1) < 1:
+            raise ConfigError(f"threads must be above 0, not {values['threads']}")
         rest = {key: values[key] for key in ("device", "threads", "seed", "progress") if key in values}
-        sections: dict[str, Any] = {name: kind.from_dict(values.get(name, {})) for name, kind in SECTIONS.items()}
+        sections: dict[str, Any] = {
+            name: settings.read(kind, values.get(name, {}), name) for name, kind in SECTIONS.items()
+        }
+        sections["clock"] = settings.read(Clock, values.get("clock", {}), "clock", defaults=CLOCK)
+        if foreign := [n for n in sections["draft"].layers if not 1 <= n <= sections["t2s"].decoder_layers]:
+            raise ConfigError(
+                f"draft.layers: the target has layers 1 to {sections['t2s'].decoder_layers}, not {foreign}"
+            )
         return cls(Path(values["out"]), tuple(s for s in STAGES if s in stages), **sections, **rest)
 
 

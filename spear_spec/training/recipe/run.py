@@ -1,21 +1,22 @@
-"""`spear-spec train CONFIG`: run the stages of a recipe, each once; a run that was cut off goes on where it stopped.
+"""`spear-spec train CONFIG`: run the stages of a recipe. A stage runs again when its settings or what it reads have
+changed, and when what it leaves is not there; a run that was cut off goes on where it stopped.
 
-python -m spear_spec.training.recipe.run CONFIG [--stages t2s vocoder] [--set out=runs/mine
-prepare.corpora='["LJSpeech-1.1"]']
+python -m spear_spec.training.recipe.run CONFIG [--stages t2s vocoder]
+    [--set out=runs/mine prepare.corpora='["LJSpeech-1.1"]']
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 
 import torch
 
 from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.training.recipe.keys import difference, read_json, write_json
+from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES, Plan, read_file, set_value
 
 
@@ -38,28 +39,32 @@ def run_config(config: str | os.PathLike[str], assignments: Sequence[str] = (), 
 
 
 def run_plan(plan: Plan) -> None:
-    """Run a checked recipe: a stage that is marked done with the same settings is skipped."""
-    from spear_spec.training.recipe import stages
+    """Run a checked recipe: a stage that is done with the same settings and inputs is passed over.
 
-    table: dict[str, Callable[[Plan], None]] = {name: getattr(stages, name) for name in STAGES}
+    Raises:
+        SpearSpecError: a corpus or a stage's input cannot be used, or a trainer was told to stop.
+    """
+    from spear_spec.training.recipe.stages import TABLE
+
     torch.set_num_threads(plan.threads)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {plan.out}: {error.strerror or error}") from None
-    for number, name in enumerate(STAGES):
-        if name not in plan.stages:
+    for number, stage in enumerate(TABLE):
+        if stage.name not in plan.stages:
             continue
-        marker = plan.out / f"done.{number}.{name}.json"
-        settings = json.loads(json.dumps(asdict(getattr(plan, name))))
-        if marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == settings:
-            print(f"stage {number}, {name}: done before (delete {marker} to run it again)", flush=True)
+        marker, label = Layout(plan.out).done(number, stage.name), f"stage {number}, {stage.name}"
+        known, key = read_json(marker), stage.key(plan)
+        if known is not None and known.get("key") == key["key"] and stage.written(plan):
+            print(f"{label}: done before (delete {marker} to run it again)", flush=True)
             continue
-        print(f"stage {number}, {name}", flush=True)
+        print(label if known is None else f"{label}: again, {difference(known, key)}", flush=True)
+        marker.unlink(missing_ok=True)
         began = time.monotonic()
-        table[name](plan)
-        stages.write_json(marker, settings)
-        print(f"stage {number}, {name}: done in {time.monotonic() - began:.0f} s", flush=True)
+        stage.run(plan)
+        write_json(marker, key)
+        print(f"{label}: done in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

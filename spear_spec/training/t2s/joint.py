@@ -1,64 +1,31 @@
 """Heads that look further ahead and are trained together with the target: the joint recipe.
 
 medusa: heads on the last hidden state, as Medusa-2 (arXiv 2401.10774). prophet: the next n tokens from the target's
-last
-feature by a small decoder (ProphetNet, arXiv 2001.04063, in the form of lucidrains/speculative-decoding). Both use the
-target's embedding and head. The heads first learn on a detached state; then their loss reaches the whole target.
+last feature by a small decoder (ProphetNet, arXiv 2001.04063, in the form of lucidrains/speculative-decoding). Both use
+the target's embedding and head. The heads first learn on a detached state; then their loss reaches the whole target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from spear_spec.config import DraftConfig
 from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
 from spear_spec.models.spear_tts import TextToSemantic
-from spear_spec.nn.attention import rotate
-from spear_spec.training.averaged import adamw, copy_weights, follow
-from spear_spec.training.checkpoint import save_export
-
-if TYPE_CHECKING:
-    from spear_spec.training.t2s.trainer import T2STraining
-
-JOINT = ("none", "medusa", "prophet")
-IGNORE = -100
-
-
-@dataclass
-class View:
-    """What the heads see of the target's pass over a batch.
-
-    target [B, T]: the token that position i predicts, negative where there is none. feature [B, T, D] leaves the last
-    layer, hidden [B, T, D] the norm behind it; memory [B, S, D] and cross_mask [B, 1, 1, S + 1] as cross-attention
-    takes
-    them; embedded [B, T, D]: the true tokens' vectors, none of them hidden; table [V, D]: the tied embedding.
-    """
-
-    target: Tensor
-    feature: Tensor
-    hidden: Tensor
-    memory: Tensor
-    cross_mask: Tensor
-    embedded: Tensor
-    table: Tensor
-
-    def detach(self) -> View:
-        """The same values; no gradient goes back through them."""
-        return View(*(getattr(self, f.name).detach() for f in fields(self)))
-
-
-def later(x: Tensor, by: int, value: float = 0) -> Tensor:
-    """Move along time [B, T, ...]: position i gets what stood at i + by; `value` comes in."""
-    return F.pad(x[:, by:], (0,) * (2 * (x.ndim - 2)) + (0, min(by, x.shape[1])), value=value)
+from spear_spec.training.ahead import later, run_ahead, shift
+from spear_spec.training.checkpoint import restore, save_export
+from spear_spec.training.data.utterances import IGNORE
+from spear_spec.training.optimise import adamw, clip_and_step, copy_weights, follow
+from spear_spec.training.t2s.settings import T2STraining
+from spear_spec.training.t2s.trainee import View
 
 
 def _loss(hidden: Tensor, goal: Tensor, table: Tensor) -> Tensor:
@@ -78,32 +45,11 @@ def prophet_losses(draft: DraftDecoder, view: View, steps: int) -> list[Tensor]:
     """Loss of each step of a window that opens at every position.
 
     Window i starts empty. It reads token i with the feature of the position that predicted it, then the true tokens
-    that
-    follow, each with its own last output in place of the feature; its first step predicts token i + 1. All windows run
-    side by side: step s sees, at its own position, the keys of steps 1 to s.
+    that follow, each with its own last output in place of the feature; its first step predicts token i + 1.
     """
-    rotations = draft.rotary(steps)
-    crosses = [layer.cross_attn.keys_values(view.memory) for layer in draft.layers]  # type: ignore[union-attr, operator]
-    keys: list[list[Tensor]] = [[] for _ in draft.layers]
-    values: list[list[Tensor]] = [[] for _ in draft.layers]
-    fed = F.pad(draft.fuse_target([view.feature]), (0, 0, 1, -1))  # nothing predicted the start token
+    fed = shift(draft.fuse_target([view.feature]))  # nothing predicted the start token
     losses = []
-    for step in range(steps):
-        x = draft.enter_vectors(later(view.embedded, step), fed)
-        for index, layer in enumerate(draft.layers):
-            attn = layer.self_attn
-            heads, dim = int(attn.heads), int(attn.dim_head)  # type: ignore[arg-type, union-attr]
-            qkv = attn.to_qkv(attn.norm(x)).view(*x.shape[:2], 3 * heads, dim)  # type: ignore[arg-type, operator, union-attr]
-            q, k = rotate(qkv[:, :, : 2 * heads], rotations[step : step + 1]).split(heads, dim=2)
-            keys[index].append(k)
-            values[index].append(qkv[:, :, 2 * heads :])
-            q = q * dim**-0.5
-            weights = torch.stack([(q * key).sum(-1) for key in keys[index]]).softmax(0).to(q.dtype)
-            mixed = torch.stack([w[..., None] * v for w, v in zip(weights, values[index])]).sum(0)
-            x = x + attn.to_out(mixed.flatten(2))  # type: ignore[operator, union-attr]
-            x = x + layer.cross_attn(x, *crosses[index], view.cross_mask)  # type: ignore[operator]
-            x = x + layer.ff(x)  # type: ignore[operator]
-        fed = x
+    for step, x in enumerate(run_ahead(draft, view.embedded, fed, view.memory, view.cross_mask, steps)):
         goal = later(view.target, step, IGNORE)
         losses.append(_loss(draft.norm(x[goal >= 0]), goal[goal >= 0], view.table))
     return losses
@@ -113,8 +59,7 @@ class Joint:
     """The heads of one run, with an optimizer and a moving average of their own.
 
     Nothing of the target's own step depends on them but the gradient of their loss: its clipping, its random numbers
-    and
-    its optimizer are as in a run without heads, so that such runs can be compared.
+    and its optimizer are as in a run without heads, so that such runs can be compared.
     """
 
     def __init__(self, cfg: T2STraining, model: TextToSemantic, device: str | torch.device = "cpu") -> None:
@@ -156,11 +101,7 @@ class Joint:
 
     def update(self, lr: float, step: int) -> None:
         """One step of the heads on the gradient that the shared backward pass left; step counts from 1."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        clip_and_step(self.module, self.optimizer, lr)
         follow(self.ema, self.module, self.cfg.ema, step)
 
     def state(self) -> dict[str, Any]:
@@ -173,9 +114,9 @@ class Joint:
             "ema": self.ema,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
         """Go on from `state`, which `same_joint` has passed."""
-        self.module.load_state_dict(state["heads"])
+        restore(self.module, state["heads"], checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {k: v.to(self.ema[k].device) for k, v in state["ema"].items()}
 
@@ -199,5 +140,6 @@ def same_joint(joint: Joint | None, state: Mapping[str, Any], checkpoint: Path) 
         )
     if joint is not None and known is not None and known["shape"] != joint.shape.to_dict():
         raise ConfigError(
-            f"{checkpoint} has heads of another shape ({known['shape']}): name another folder, or set joint_steps as it was"
+            f"{checkpoint} has heads of another shape ({known['shape']}): name another folder, "
+            "or set joint_steps as it was"
         )

@@ -1,71 +1,36 @@
 """Training of the unit vocoder: spectral losses first, then a GAN beside them. Resumable, one thread is enough.
 
 Pitch, voicing and energy are teacher-forced, and the pulse train runs in step with the recording's own fundamental
-(`vocoder_data.analyse`), so that a loss on complex spectra means something. Towards the end the predicted voicing and
-energy
+(`analysis.py`), so that a loss on complex spectra means something. Towards the end the predicted voicing and energy
 replace the measured ones in part of the crops, since that is what inference will see.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
-import signal
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from spear_spec.acoustic.unit.excitation import unwrap
 from spear_spec.acoustic.unit.vocoder import Prosody, UnitVocoder, VocoderConfig, drive_from_phase
-from spear_spec.config import Strict
-from spear_spec.errors import BundleError, NumericsError
-from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint
+from spear_spec.config import Clock
+from spear_spec.errors import NumericsError
+from spear_spec.training.checkpoint import Work, restore, save_export
+from spear_spec.training.loop import Run, carry_out
+from spear_spec.training.optimise import clip_and_step, copy_weights
 from spear_spec.training.precision import mixed
 from spear_spec.training.vocoder.data import ClipStore
 from spear_spec.training.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
+from spear_spec.training.vocoder.settings import VocoderTraining
 from spear_spec.training.vocoder.spectral import SpectralLoss
 from spear_spec.voice.bundle import Bundle
-
-
-@dataclass(frozen=True)
-class VocoderTraining(Strict):
-    """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them.
-    `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones."""
-
-    steps: int = 12000
-    tail: int = 2600
-    warmup: int = 100
-    gan_start: int = 1300
-    learning_rate: float = 6e-4
-    gan_learning_rate: float = 4e-4
-    discriminator_learning_rate: float = 5e-4
-    batch: int = 12
-    tokens: int = 16
-    gan_batch: int = 8
-    gan_tokens: int = 12
-    judge_tokens: int = 8
-    left: int = 14
-    right: int = 9
-    mel: float = 15.0
-    magnitude: float = 2.0
-    phase: float = 5.0
-    prosody: float = 1.0
-    adversarial: float = 2.0
-    matching: float = 8.0
-    judges_a_step: int = 3
-    ramp: int = 200
-    predicted_from: float = 0.6
-    ema: float = 0.999
-    seed: int = 0
 
 
 @dataclass
@@ -139,16 +104,25 @@ def learning_rate(step: int, peak: float, cfg: VocoderTraining) -> float:
     return peak
 
 
-class Trainer:
-    """Generator, its moving average, discriminators, optimisers, step: everything that a checkpoint holds."""
+class VocoderLearner:
+    """Generator, its moving average, discriminators and optimisers; see `loop.Learner`."""
 
-    def __init__(self, voc: VocoderConfig, cfg: VocoderTraining, store: ClipStore, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        voc: VocoderConfig,
+        cfg: VocoderTraining,
+        store: ClipStore,
+        device: str | torch.device = "cpu",
+        start: Bundle | None = None,
+    ) -> None:
         torch.manual_seed(cfg.seed)
-        self.cfg, self.store, self.step = cfg, store, 0
+        self.cfg, self.store = cfg, store
         self.device = torch.device(device)
         self.model = UnitVocoder(voc).to(self.device)
         self.judges = Discriminators().to(self.device)
-        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        if start is not None:
+            start.load_into(self.model, "vocoder").train().requires_grad_(True)
+        self.average = copy_weights(self.model)
         self.spectral = SpectralLoss(voc.sample_rate).to(self.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=cfg.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
@@ -161,51 +135,49 @@ class Trainer:
             fused=True,
         )
 
-    def batch(self, size: int, tokens: int) -> dict[str, Tensor]:
+    def begin(self, step: int) -> None:
+        """Every step draws by its own number."""
+
+    def batch(self, step: int, size: int, tokens: int) -> dict[str, Tensor]:
         """The crops of this step: they depend on the seed and the step alone, so that a resumed run sees the same."""
-        rng = np.random.default_rng((self.cfg.seed, self.step))
+        rng = np.random.default_rng((self.cfg.seed, step))
         drawn = self.store.draw(rng, size, tokens, self.cfg.left, self.cfg.right)
         return {key: torch.from_numpy(np.ascontiguousarray(value)).to(self.device) for key, value in drawn.items()}
 
-    def train_step(self) -> dict[str, float]:
-        """One update of everything. Returns the losses."""
+    def learn(self, step: int, progress: float, shared: Any) -> Mapping[str, Tensor | float]:
+        """One update of everything."""
         cfg = self.cfg
-        torch.manual_seed(cfg.seed * 1_000_003 + self.step)
-        gan = self.step >= cfg.gan_start
+        torch.manual_seed(cfg.seed * 1_000_003 + step)
+        gan = step >= cfg.gan_start
         tokens = cfg.gan_tokens if gan else cfg.tokens
-        batch = self.batch(cfg.gan_batch if gan else cfg.batch, tokens)
+        batch = self.batch(step, cfg.gan_batch if gan else cfg.batch, tokens)
         peak = cfg.gan_learning_rate if gan else cfg.learning_rate
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, peak, cfg)
-        for group in self.judge_optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, cfg.discriminator_learning_rate, cfg)
-        predicted = 0.5 if self.step > cfg.predicted_from * cfg.steps else 0.0
+        rate, judge_rate = (learning_rate(step, top, cfg) for top in (peak, cfg.discriminator_learning_rate))
+        predicted = 0.5 if step > cfg.predicted_from * cfg.steps else 0.0
         out = run_generator(self.model, batch, cfg, tokens, predicted)
         mel, magnitude, phase, coherence = self.spectral(out.fake, out.real, out.voiced)
         loss = cfg.mel * mel + cfg.magnitude * magnitude + cfg.phase * phase + cfg.prosody * out.prosody_loss
-        log = {
-            "mel": float(mel.detach()), "mag": float(magnitude.detach()), "phase": float(phase.detach()),
-            "coh": coherence[0], "coh2": coherence[1], "pros": float(out.prosody_loss.detach()),
+        log: dict[str, Tensor | float] = {
+            "mel": mel, "mag": magnitude, "phase": phase, "coh": coherence[0], "coh2": coherence[1],
+            "pros": out.prosody_loss,
         }  # fmt: skip
         if gan:
             # A few judges a step, in turn, so that a step is cheap and every judge is heard often.
             every, some = len(self.judges), min(cfg.judges_a_step, len(self.judges))
-            order = np.random.default_rng((cfg.seed, 7, self.step // max(1, every // some))).permutation(every)
-            first = (self.step % max(1, every // some)) * some
+            order = np.random.default_rng((cfg.seed, 7, step // max(1, every // some))).permutation(every)
+            first = (step % max(1, every // some)) * some
             select = [int(i) for i in order[first : first + some]]
             rows = len(out.real)
             # The judges hear a part of each crop: their cost rules the step, the spectral losses are cheap.
             length = min(tokens, cfg.judge_tokens) * self.model.cfg.token_samples
-            at = int(np.random.default_rng((cfg.seed, 8, self.step)).integers(out.real.shape[1] - length + 1))
+            at = int(np.random.default_rng((cfg.seed, 8, step)).integers(out.real.shape[1] - length + 1))
             real, fake = out.real[:, at : at + length], out.fake[:, at : at + length]
             with mixed(self.device):
                 seen = self.judges(torch.cat([real, fake.detach()]), select)
             judge_loss = discriminator_loss(seen, rows)
-            self.judge_optimiser.zero_grad(set_to_none=True)
             judge_loss.backward()
             references = [(score[:rows].detach(), [f[:rows].detach() for f in features]) for score, features in seen]
-            nn.utils.clip_grad_norm_(self.judges.parameters(), 100.0)
-            self.judge_optimiser.step()
+            clip_and_step(self.judges, self.judge_optimiser, judge_rate, 100.0)
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(False)
             with mixed(self.device):
@@ -213,142 +185,72 @@ class Trainer:
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(True)
             adversarial, matching = generator_losses(heard, references)
-            ramp = min(1.0, (self.step - cfg.gan_start + 1) / cfg.ramp)
+            ramp = min(1.0, (step - cfg.gan_start + 1) / cfg.ramp)
             loss = loss + ramp * (cfg.adversarial * adversarial + cfg.matching * matching)
-            log |= {"d": float(judge_loss.detach()), "adv": float(adversarial.detach()), "fm": float(matching.detach())}
-        self.optimiser.zero_grad(set_to_none=True)
+            log |= {"d": judge_loss, "adv": adversarial, "fm": matching}
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 50.0))
+        norm = float(clip_and_step(self.model, self.optimiser, rate, 50.0))
         if not math.isfinite(norm):
-            raise NumericsError(f"the vocoder's gradient is not finite at step {self.step}")
-        self.optimiser.step()
-        self.step += 1
-        decay = min(cfg.ema, (1 + self.step) / (10 + self.step))
+            raise NumericsError(f"the vocoder's gradient is not finite at step {step}")
+        decay = min(cfg.ema, (2 + step) / (11 + step))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
         return log | {"norm": norm}
 
-    def state(self) -> dict[str, object]:
-        """Tensors and numbers only: loads with weights_only."""
+    def report(self, progress: float) -> Mapping[str, Any]:
+        return {}
+
+    def state(self) -> Mapping[str, Any]:
         return {
-            "step": self.step, "model": self.model.state_dict(), "average": self.average,
-            "judges": self.judges.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "judge_optimiser": self.judge_optimiser.state_dict(),
+            "model": self.model.state_dict(), "average": self.average, "judges": self.judges.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(),
         }  # fmt: skip
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint: whole or not at all."""
-        save_checkpoint(path, self.state())
-
-    def load(self, path: Path) -> None:
-        """Take everything from a checkpoint."""
-        state = load_checkpoint(path)
-        self.step = int(state["step"])
-        self.model.load_state_dict(state["model"])
+    def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
+        restore(self.model, state["model"], checkpoint)
+        restore(self.judges, state["judges"], checkpoint)
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
-        self.judges.load_state_dict(state["judges"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
 
     def averaged(self) -> UnitVocoder:
-        """A copy of the generator with the moving average of its weights, in eval mode."""
+        """A copy of the generator with the moving average of its weights, on the CPU, in eval mode."""
         model = UnitVocoder(self.model.cfg)
         model.load_state_dict(self.average)
         return model.eval()
 
-
-def export(model: UnitVocoder, folder: Path, half: bool = True) -> None:
-    """Write `vocoder.json` and `vocoder.safetensors` (half precision) into `folder`, each by rename."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: (v.half() if half else v.float()).contiguous() for k, v in model.state_dict().items()}
-    if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
-        raise BundleError("the vocoder's weights do not fit half precision")
-    partial = folder / "vocoder.safetensors.part"
-    save_file(tensors, str(partial))
-    partial.chmod(0o644)
-    os.replace(partial, folder / "vocoder.safetensors")
-    partial = folder / "vocoder.json.part"
-    partial.write_text(json.dumps(model.cfg.to_dict(), indent=1) + "\n")
-    os.replace(partial, folder / "vocoder.json")
+    def export(self, work: Work, about: Mapping[str, Any]) -> None:
+        description = {"vocoder": self.model.cfg.to_dict(), "training": self.cfg.to_dict(), **about}
+        save_export(work.export, "vocoder", description, self.average)
 
 
 def train_vocoder(
     data: Path,
-    work: Path,
-    cfg: VocoderTraining | None = None,
-    voc: VocoderConfig | None = None,
+    out: Path,
+    cfg: VocoderTraining,
+    voc: VocoderConfig,
     *,
-    save_every: float = 240.0,
-    log_every: int = 50,
-    device: str = "cpu",
+    save_s: float = 300.0,
+    every: int = 50,
+    device: str | torch.device = "cpu",
+    progress_bar: bool = True,
     start: Bundle | None = None,
 ) -> UnitVocoder:
-    """Train on prepared clips in `data`, or resume from `work`; export the averaged weights to `work/export_latest`.
+    """Train on clips that `data.prepare` left (or go on from the checkpoint in `out`); leaves an export of the averaged
+    weights, see `Work`.
 
-    `start`: a voice whose vocoder is gone on from; the discriminators begin anew.
-
-    Checkpoints (`work/checkpoint.pt`) come every `save_every` seconds and at SIGTERM.
+    Args:
+        save_s: seconds between two checkpoints; every: steps between two lines of the log.
+        start: a voice whose vocoder is gone on from; the discriminators begin anew.
 
     Returns:
         The averaged model.
+
+    Raises:
+        SpearSpecError: there are no clips, or the checkpoint or the voice belongs to another model.
     """
-    cfg = cfg or VocoderTraining()
-    voc = voc or VocoderConfig()
-    work.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(voc, cfg, ClipStore(data), device)
-    checkpoint = work / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-    elif start is not None:
-        start.load_into(trainer.model, "vocoder").train().requires_grad_(True)
-        trainer.average = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
-    stop: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-    saved = began = time.monotonic()
-    sums: dict[str, float] = {}
-    counted = 0
-    try:
-        with (work / "train.log").open("a", buffering=1) as log:
-            size = sum(p.numel() for p in trainer.model.parameters())
-            log.write(
-                f"start step {trainer.step} parameters {size} audio {trainer.store.seconds:.0f} s {cfg.to_dict()}\n"
-            )
-            while trainer.step < cfg.steps and not stop:
-                for key, value in trainer.train_step().items():
-                    sums[key] = sums.get(key, 0.0) + value
-                counted += 1
-                if trainer.step % log_every == 0 or trainer.step == cfg.steps:
-                    spent = (time.monotonic() - began) / counted
-                    text = " ".join(f"{k} {v / counted:.4f}" for k, v in sums.items())
-                    log.write(f"{time.strftime('%H:%M:%S')} step {trainer.step} {text} s/step {spent:.3f}\n")
-                    sums, counted, began = {}, 0, time.monotonic()
-                if time.monotonic() - saved > save_every:
-                    trainer.save(checkpoint)
-                    export(trainer.averaged(), work / "export_latest")
-                    saved = time.monotonic()
-            trainer.save(checkpoint)
-            model = trainer.averaged()
-            export(model, work / "export_latest")
-            log.write(f"stopped at step {trainer.step}\n")
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return model
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line: `python -m spear_spec.training.vocoder.trainer --data DIR --work DIR [--set KEY=VALUE ...]`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder made by spear_spec.training.vocoder.data")
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints, log and export go here")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field of VocoderTraining")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    cfg = replace(VocoderTraining(), **{k: json.loads(v) for k, v in (item.split("=", 1) for item in options.set)})
-    train_vocoder(options.data, options.work, cfg, device=options.device)
-
-
-if __name__ == "__main__":
-    main()
+    clock = Clock(voc.sample_rate // voc.token_samples, voc.hop, voc.sample_rate)
+    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start)
+    carry_out([Run("vocoder", learner, out, steps=cfg.steps, every=every, save_s=save_s)], progress=progress_bar)
+    return learner.averaged()

@@ -1,0 +1,96 @@
+"""What several stages need: the front end, utterances, samples and voices of a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from spear_spec.config import SamplingConfig
+from spear_spec.errors import ConfigError
+from spear_spec.semantic.tokenizer import read_centroids
+from spear_spec.text import PhonemeTokenizer
+from spear_spec.training.data.ctc import Spoken
+from spear_spec.training.data.prepared import Prepared, load_rows
+from spear_spec.training.data.utterances import Utterance, read_utterances
+from spear_spec.training.recipe.layout import Layout
+from spear_spec.training.recipe.plan import Plan
+from spear_spec.voice.bundle import Bundle, open_voice
+
+HELD_OUT = 120  # utterances that trainers report on
+
+
+def front_end(plan: Plan) -> PhonemeTokenizer:
+    """The text front end with this recipe's speakers."""
+    return PhonemeTokenizer(speakers=Layout(plan.out).prepared.names())
+
+
+def utterances(plan: Plan, folder: Prepared, front: PhonemeTokenizer) -> list[Utterance]:
+    """Utterances of a prepared folder, in this recipe's alphabet."""
+    return read_utterances(folder, front.encode_phonemes, len(front.vocab), clock=plan.clock)
+
+
+def few(items: list[Utterance], most: int = HELD_OUT) -> list[Utterance]:
+    """About so many of them, from all over."""
+    return items[:: max(1, len(items) // most)]
+
+
+def clusters(plan: Plan) -> int:
+    """How many semantic tokens there are."""
+    return len(read_centroids(Layout(plan.out).centroids)[0])
+
+
+def start_from(voice: str | None, front: PhonemeTokenizer | None = None) -> Bundle | None:
+    """The voice to go on from; its text must be written as this recipe's is.
+
+    Raises:
+        ConfigError: it is not. BundleError: there is no such voice.
+    """
+    if voice is None:
+        return None
+    bundle = open_voice(voice)
+    if front is not None and bundle.config.text != front.to_dict():
+        raise ConfigError(
+            f"voice {voice!r} has another alphabet or other speakers than this recipe: it cannot be gone on from"
+        )
+    return bundle
+
+
+def spoken(folder: Prepared, *, durations: bool = True) -> list[Spoken]:
+    """What the CTC reads of a prepared folder."""
+    tokens = load_rows(folder.tokens)
+    return [
+        Spoken(tokens[c.id], c.phonemes or "", c.frames if durations else None)
+        for c in folder.clips()
+        if c.id in tokens
+    ]
+
+
+def chosen_sampling(plan: Plan) -> SamplingConfig:
+    """What the sampling stage chose.
+
+    Raises:
+        ConfigError: it has not run.
+    """
+    path = Layout(plan.out).sampling
+    try:
+        return SamplingConfig(**json.loads(path.read_text(encoding="utf-8"))["chosen"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not there or damaged ({error}); run the sampling stage") from None
+
+
+def laws_of_drafts(chosen: SamplingConfig) -> list[SamplingConfig]:
+    """What the target speaks by for its drafts, and what they are reported on: the voice's own sampling, and a freer
+    one.
+    """
+    return list(dict.fromkeys([chosen, SamplingConfig(temperature=1.0, top_p=0.95)]))
+
+
+def dev_texts(plan: Plan, limit: int) -> list[str]:
+    """Held-out sentences, each once."""
+    texts = list(dict.fromkeys(clip.text for clip in Layout(plan.out).dev.clips()))
+    return texts[:: max(1, len(texts) // limit)][:limit]
+
+
+def text_inputs(plan: Plan, text: str | None) -> list[Path]:
+    """The file of sentences that was named, or the held-out utterances."""
+    return [Path(text)] if text else [Layout(plan.out).dev.utterances]

@@ -1,0 +1,40 @@
+"""Stage 3: the text-to-semantic transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spear_spec.training.recipe.layout import Layout
+from spear_spec.training.recipe.plan import Plan
+from spear_spec.training.recipe.stage import Stage, folder_of
+from spear_spec.training.recipe.stages.common import clusters, few, front_end, start_from, utterances
+from spear_spec.training.t2s.trainer import train_t2s
+
+
+def run(plan: Plan) -> None:
+    """Train the transformer, or go on with it."""
+    cfg, at = plan.t2s, Layout(plan.out)
+    STAGE.claim(plan, [at.t2s.folder], length=("every", "training.steps", "training.minutes"))
+    front = front_end(plan)
+    train_t2s(
+        utterances(plan, at.prepared, front),
+        few(utterances(plan, at.dev, front)),
+        cfg.config(len(front.vocab), clusters(plan)),
+        cfg.training,
+        at.t2s.folder,
+        space=front.encode_phonemes(" ", front.speakers[0])[1],
+        clock=plan.clock,
+        device=plan.device,
+        every=cfg.every,
+        progress_bar=plan.progress,
+        start=start_from(cfg.start, front),
+    )
+
+
+def reads(plan: Plan, at: Layout) -> list[Path]:
+    """Both prepared folders and the number of tokens."""
+    both = [path for f in (at.prepared, at.dev) for path in (f.utterances, f.tokens, f.durations)]
+    return [*both, at.prepared.speakers, at.centroids, *folder_of(plan.t2s.start)]
+
+
+STAGE = Stage("t2s", run, reads=reads, writes=lambda plan, at: at.target)

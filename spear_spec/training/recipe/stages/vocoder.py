@@ -1,0 +1,73 @@
+"""Stage 4: the unit vocoder."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from spear_spec.config import Clock
+from spear_spec.training.data.prepared import given_rows
+from spear_spec.training.recipe.layout import Layout
+from spear_spec.training.recipe.plan import Plan
+from spear_spec.training.recipe.stage import Stage, folder_of, sources
+from spear_spec.training.recipe.stages.common import clusters, start_from
+from spear_spec.training.vocoder.data import missing_parts, prepare
+from spear_spec.training.vocoder.trainer import train_vocoder
+
+
+def run(plan: Plan) -> None:
+    """Decode and analyse the audio once, then train the vocoder, or go on with it."""
+    cfg, at = plan.vocoder, Layout(plan.out)
+    analyse(plan)
+    STAGE.claim(plan, [at.vocoder.folder], length=("workers", "training.steps", "training.tail"))
+    train_vocoder(
+        at.clips,
+        at.vocoder.folder,
+        cfg.training,
+        cfg.config(clusters(plan), len(at.prepared.names()), plan.clock),
+        device=plan.device,
+        progress_bar=plan.progress,
+        start=start_from(cfg.start),
+    )
+
+
+def analyse(plan: Plan) -> None:
+    """Audio and features of every clip, in as many parts as there are workers."""
+    cfg, at = plan.vocoder, Layout(plan.out)
+    about = {"workers": cfg.workers, "pitch": cfg.pitch}
+    STAGE.claim(plan, [at.clips], name="vocoder.clips", settings=about, reads=audio_inputs(plan, at))
+    missing = missing_parts(at.clips, cfg.workers)
+    if not missing:
+        return
+    at.clips.mkdir(parents=True, exist_ok=True)
+    pitch = at.clips / "pitch.safetensors" if cfg.pitch else None
+    if pitch is not None:
+        save_file(given_rows(cfg.pitch), pitch)
+    if cfg.workers == 1:
+        prepare(at.prepared, at.clips, clock=plan.clock, pitch=pitch)
+        return
+    with ProcessPoolExecutor(cfg.workers, get_context("spawn")) as pool:
+        list(pool.map(partial(_part, at.out, plan.clock, cfg.workers, pitch), missing))
+
+
+def _part(out: Path, clock: Clock, parts: int, pitch: Path | None, part: int) -> int:
+    at = Layout(out)
+    return prepare(at.prepared, at.clips, clock=clock, part=part, parts=parts, pitch=pitch)
+
+
+def audio_inputs(plan: Plan, at: Layout) -> list[Path]:
+    """Clips, tokens, audio and given pitch."""
+    own = [at.prepared.utterances, at.prepared.tokens, at.prepared.speakers]
+    return [*own, *sources(plan), *(Path(file) for _, file in plan.vocoder.pitch)]
+
+
+STAGE = Stage(
+    "vocoder",
+    run,
+    reads=lambda plan, at: [*audio_inputs(plan, at), at.centroids, *folder_of(plan.vocoder.start)],
+    writes=lambda plan, at: at.vocoder_export,
+)

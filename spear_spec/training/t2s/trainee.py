@@ -1,0 +1,149 @@
+"""The transformer with what only training needs, its losses, and what it is judged by on held-out speech."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.nn.attention import seeing
+from spear_spec.training.data.utterances import IGNORE, Utterance
+from spear_spec.training.precision import mixed
+from spear_spec.training.t2s.batches import Batch, collate
+
+
+@dataclass
+class View:
+    """What further losses (joint.py) see of the target's pass over a batch.
+
+    target [B, T]: the token that position i predicts, negative where there is none. feature [B, T, D] leaves the last
+    layer, hidden [B, T, D] the norm behind it; memory [B, S, D] and cross_mask [B, 1, 1, S + 1] as cross-attention
+    takes them; embedded [B, T, D]: the true tokens' vectors, none of them hidden; table [V, D]: the tied embedding.
+    """
+
+    target: Tensor
+    feature: Tensor
+    hidden: Tensor
+    memory: Tensor
+    cross_mask: Tensor
+    embedded: Tensor
+    table: Tensor
+
+    def detach(self) -> View:
+        """The same values; no gradient goes back through them."""
+        return View(*(getattr(self, f.name).detach() for f in fields(self)))
+
+
+Ahead = Callable[[View], dict[str, Tensor]]
+
+
+class Watched:
+    """Cross-attention under a bias, whose first heads' raw scores are pulled to the text position spoken (an `Attend`).
+
+    goal [B, T]: that position, IGNORE where unknown; text_mask [B, S]. `term` is the loss that it leaves.
+    """
+
+    def __init__(self, bias: Tensor, heads: int, goal: Tensor, text_mask: Tensor) -> None:
+        self.look, self.heads, self.goal, self.text_mask = seeing(bias), heads, goal, text_mask
+        self.term = torch.zeros(())
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = q[:, : self.heads] @ k[:, : self.heads, 1:].transpose(-1, -2) * q.shape[-1] ** -0.5
+        scores = scores.float().masked_fill(~self.text_mask[:, None, None], -1e4)
+        goal = self.goal[:, None].expand(-1, self.heads, -1)
+        # a batch may hold no text at all: the mean over nothing would be NaN
+        total = F.cross_entropy(scores.flatten(0, 2), goal.flatten(), ignore_index=IGNORE, reduction="sum")
+        self.term = total / (goal != IGNORE).sum().clamp(min=1)
+        return self.look(q, k, v)
+
+
+class Trainee(nn.Module):
+    """The model with what only training needs: the history mask vector and the encoder's auxiliary head."""
+
+    def __init__(self, model: TextToSemantic) -> None:
+        super().__init__()
+        self.model = model
+        # never zero: the norm of a zero vector has no gradient
+        self.history = nn.Parameter(torch.randn(model.cfg.dim) * model.cfg.dim**-0.5)
+        self.auxiliary = nn.Linear(model.cfg.dim, model.cfg.num_semantic_token_ids)
+
+    def forward(
+        self,
+        batch: Batch,
+        masked: Tensor | None,
+        no_text: Tensor | None,
+        align: tuple[tuple[int, ...], int] | None,
+        ahead: Ahead | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        masked [B, T] True where the decoder's input is hidden; no_text [B] True where the text is; align: layers,
+        heads; ahead: further losses (see joint.py).
+        """
+        m = self.model
+        hidden = m.encode_hidden(batch.text, batch.text_mask)
+        open_text = batch.text_mask if no_text is None else batch.text_mask & ~no_text[:, None]
+        cross_mask = F.pad(open_text, (1, 0), value=True)
+        x = m.embed(batch.tokens)
+        if masked is not None:
+            x = torch.where(masked[..., None], self.history.to(x.dtype), x)
+        table = m.rotary(x.shape[1])[: x.shape[1]]
+        dtype = torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
+        bias = torch.zeros(cross_mask.shape, dtype=dtype, device=x.device)
+        bias = bias.masked_fill(~cross_mask, -1e4)[:, None, None]
+        losses: dict[str, Tensor] = {}
+        goal = batch.align if no_text is None else batch.align.masked_fill(no_text[:, None], IGNORE)
+        watched = align[0] if align is not None and bool((goal != IGNORE).any()) else ()
+        for index, layer in enumerate(m.decoder):
+            look = Watched(bias, align[1], goal, batch.text_mask) if align is not None and index in watched else None
+            cross = layer.cross_attn.keys_values(hidden)
+            x = layer(x, table, None, cross, bias, causal=True, text=look)
+            if look is not None:
+                losses["align"] = losses.get("align", 0) + look.term / len(watched)
+        keep = batch.target.flatten() != IGNORE
+        target = batch.target.flatten()[keep]
+        last = m.decoder_norm(x)
+        logits = m.logits(last.flatten(0, 1)[keep]).float()
+        losses["nll"] = F.cross_entropy(logits, target)
+        losses["accuracy"] = (logits.argmax(-1) == target).float().mean().detach()
+        if align is not None:
+            spoken = (batch.align != IGNORE) & (batch.target != m.eos_id) & (batch.target != IGNORE)
+            rows = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(spoken)[spoken]
+            state = hidden[rows, batch.align[spoken]]
+            losses["auxiliary"] = (
+                F.cross_entropy(self.auxiliary(state).float(), batch.target[spoken]) if len(state) else x.sum() * 0
+            )
+        if ahead is not None:
+            losses |= ahead(View(batch.target, x, last, hidden, bias, m.embed(batch.tokens), m.semantic_emb.weight))
+        return losses
+
+
+@torch.no_grad()
+def evaluate(trainee: Trainee, held_out: Sequence[Utterance], ahead: Ahead | None = None) -> dict[str, float]:
+    """Held-out NLL and accuracy without history masking, the text gap (other sentence of the same voice), and
+    further losses.
+    """
+    trainee.eval()
+    model = trainee.model
+    total: dict[str, float] = {}
+    count = 0
+    for i in range(0, len(held_out), 20):
+        group = held_out[i : i + 20]
+        batch = collate(group, model.start_id, model.eos_id).to(model.device)
+        n = int((batch.target != IGNORE).sum())
+        with mixed(model.device):
+            right = trainee(batch, None, None, None, ahead)
+        batch.text, batch.text_mask = batch.text.roll(2, 0), batch.text_mask.roll(2, 0)
+        with mixed(model.device):
+            wrong = trainee(batch, None, None, None)
+        for key, value in {**right, "wrong": wrong["nll"]}.items():
+            total[key] = total.get(key, 0.0) + n * value.item()
+        count += n
+    trainee.train()
+    out = {k: v / count for k, v in total.items()}
+    gap = out.pop("wrong") - out["nll"]
+    return {"nll": out.pop("nll"), "accuracy": out.pop("accuracy"), "gap": gap, **out}

@@ -1,0 +1,44 @@
+"""Settings of the unit vocoder's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spear_spec.config import Strict
+from spear_spec.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VocoderTraining(Strict):
+    """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them.
+    `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones."""
+
+    steps: int = 12000
+    tail: int = 2600
+    warmup: int = 100
+    gan_start: int = 1300
+    learning_rate: float = 6e-4
+    gan_learning_rate: float = 4e-4
+    discriminator_learning_rate: float = 5e-4
+    batch: int = 12
+    tokens: int = 16
+    gan_batch: int = 8
+    gan_tokens: int = 12
+    judge_tokens: int = 8
+    left: int = 14
+    right: int = 9
+    mel: float = 15.0
+    magnitude: float = 2.0
+    phase: float = 5.0
+    prosody: float = 1.0
+    adversarial: float = 2.0
+    matching: float = 8.0
+    judges_a_step: int = 3
+    ramp: int = 200
+    predicted_from: float = 0.6
+    ema: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.tail, self.warmup, self.batch, self.tokens, self.gan_batch, self.gan_tokens) < 1:
+            raise ConfigError("steps, tail, warmup, and every size of a batch must be above 0")
