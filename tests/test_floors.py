@@ -15,16 +15,29 @@ import spear_spec
 
 ROOT = Path(spear_spec.__file__).parent
 FLOORS = {
-    "config": 0, "audio": 0, "errors": 0, "registry": 0,
+    "config": 0,
+    "audio": 0,
+    "errors": 0,
+    "registry": 0,
     "text": 1,
     "nn": 1,
     "kernels": 1,
-    "models": 2, "semantic": 2,
+    "models": 2,
+    "semantic": 2,
     "decoding": 3,
     "acoustic": 4,
-    "voice": 5, "pipeline": 5,
-    "bench": 6, "evaluation": 6, "serve": 6, "exactness": 6, "tuning": 6, "cli": 6, "__main__": 6, "training": 6, "interop": 6,
-}  # fmt: skip
+    "voice": 5,
+    "pipeline": 5,
+    "bench": 6,
+    "evaluation": 6,
+    "serve": 6,
+    "exactness": 6,
+    "tuning": 6,
+    "cli": 6,
+    "__main__": 6,
+    "training": 6,
+    "interop": 6,
+}
 HEAVY = (
     "spacy",
     "misaki",
@@ -90,12 +103,15 @@ def test_every_part_is_there() -> None:
     assert parts - {"__init__"} <= FLOORS.keys()
 
 
-@pytest.mark.parametrize(("statement", "target"), [
-    ("from spear_spec.pipeline import TTS", "spear_spec.pipeline"),
-    ("from spear_spec import pipeline", "spear_spec.pipeline"),
-    ("import spear_spec.voice.bundle as v", "spear_spec.voice.bundle"),
-    ("def f():\n    from ..decoding import generate", "spear_spec.decoding"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("statement", "target"),
+    [
+        ("from spear_spec.pipeline import TTS", "spear_spec.pipeline"),
+        ("from spear_spec import pipeline", "spear_spec.pipeline"),
+        ("import spear_spec.voice.bundle as v", "spear_spec.voice.bundle"),
+        ("def f():\n    from ..decoding import generate", "spear_spec.decoding"),
+    ],
+)
 def test_the_check_sees_each_form_of_import(
     statement: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +123,6 @@ def test_the_check_sees_each_form_of_import(
 
 
 def test_importing_the_package_is_light() -> None:
-    code = f"import sys, spear_spec, spear_spec.pipeline, spear_spec.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    code = f"import sys, spear_spec, spear_spec.pipeline, spear_spec.cli; print([m for m in {HEAVY!r} if m in
+    sys.modules])" out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) assert
+    out.stdout.strip() == "[]"

@@ -27,7 +27,8 @@ class AcousticStream(Protocol):
 
 @runtime_checkable
 class AcousticStage(Protocol):
-    """Semantic tokens to samples. The same generator state gives the same sound, however the tokens are cut into pushes.
+    """Semantic tokens to samples. The same generator state gives the same sound, however the tokens are cut into
+    pushes.
 
     lookahead: tokens after a token that its last sample depends on; None: the stage needs all of them first, and gives
     nothing before `finish`. module: what a bundle's weights go into, None where the stage has none of its own.

@@ -1,8 +1,8 @@
 """All chance in the decoder comes from here: streams of uniforms, and the two draws that are made from them.
 
-A row's chance is the stream u(seed, 0), u(seed, 1), ... of Philox 4x32-10 (Salmon et al., SC 2011): key = the seed's low
-and high 32 bits, counter = (n >> 1 as two 32-bit words, 0, 0); of the four words that come out, u(seed, n) takes the
-first two where n is even and the last two where it is odd, low word first, and of these 64 bits the upper 53 as a
+A row's chance is the stream u(seed, 0), u(seed, 1), ... of Philox 4x32-10 (Salmon et al., SC 2011): key = the seed's
+low and high 32 bits, counter = (n >> 1 as two 32-bit words, 0, 0); of the four words that come out, u(seed, n) takes
+the first two where n is even and the last two where it is odd, low word first, and of these 64 bits the upper 53 as a
 fraction. It depends on nothing else, so it is the same number on a CPU, in C (`kernels/philox.c`) and on a GPU.
 
 Which draw uses which number: a row's draws are counted from 0 in the order in which it makes them. In the plain loop

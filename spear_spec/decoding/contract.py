@@ -51,7 +51,8 @@ def _require(thing: object, what: str, values: tuple[str, ...], methods: tuple[s
     missing += [f"{name}()" for name in methods if not callable(getattr(thing, name, None))]
     if missing:
         raise ContractError(
-            f"{what} {str(thing)[:80]} lacks {', '.join(missing)} (see the protocol {what.capitalize()} in spear_spec.decoding)"
+            f"{what} {str(thing)[:80]} lacks {', '.join(missing)} "
+            f"(see the protocol {what.capitalize()} in spear_spec.decoding)"
         )
 
 

@@ -87,7 +87,8 @@ class Speculative:
         """One target call.
 
         Raises:
-            NumericsError: the model produced NaN or infinity. ContractError: the drafter or the rule broke its contract.
+            NumericsError: the model produced NaN or infinity. ContractError: the drafter or the rule broke its
+            contract.
         """
         session, drafter = self.session, self.drafter
         with session.step(), exact_math(session.model):
@@ -108,8 +109,8 @@ class Speculative:
 
 
 def settled(session: Session, rule: Verifier, proposal: Proposal, laws: Tensor) -> Verdict:
-    """The rule's verdict: on tensors alone where the runtime wants that, the rule has that form, the draft is a chain and
-    chance is made of uniforms; the host then reads one tensor. Else through lists: the same verdict.
+    """The rule's verdict: on tensors alone where the runtime wants that, the rule has that form, the draft is a chain
+    and chance is made of uniforms; the host then reads one tensor. Else through lists: the same verdict.
     """
     settle, rows = getattr(rule, "settle", None), session.rows
     if settle is None or proposal.parents is not None or not session.runtime.on_tensors:

@@ -19,9 +19,9 @@ from spear_spec.models.memory import Memory
 class Request:
     """One utterance to write.
 
-    ids: text ids, without the end token that a target may want. prefix: semantic tokens already spoken; decoding goes on
-    behind them, and they count as kept. seed: of this utterance's stream of uniforms. cap: most tokens, the prefix and
-    the end token included; None: it follows from the length of the text.
+    ids: text ids, without the end token that a target may want. prefix: semantic tokens already spoken; decoding goes
+    on behind them, and they count as kept. seed: of this utterance's stream of uniforms. cap: most tokens, the prefix
+    and the end token included; None: it follows from the length of the text.
 
     Raises:
         ConfigError: a field that cannot be used.

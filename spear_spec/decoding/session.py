@@ -25,7 +25,8 @@ from spear_spec.runtime.lanes import Lanes
 
 
 class Session:
-    """State of the utterances that are decoded together. They join at any step, and leave when they end or are released.
+    """State of the utterances that are decoded together. They join at any step, and leave when they end or are
+    released.
 
     Indexed by row number (a row has one from `admit` to `forget`): `tokens` (kept ids, a prefix and the end token
     included), `ended` (None, "eos", "cap", "guard", "cancelled"), `stats`. Indexed by place in the batch that runs:

@@ -15,15 +15,20 @@ def conclusion(result: dict[str, Any]) -> str:
         return f"Exact: no check tells {pair} from the bare transformer ({_power(result['checks'])})."
     if failed and result["lossless"]:
         who = pair if result["verifier"] is None else f"{pair}: the rule {result['verifier']}"
+        why = " Either the rule is wrong, or the draft was not drawn from the law that it carries."
+        why = "" if result["verifier"] is None else why
         return (
-            f"BROKEN. {who} CLAIMS to be lossless and IS NOT. Do not use it: it changes what is said. {_distance(failed)}"
-            f"{'' if result['verifier'] is None else ' Either the rule is wrong, or the draft was not drawn from the law that it carries.'}"
+            f"BROKEN. {who} CLAIMS to be lossless and IS NOT. Do not use it: it changes what is said. "
+            f"{_distance(failed)}{why}"
         )
     if failed:
-        return f"Lossy, as {result['verifier']} declares: with {pair} the output does not follow the transformer's law. {_distance(failed)}"
+        return (
+            f"Lossy, as {result['verifier']} declares: with {pair} the output does not follow the transformer's law. "
+            f"{_distance(failed)}"
+        )
     return (
-        f"Lossy by declaration: {result['verifier']} does not promise the transformer's law, although no check tells {pair} from it here "
-        f"({_power(result['checks'])})."
+        f"Lossy by declaration: {result['verifier']} does not promise the transformer's law, "
+        f"although no check tells {pair} from it here ({_power(result['checks'])})."
     )
 
 
@@ -39,7 +44,8 @@ def _distance(failed: list[dict[str, Any]]) -> str:
     if worst["name"] == GREEDY:
         return f"At temperature 0 at least {by} of the texts come out differently ({GREEDY})."
     what = "of two tokens together" if worst not in alone else "of a token"
-    return f"The law {what} is off by at least {by} in total variation ({worst['name']}: {worst['tv']:.2g} measured over {worst['n']})."
+    measured = f"{worst['name']}: {worst['tv']:.2g} measured over {worst['n']}"
+    return f"The law {what} is off by at least {by} in total variation ({measured})."
 
 
 def _power(checks: list[dict[str, Any]]) -> str:

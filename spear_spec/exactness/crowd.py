@@ -21,8 +21,8 @@ _CANCELLED = 0.05  # a step, of a stranger
 def crowd(
     decoder: Decoder, sentences: list[list[int]], *, batch: int, seed: int, cap: int | None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """(text ids, generated tokens), without end, in the order in which they were admitted: when an utterance ended tells
-    nothing.
+    """(text ids, generated tokens), without end, in the order in which they were admitted: when an utterance ended
+    tells nothing.
 
     Texts come as a b a b c d c d ..., so that in a batch stand texts of several lengths and the same text twice (see
     `Scores`). With a batch of two or more, texts are admitted at random steps, and among them are strangers, which are

@@ -61,7 +61,8 @@ def verify_drafter(
     """Test whether decoding with this drafter and verifier follows the target's own law (statistics: see `run_verify`).
 
     Args:
-        target: a voice; None: the one that ships with the package; or a bare transformer (a `Target`), and then `texts` are
+        target: a voice; None: the one that ships with the package; or a bare transformer (a `Target`), and then `texts`
+        are
             lists of text token ids (without the end token).
         drafter: a name (None: the voice's own), or an object of one's own: the protocol
             `spear_spec.decoding.Drafter`. Its `propose` returns

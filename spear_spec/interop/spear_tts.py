@@ -81,7 +81,8 @@ def _depth(state: Mapping[str, Tensor], name: str) -> int:
     found = {int(m[1]) for key in state if (m := re.match(rf"{name}\.layers\.(\d+)\.", key))}
     if found != set(range(len(found))) or not found:
         raise BundleError(
-            f"checkpoint: the layers of {name} are {sorted(found) or 'missing'}; is it a spear-tts-pytorch TextToSemantic?"
+            f"checkpoint: the layers of {name} are {sorted(found) or 'missing'}; "
+            "is it a spear-tts-pytorch TextToSemantic?"
         )
     return len(found)
 

@@ -67,7 +67,9 @@ class Target(Protocol):
         ...
 
     def shared(self) -> tuple[Tensor, ...]:
-        """The weights that `embedding` and `head` are made of: when one changes, what was derived from it is made again."""
+        """The weights that `embedding` and `head` are made of: when one changes, what was derived from it is made
+        again.
+        """
         ...
 
     def text(self, ids: Sequence[int]) -> list[int]:

@@ -17,11 +17,13 @@ class Runtime(Protocol):
     """Owns the memory, the caches and the buffers of the rows that run; scores a step and rolls it back.
 
     Rows stand at places 0 to B - 1; a row that joins takes the last place, and when rows leave the others move up. What
-    it hands to the rule are logits of fixed shape on the target's device, so a rule on tensors needs no host in between.
+    it hands to the rule are logits of fixed shape on the target's device, so a rule on tensors needs no host in
+    between.
 
-    on_tensors: whether chain rules settle on tensors alone (`SettlingVerifier.settle`), so that the host reads one tensor
-    a step, instead of going through lists. features: layers whose output the drafter wants. memory and output are by lane; `output` is what the target computed
-    of the step that was kept last (None before the first), its position i predicted fresh token i of the row.
+    on_tensors: whether chain rules settle on tensors alone (`SettlingVerifier.settle`), so that the host reads one
+    tensor a step, instead of going through lists. features: layers whose output the drafter wants. memory and output
+    are by lane; `output` is what the target computed of the step that was kept last (None before the first), its
+    position i predicted fresh token i of the row.
     """
 
     target: Target

@@ -244,11 +244,15 @@ def test_session_wants_one_source_of_chance() -> None:
 def test_what_is_left_open_follows_from_what_is_given() -> None:
     base = SpecConfig(drafter="eagle", verifier="block", gamma=10)
     wanted = {
-        ("drafter", "early_exit"): ("early_exit", "block", 3, None), ("drafter", "small"): ("small", "block", 10, None),
-        ("drafter", "medusa"): ("medusa", "recursive", 8, "sparse"), ("drafter", "kpath"): ("kpath", "kseq", 4, None),
-        ("verifier", "recursive"): ("eagle", "recursive", 6, "4-2-2-1-1-1"), ("verifier", "matching"): ("eagle", "matching", 10, "dynamic"),
-        ("tree", "3-2"): ("eagle", "recursive_wor", 2, "3-2"), ("gamma", 5): ("eagle", "block", 5, None),
-    }  # fmt: skip
+        ("drafter", "early_exit"): ("early_exit", "block", 3, None),
+        ("drafter", "small"): ("small", "block", 10, None),
+        ("drafter", "medusa"): ("medusa", "recursive", 8, "sparse"),
+        ("drafter", "kpath"): ("kpath", "kseq", 4, None),
+        ("verifier", "recursive"): ("eagle", "recursive", 6, "4-2-2-1-1-1"),
+        ("verifier", "matching"): ("eagle", "matching", 10, "dynamic"),
+        ("tree", "3-2"): ("eagle", "recursive_wor", 2, "3-2"),
+        ("gamma", 5): ("eagle", "block", 5, None),
+    }
     for (name, value), expected in wanted.items():
         spec = complete(base, {name: value})
         assert (spec.drafter, spec.verifier, spec.gamma, spec.tree) == expected, (name, value)

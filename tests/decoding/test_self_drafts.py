@@ -96,8 +96,14 @@ def moody(monkeypatch: Patch) -> str:
 def loop(
     name: str, sampling: str = "plain", rule: str = "rejection", *, batch: int = 1, watch: int = 0, **options: Any
 ) -> float:
-    return loop_error(lambda targets: make(name, targets[0].model, **options), make_verifier(rule), LAWS[sampling], batch=batch, watch=watch,
-                      caps=CAPS[:batch] if batch > 1 else None)  # fmt: skip
+    return loop_error(
+        lambda targets: make(name, targets[0].model, **options),
+        make_verifier(rule),
+        LAWS[sampling],
+        batch=batch,
+        watch=watch,
+        caps=CAPS[:batch] if batch > 1 else None,
+    )
 
 
 @pytest.mark.parametrize("rule", ["rejection", "block"])
@@ -140,8 +146,22 @@ def test_loop_law_of_a_guided_prophet() -> None:
 def deep_model(seed: int = 0) -> TextToSemantic:
     """Four decoder layers, two heads on one pair of keys and values; laws as lively as those of `tiny_model`."""
     torch.manual_seed(seed)
-    model = TextToSemantic(T2SConfig(num_text_token_ids=7, num_semantic_token_ids=6, dim=16, source_depth=1, target_depth=4, heads=2, dim_head=8,
-                                     kv_heads=1)).double().eval()  # fmt: skip
+    model = (
+        TextToSemantic(
+            T2SConfig(
+                num_text_token_ids=7,
+                num_semantic_token_ids=6,
+                dim=16,
+                source_depth=1,
+                target_depth=4,
+                heads=2,
+                dim_head=8,
+                kv_heads=1,
+            )
+        )
+        .double()
+        .eval()
+    )
     with torch.no_grad():
         model.semantic_emb.weight.mul_(0.5)
         model.semantic_emb.weight[-1].mul_(0.2)
@@ -213,8 +233,17 @@ def by_lane(session: Session) -> list[Any]:
     return [out.select(lanes.texts), *([out.select(list(lanes.seconds.values()))] if lanes.seconds else [])]
 
 
-def calls(drafter: Any, model: TextToSemantic, sampling: SamplingConfig, *, rule: str = "block", batch: int = 4, gamma: int = 3, seed: int = 0,
-          caps: list[int] | None = None) -> Iterator[tuple[Session, Proposal]]:  # fmt: skip
+def calls(
+    drafter: Any,
+    model: TextToSemantic,
+    sampling: SamplingConfig,
+    *,
+    rule: str = "block",
+    batch: int = 4,
+    gamma: int = 3,
+    seed: int = 0,
+    caps: list[int] | None = None,
+) -> Iterator[tuple[Session, Proposal]]:
     """The loop, handed out before each verdict: the target has scored the draft."""
     verifier, chance = make_verifier(rule), torch.Generator().manual_seed(seed)
     session = Session(
@@ -311,8 +340,10 @@ def verification_error(name: str, sampling: str = "plain", *, seeds: int = 2, **
                     pairs += [
                         (mine[place, :new], theirs[0, -new:]) for mine, theirs in zip(out.features, plain.features)
                     ]
-                    pairs += [(mine[:, written, :, : len(ids)], theirs[:, 0, :, : len(ids)])
-                              for mine, theirs in ((session.cache.k, cache.k), (session.cache.v, cache.v))]  # fmt: skip
+                    pairs += [
+                        (mine[:, written, :, : len(ids)], theirs[:, 0, :, : len(ids)])
+                        for mine, theirs in ((session.cache.k, cache.k), (session.cache.v, cache.v))
+                    ]
                     worst = max(worst, *(float((mine - theirs).abs().max()) for mine, theirs in pairs))
     if name == "early_exit":
         assert widths == ({0, 1} if options else {1}), (
@@ -468,15 +499,18 @@ def test_switches_survive_a_round_trip() -> None:
     assert config.skip(4) == Skip(frozenset({1, 3}), frozenset({0}))
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"attention": [4], "feed_forward": []}, "layer 4.*layers 0 to 3"),
-    ({"attention": [0, 1, 2, 3], "feed_forward": [0, 1, 2, 3]}, "keep at least one"),
-    ({"attention": [1, 1], "feed_forward": []}, "twice"),
-    ({"attention": [-1], "feed_forward": []}, "whole number of 0 to 63"),
-    ({"attention": [True], "feed_forward": []}, "whole number of 0 to 63"),
-    ({"attention": 1, "feed_forward": []}, "list of at most 64"),
-    ({"layers": [1]}, "unknown key"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"attention": [4], "feed_forward": []}, "layer 4.*layers 0 to 3"),
+        ({"attention": [0, 1, 2, 3], "feed_forward": [0, 1, 2, 3]}, "keep at least one"),
+        ({"attention": [1, 1], "feed_forward": []}, "twice"),
+        ({"attention": [-1], "feed_forward": []}, "whole number of 0 to 63"),
+        ({"attention": [True], "feed_forward": []}, "whole number of 0 to 63"),
+        ({"attention": 1, "feed_forward": []}, "list of at most 64"),
+        ({"layers": [1]}, "unknown key"),
+    ],
+)
 def test_switches_that_cannot_be(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LayerSkipConfig.from_dict(values).skip(4)

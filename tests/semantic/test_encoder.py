@@ -19,9 +19,20 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Whisper encoder of three narrow blocks."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("whisper")
-    config = WhisperConfig(d_model=32, encoder_layers=3, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-                           encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-                           decoder_start_token_id=1)  # fmt: skip
+    config = WhisperConfig(
+        d_model=32,
+        encoder_layers=3,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        vocab_size=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
     WhisperEncoder(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     return folder
@@ -31,8 +42,15 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hubert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("hubert")
-    config = HubertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_dim=(16,) * 7,
-                          num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)  # fmt: skip
+    config = HubertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+    )
     HubertModel(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return folder

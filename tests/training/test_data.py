@@ -77,10 +77,16 @@ def test_lhotse_manifest(tmp_path: Path) -> None:
 
     recording = Recording.from_file(wav(tmp_path / "long.wav", seconds=3))
     cuts = [
-        MonoCut(f"cut-{i}", start=float(i), duration=1.0, channel=0, recording=recording,
-                supervisions=[SupervisionSegment(f"s{i}", recording.id, 0.0, 1.0, text=f"part {i}", speaker="bob")])
+        MonoCut(
+            f"cut-{i}",
+            start=float(i),
+            duration=1.0,
+            channel=0,
+            recording=recording,
+            supervisions=[SupervisionSegment(f"s{i}", recording.id, 0.0, 1.0, text=f"part {i}", speaker="bob")],
+        )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl.gz")
     clips = data.read_corpus(tmp_path / "cuts.jsonl.gz", scratch=tmp_path / "audio")
     assert [(clip.id, clip.speaker, clip.text) for clip in clips] == [
@@ -105,10 +111,14 @@ def test_unknown_forms(tmp_path: Path) -> None:
 
 def test_clips_with_other_phonemes_are_left_out(tmp_path: Path) -> None:
     clips = [
-        data.Clip("same", "a", "hi", "x.wav", "hˈI.", [1] * 6), data.Clip("other", "a", "hi", "x.wav", "hˈA.", [1] * 6),
-        data.Clip("lengths", "a", "hi", "x.wav", "hˈI.", [1] * 5), data.Clip("bare", "a", "hi", "x.wav"), data.Clip("silent", "a", "hi", ""),
-        data.Clip("error", "a", "!", "x.wav"), data.Clip("empty", "a", "", "x.wav"),
-    ]  # fmt: skip
+        data.Clip("same", "a", "hi", "x.wav", "hˈI.", [1] * 6),
+        data.Clip("other", "a", "hi", "x.wav", "hˈA.", [1] * 6),
+        data.Clip("lengths", "a", "hi", "x.wav", "hˈI.", [1] * 5),
+        data.Clip("bare", "a", "hi", "x.wav"),
+        data.Clip("silent", "a", "hi", ""),
+        data.Clip("error", "a", "!", "x.wav"),
+        data.Clip("empty", "a", "", "x.wav"),
+    ]
 
     def phonemize(text: str) -> str:
         if text == "!":

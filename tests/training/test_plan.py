@@ -46,13 +46,17 @@ def test_assignments() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {}, {"out": "x"}, {"out": "x", "prepare": {}}, {"out": "x", "prepare": {"corpora": ["c"], "colour": 1}},
-        {"out": "x", "prepare": {"corpora": ["c"]}, "stages": ["dance"]}, {"out": "x", "prepare": {"corpora": ["c"]}, "extra": 1},
+        {},
+        {"out": "x"},
+        {"out": "x", "prepare": {}},
+        {"out": "x", "prepare": {"corpora": ["c"], "colour": 1}},
+        {"out": "x", "prepare": {"corpora": ["c"]}, "stages": ["dance"]},
+        {"out": "x", "prepare": {"corpora": ["c"]}, "extra": 1},
         {"out": "x", "prepare": {"corpora": ["c"]}, "align": {"method": "guess"}},
         {"out": "x", "prepare": {"corpora": ["c"]}, "sampling": {"candidates": [[0.2, 0.95]]}},
         {"out": "x", "prepare": {"corpora": ["c"]}, "t2s": 3},
     ],
-)  # fmt: skip
+)
 def test_bad_files_end_with_status_2_before_anything_runs(
     values: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,10 +183,11 @@ class Confidence(Threshold):
 class Acceptance(Bounded):
     """The length that promises most tokens for its cost, from what past drafts came to.
 
-    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k) tokens
-    for a cost of 1 + c k (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a position,
-    given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials at the
-    chance of the position before (`prior` for the first): what has not been tried for long is forgotten and tried again.
+    With reach(i) a row's chance that i draft tokens are accepted, k of them give it 1 + reach(1) + ... + reach(k)
+    tokens for a cost of 1 + c k (arXiv 2211.17192, Theorem 3.8, with a chance for each position). The chance of a
+    position, given that it was reached, comes from the row's counts, which fade by `fade` a call, plus `weight` trials
+    at the chance of the position before (`prior` for the first): what has not been tried for long is forgotten and
+    tried again.
 
     Chances and length are the row's own, whatever stands beside it. c (`cost`) is what one more draft token costs,
     verification included, against what a call costs anyway.

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class EarlyExitState(ChainState):
     """The head's cache by lane, the length that its rows have committed, and what the first layers said in this call.
 
-    lanes: the session's, as they stood when rows last joined or left. below: output [lanes, 1, D] of the first layers for
-    the newest token and each draft token that was read. base: the target's lengths.
+    lanes: the session's, as they stood when rows last joined or left. below: output [lanes, 1, D] of the first layers
+    for the newest token and each draft token that was read. base: the target's lengths.
     """
 
     runner: DraftRunner
