@@ -123,6 +123,9 @@ def test_the_check_sees_each_form_of_import(
 
 
 def test_importing_the_package_is_light() -> None:
-    code = f"import sys, spear_spec, spear_spec.pipeline, spear_spec.cli; print([m for m in {HEAVY!r} if m in
-    sys.modules])" out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) assert
-    out.stdout.strip() == "[]"
+    code = (
+        "import sys, spear_spec, spear_spec.pipeline, spear_spec.cli; "
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

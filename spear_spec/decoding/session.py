@@ -216,7 +216,7 @@ class Session:
         return self.runtime.score(newest, proposal.tokens, proposal.parents, proposal.below)
 
     def laws(self, proposal: Proposal | None = None) -> Tensor:
-        """The target's laws [B, N + 1, V] after the newest token of each row and then after each of its draft tokens."""
+        """The target's laws [B, N + 1, V] after each row's newest token and then after each of its draft tokens."""
         return self.laws_of(self.score(proposal))
 
     def commit(self, verdict: Verdict) -> Verdict:
