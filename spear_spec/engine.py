@@ -115,7 +115,7 @@ class Engine:
         return verdict
 
     def release(self, utterances: Sequence[Utterance]) -> None:
-        """Cancel utterances: they leave at once, and the others do not notice; those that have ended stay as they are."""
+        """Cancel utterances: they leave at once and the others do not notice; those that have ended stay so."""
         rows = [utterance.row for utterance in utterances if utterance.row is not None]
         if rows:
             self._loop.release(rows)
