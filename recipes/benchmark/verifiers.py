@@ -116,8 +116,9 @@ class Row:
         drafter, verifier = parts.make()
         if keep:
             _clock(drafter, "propose", self.draft_ms)
-            chain = hasattr(verifier, "settle") and drafter.form == "chain"  # settled on tensors
-            _clock(verifier, "settle" if chain else "verify", self.verify_ms)
+            for form in ("verify", "settle"):  # on lists, or on tensors alone: one of them is called
+                if hasattr(verifier, form):
+                    _clock(verifier, form, self.verify_ms)
             _clock(session, "score", self.target_ms)
             _clock(session, "laws", self.laws_ms)
             propose = drafter.propose
