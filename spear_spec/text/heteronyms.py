@@ -72,6 +72,7 @@ _A_CUES = words("vitamin hepatitis plan grade grades section option type group p
 _A_AFTER = words("and or but")
 # fmt: on
 _CALLS = {
+    "no.": "nˈO.",  # where it numbers something it has become a word before
     "miz": "mˈɪz",
     "shh": "ʃ",
     "grr": "ɡɹ",
@@ -131,7 +132,12 @@ def _read(c: Context) -> str | None:
     if around & _HABIT or ("on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}):
         return "ɹˈid"
     at = c.at - 1
-    if at >= 0 and (c.tokens[at][1] == "NNS" or c.word(-1) == "people") and c.word(-2) not in _THESE and c.tag == "VBP":
+    if (
+        at >= 0
+        and (c.tokens[at][1] == "NNS" or c.word(-1) == "people")
+        and c.word(-2) not in _THESE
+        and c.tag in ("VBP", "VBD")
+    ):
         return "ɹˈid"  # children read: of all of them, and so of now
     if subject in ("you", "we", "they", "people", "who", "i") and any(
         w in ("if", "whenever", "unless") for w in before[:4]
