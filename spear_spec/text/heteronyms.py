@@ -72,7 +72,6 @@ _A_CUES = words("vitamin hepatitis plan grade grades section option type group p
 _A_AFTER = words("and or but")
 # fmt: on
 _CALLS = {
-    "no.": "nˈO.",  # where it numbers something it has become a word before
     "miz": "mˈɪz",
     "shh": "ʃ",
     "grr": "ɡɹ",
