@@ -63,8 +63,9 @@ def _equation(match: re.Match[str]) -> str:
     text = match[0]
     if not re.search(r"[\d(]|\b[a-zA-Z]\b.*\b[a-zA-Z]\b", text):
         return text
-    lead = len(text) - len(text.lstrip())
-    return text[:lead] + _reckon(text[lead:])
+    said = _reckon(text)
+    asked = re.search(r"\b(?:is|are|be)\s*$", match.string[: match.start()], re.I)
+    return re.sub(r" is (?=greater|less|at|about|not)", " ", said) if asked else said
 
 
 def _sum(match: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ from spear_spec.text.heteronyms import pronounce
 from spear_spec.text.unknown_words import UnknownWords
 
 # hyphenated words of which misaki's lexicon holds one half (`third-degree`: degree); they are spoken by their parts
-HALF_ENTRIES = ("third-degree", "time-release")
+HALF_ENTRIES = ("piss-poor", "self-enclosed", "third-degree", "time-release", "washer-dryer")
 _REMEMBERED = 256  # texts
 _UNUSED_PIPES = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
 
@@ -84,7 +84,7 @@ class G2P:
         from misaki.en import TokenContext
 
         lexicon = _lexicon()
-        for word in HALF_ENTRIES:
+        for word in (*HALF_ENTRIES, "no."):  # where `no.` is `number`, it has become that before
             lexicon.golds.pop(word, None)
             lexicon.silvers.pop(word, None)
         context = TokenContext()

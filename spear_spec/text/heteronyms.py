@@ -84,6 +84,8 @@ _CALLS = {
     "pfft": "pft",
 }
 
+_THESE = frozenset({"the", "these", "those", "his", "her", "my", "our", "their", "your", "its", "two", "three", "both"})
+
 Token = tuple[str, str]  # text, part of speech (Penn tag)
 
 
@@ -128,6 +130,14 @@ def _read(c: Context) -> str | None:
         return None
     if around & _HABIT or ("on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}):
         return "ɹˈid"
+    at = c.at - 1
+    if (
+        at >= 0
+        and (c.tokens[at][1] == "NNS" or c.word(-1) == "people")
+        and c.word(-2) not in _THESE
+        and c.tag in ("VBP", "VBD")
+    ):
+        return "ɹˈid"  # children read: of all of them, and so of now
     if subject in ("you", "we", "they", "people", "who", "i") and any(
         w in ("if", "whenever", "unless") for w in before[:4]
     ):

@@ -119,14 +119,18 @@ def _range(match: re.Match[str]) -> str:
 def _telephone(match: re.Match[str]) -> str:
     groups = re.findall(r"\d+", match[0])
     plus = "plus " if match[0].lstrip("(").startswith("+") else ""
-    return plus + ", ".join("eight hundred" if g == "800" else digits(g, "oh") for g in groups)
+    return plus + ", ".join(map(_group, groups))
+
+
+def _group(number: str) -> str:
+    return "eight hundred" if number == "800" else digits(number, "oh")
 
 
 def _unpunctuated_telephone(match: re.Match[str]) -> str:
     number = match["number"]
     lead, number = (number[:-10], number[-10:]) if len(number) > 10 else ("", number)
     groups = [lead, number[:-7], number[-7:-4], number[-4:]]
-    return (match.groupdict().get("cue") or "") + ", ".join(digits(g, "oh") for g in groups if g)
+    return (match.groupdict().get("cue") or "") + ", ".join(_group(g) for g in groups if g)
 
 
 def _code(match: re.Match[str]) -> str:
@@ -247,7 +251,7 @@ _RULES = (
         rf"(?P<cue>\b(?:{_NAMES})(?: version)? )(?P<parts>\d{{1,3}}\.[1-9]\d)(?![\w%]|[.,]\d| (?:percent|million|bill"
         rf"ion))"), _versions),
     (re.compile(r"(?<=§)(?P<cue> ?)(?P<parts>\d{1,3}\.[1-9]\d)(?!\w|\.\d)"), _versions),
-    (re.compile(r"\b[vV](?P<number>\d+(?:\.\d+)?)\b"), lambda m: "version " + cardinal(m["number"])),
+    (re.compile(r"\b(?:v(?=\d)|V(?=\d+\.))(?P<number>\d+(?:\.\d+)?)\b"), lambda m: "version " + cardinal(m["number"])),
     # years of two digits, decades: '07, 1990s, the '90s, 80s
     (re.compile(r"(?<![\w'’‘])['’‘](?P<number>\d\d)(?![\w'’]|[.,:]\d)"), _short_year),
     (re.compile(r"(?:(?<!\w)['’‘](?=\d0s))?\b(?P<number>\d{3}0|\d0)['’]?s\b"), _decade),

@@ -20,9 +20,12 @@ def roman(text: str) -> int | None:
     return sum(-v if v < max(values[i + 1 :], default=0) else v for i, v in enumerate(values))
 
 
-_CENTURY = re.compile(rf"\b(?P<roman>[IVXLC]{{1,8}})(?:th|st|nd|rd)?(?P<rest>[- ](?:{tables.ORDINAL_BEFORE})\b)")
+_CENTURY = re.compile(
+    rf"\b(?P<roman>[IVXLC]{{2,8}}|[VX]|I(?=[- ](?:cent|dyn|Corps|Legion)))(?:th|st|nd|rd)?"
+    rf"(?P<rest>[- ](?:{tables.ORDINAL_BEFORE})\b)"
+)
 _AND_CENTURY = re.compile(
-    rf"\b(?P<roman>[IVXLC]{{1,8}})(?P<rest> (?:and|to|or) [a-z]{{3,}}(?:-[a-z]+)? (?:{tables.ORDINAL_BEFORE})\b)"
+    rf"\b(?P<roman>[IVXLC]{{2,8}}|[VX])(?P<rest> (?:and|to|or) [a-z]{{3,}}(?:-[a-z]+)? (?:{tables.ORDINAL_BEFORE})\b)"
 )
 _ORDINAL_FORM = re.compile(r"\b(?P<roman>[IVXLC]{1,8})(?:th|st|nd|rd)\b")
 _CUED = re.compile(
@@ -49,8 +52,11 @@ def _ordinal(match: re.Match[str]) -> str:
 
 
 def _cardinal(match: re.Match[str]) -> str:
-    value = _value(match["roman"])
-    if value is None or (match["roman"] in ("i", "C", "L") and match["cue"][0].islower()):
+    numeral, cue = match["roman"], match["cue"]
+    value = _value(numeral)
+    if value is None or numeral in ("C", "L", "c", "l") or (numeral == "i" and cue[0].islower()):
+        return match[0]
+    if numeral in ("X", "x", "v") and cue.lower() not in tables.TENTH:
         return match[0]
     return f"{match['cue']} {cardinal(str(value))}"
 

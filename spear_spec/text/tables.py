@@ -85,9 +85,9 @@ SAYING = words(
     "is was be votes voted vote just simply firm of with")
 SAYING_WITH_NO = SAYING - {"is", "was", "be", "of", "with", "just", "simply"}
 COUNTED = words(
-    "seconds? minutes? hours? days? weeks? months? years? decades? times? people men women children students soldiers "
+    "seconds? minutes? hours? days? weeks? months? years? decades? people men women children students soldiers "
     "others of "
-    "percent later more miles dollars cents euros pounds"
+    "percent more miles dollars cents euros pounds"
 )
 
 # ---- streets: abbreviation to word, with or without a point; those below also mean something else
@@ -179,7 +179,7 @@ CURRENCY_ALIASES = {
     "NZD": "NZ$",
     "HKD": "HK$", "SGD": "S$", "BRL": "R$", "MXN": "MX$", "RMB": "CNY", "AU$": "A$", "CA$": "C$", "CAD$": "C$",
     "AUD$": "A$",
-    "US $": "US$", "Rs.": "₹", "Rs": "₹", "ILS": "₪", "TRY": "₺", "PHP": "₱", "THB": "฿", "BTC": "₿", "TWD": "NT$",
+    "US $": "US$", "Rs.": "₹", "Rs": "₹", "ILS": "₪", "PHP": "₱", "THB": "฿", "BTC": "₿", "TWD": "NT$",
 }
 SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million", "mln": "million",
     "mil": "million",
@@ -235,25 +235,25 @@ METRIC = {
     "M", "G", "T")),
     "W": ("watt", ("", "μ", "m", "k", "M", "G", "T")), "Wh": ("watt hour", ("", "k", "M", "G", "T")), "V": ("volt",
     ("", "μ", "m", "k")),
-    "A": ("amp", ("", "μ", "m", "k")), "B": ("byte", ("", "k", "M", "G", "T", "P")), "bps": ("bit per second", ("",
+    "A": ("amp", ("μ", "m", "k")), "B": ("byte", ("k", "M", "G", "T", "P")), "bps": ("bit per second", ("",
     "k", "K", "M", "G")),
     "bit": ("bit", ("k", "M", "G")), "b": ("bit", ("k", "M", "G")), "Pa": ("pascal", ("", "h", "k", "M", "G")),
-    "J": ("joule", ("", "m", "k", "M")),
-    "N": ("newton", ("", "m", "k", "M")), "Ω": ("ohm", ("", "m", "k", "M")), "F": ("farad", ("", "p", "n", "μ")),
+    "J": ("joule", ("m", "k", "M")),
+    "N": ("newton", ("m", "k", "M")), "Ω": ("ohm", ("", "m", "k", "M")), "F": ("farad", ("p", "n", "μ")),
     "mol": ("mole", ("", "n", "μ", "m")),
     "M": ("molar", ("n", "μ", "m")), "eV": ("electron volt", ("", "m", "k", "M", "G", "T")), "T": ("tesla", ("", "m",
-    "μ")), "K": ("kelvin", ("",)),
+    "μ")),
     "lm": ("lumen", ("",)), "lx": ("lux", ("",)), "Bq": ("becquerel", ("", "k", "M", "G")), "Sv": ("sievert", ("",
     "μ", "m")), "t": ("ton", ("k", "M")),
     "cd": ("candela", ("",)), "IU": ("international unit", ("",)), "bar": ("bar", ("", "m")), "rad": ("radian",
-    ("",)), "U": ("unit", ("",)),
+    ("",)),
 }
 PREFIXES = {"": "", "p": "pico", "n": "nano", "μ": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto",
     "k": "kilo", "K": "kilo",
             "M": "mega", "G": "giga", "T": "tera", "P": "peta"}
 UNCHANGED_PLURALS = frozenset({"hertz", "lux"})
 # these only where they run into the number, else they are something else: `5 in the`, `10 A day`
-TIGHT_UNITS = frozenset({"in", "A", "N", "J", "F", "K", "B", "U", "T", "Pa", "rad", "AU", "mo", "MP"})
+TIGHT_UNITS = frozenset({"in", "Pa", "rad", "AU", "mo", "MP"})
 LENGTHS = frozenset({"m", "cm", "mm", "km", "ft", "in", "mi", "yd"})  # with ², ³ or sq, cu
 PER = {"h": "hour", "hr": "hour", "d": "day", "s": "second", "sec": "second", "min": "minute", "wk": "week",
     "mo": "month", "yr": "year",
@@ -322,17 +322,19 @@ NUMBERED = words(  # words behind which a Roman numeral is a plain number
     "Table Mark Schedule Canto Psalm "
     "Amendment Bowl Episode Season Series Apollo Saturn Gemini Rocky Rambo Fantasy Auto Mission Division Corps Group "
     "Grade Factor Tier Unit Lesson Step "
-    "Model Version Round Game Album Symphony Sonata Movement Region District Zone Area Annex Protocol Category "
+    "Version Round Game Album Symphony Sonata Movement Region District Zone Area Annex Protocol Category "
     "Category Vatican Star Quest Cat Civilization "
     "chapter part book volume act scene section article appendix phase stage type class figure table level page pages "
     "factor category grade tier")
 ORDINAL_BEFORE = (
-    "century|centuries|cent|dynasty|Dynasty|Olympiad|Olympic|Olympics|Congress|Legion|Corps|congress|legion|Army|"
+    "century|centuries|dynasty|Dynasty|Olympiad|Olympic|Olympics|Congress|Legion|Corps|congress|legion|Army|"
     "Amendment|edition|Edition"
 )
 # valid numerals that are also words or initials, and are read as those
 NOT_ROMAN = words("CD DC MD MC CC CV MI DI LI XL CI CL MM XXX LL MIX DIM DID MILD CIVIC VIC VI XI DV LCD ID IM "
     "ILL MMC CIV MV CM LC DL DM ML IC")
+# behind these a single X is ten, behind others (Group, Type, Plan) a letter
+TENTH = words("chapter act book volume vol part article title psalm canto scene amendment section")
 AFTER_THE_FIRST = (
     "was|were|is|of|had|has|died|reigned|ruled|became|came|did|made|took|and|who|in|succeeded|married|abdicated|"
     "granted|issued|gave|said"

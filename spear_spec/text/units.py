@@ -83,7 +83,7 @@ def _inches(match: re.Match[str]) -> str:
 _LOW = rf"(?:(?P<low>{QUANTITY}) ?(?:%|°C?|°F)?[–—-] ?)?"
 _PERS = one_of({*UNITS, *tables.PER, *tables.PER_WORDS} - {"in", "%", "¢", "‰", "°"})
 _PER = rf"(?:/ ?(?P<per>{_PERS})(?P<per_power>[²³]|\^[23])?(?![\w/]))?"
-_LOOSE = one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<!\d0)s"  # not the 1990s, the 80s
+_LOOSE = one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<=[ -])s|(?<=\.\d)s"  # not the 1990s, her 30s
 _TIGHT = one_of(tables.TIGHT_UNITS)
 _TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$))?(?![\w²³/]|['’][a-z])"
 _HEAD = rf"(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
