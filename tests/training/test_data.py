@@ -106,7 +106,8 @@ def test_unknown_forms(tmp_path: Path) -> None:
 def test_clips_with_other_phonemes_are_left_out(tmp_path: Path) -> None:
     clips = [
         data.Clip("same", "a", "hi", "x.wav", "hˈI.", [1] * 6), data.Clip("other", "a", "hi", "x.wav", "hˈA.", [1] * 6),
-        data.Clip("lengths", "a", "hi", "x.wav", "hˈI.", [1] * 5), data.Clip("bare", "a", "hi", "x.wav"), data.Clip("silent", "a", "hi", ""),
+        data.Clip("lengths", "a", "hi", "x.wav", "hˈI.", [1] * 5), data.Clip("bare", "a", "hi", "x.wav"),
+        data.Clip("silent", "a", "hi", ""),
         data.Clip("error", "a", "!", "x.wav"), data.Clip("empty", "a", "", "x.wav"),
     ]  # fmt: skip
 

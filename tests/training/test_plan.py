@@ -47,7 +47,8 @@ def test_assignments() -> None:
     "values",
     [
         {}, {"out": "x"}, {"out": "x", "prepare": {}}, {"out": "x", "prepare": {"corpora": ["c"], "colour": 1}},
-        {"out": "x", "prepare": {"corpora": ["c"]}, "stages": ["dance"]}, {"out": "x", "prepare": {"corpora": ["c"]}, "extra": 1},
+        {"out": "x", "prepare": {"corpora": ["c"]}, "stages": ["dance"]},
+        {"out": "x", "prepare": {"corpora": ["c"]}, "extra": 1},
         {"out": "x", "prepare": {"corpora": ["c"]}, "align": {"method": "guess"}},
         {"out": "x", "prepare": {"corpora": ["c"]}, "sampling": {"candidates": [[0.2, 0.95]]}},
         {"out": "x", "prepare": {"corpora": ["c"]}, "t2s": 3},
