@@ -70,7 +70,7 @@ def save_voice(
                 if part not in (*PARTS, *configs):
                     raise BundleError(f"unknown part {part!r}; known are {', '.join((*PARTS, *configs))}")
                 files[part] = []
-                for shard in _shards(_stored(part, tensors), shard_bytes):
+                for shard in shards(_stored(part, tensors), shard_bytes - HEADER_BYTES):
                     file = _free(folder, f"{part}-{len(files[part]) + 1}", earlier)
                     files[part].append(_write(folder, file, shard, partials))
             config = VoiceConfig(
@@ -175,9 +175,11 @@ def _stored(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def _shards(tensors: Mapping[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
-    """Split in order so that each file, header included, stays within `limit` bytes where tensors allow."""
-    room = limit - 64 * 1024
+HEADER_BYTES = 64 * 1024  # of a file, kept free for its header
+
+
+def shards(tensors: Mapping[str, Tensor], room: int) -> Iterator[dict[str, Tensor]]:
+    """Split in order so that each file has at most `room` bytes of tensors, where they allow."""
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():

@@ -10,28 +10,14 @@ import pytest
 import soundfile
 import torch
 
-SENTENCES = [
-    "The cat sat on the mat.",
-    "A dog ran home.",
-    "Two birds sang.",
-    "She saw the sea.",
-    "He gave me a pen.",
-    "They like tea.",
-    "We go north.",
-    "Rain fell all day.",
-    "The door is open.",
-    "I know him well.",
-    "Bread and milk.",
-    "The sun is hot.",
-    "Ships come in.",
-    "My hat is red.",
-    "You may sit.",
-    "Snow is cold.",
-    "The old man slept.",
-    "It was late.",
-    "Birds fly south.",
-    "Close the box.",
-]
+SENTENCES = """
+The cat sat on the mat. | A dog ran home. | Two birds sang. | She saw the sea. | He gave me a pen. | They like tea.
+We go north. | Rain fell all day. | The door is open. | I know him well. | Bread and milk. | The sun is hot.
+Ships come in. | My hat is red. | You may sit. | Snow is cold. | The old man slept. | It was late. | Birds fly south.
+Close the box.
+"""
+SENTENCES = [text.strip() for line in SENTENCES.strip().splitlines() for text in line.split("|")]
+SIZES = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
 
 
 def tone(text: str, pitch: float, rate: int) -> np.ndarray:
@@ -75,22 +61,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("whisper")
-    WhisperEncoder(
-        WhisperConfig(
-            d_model=32,
-            encoder_layers=2,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            vocab_size=64,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            decoder_start_token_id=1,
-        )
-    ).save_pretrained(folder)
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in SIZES.items()}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    WhisperEncoder(WhisperConfig(d_model=32, vocab_size=64, **sizes, **ids)).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     return folder
 
@@ -108,6 +81,9 @@ def libritts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def few_steps(encoder: Path) -> dict[str, Any]:
     """A recipe of a few steps with models of a few thousand weights; out and prepare.corpora are left to the test."""
+    drafts = {"steps": 2, "batch_tokens": 200, "warmup": 1, "ema": 0.5}
+    small = {"dim": 16, "prosody_dim": 16, "token_right": [1, 1], "prosody_right": [1], "frame_right": [1]}
+    gan = {"gan_start": 1, "gan_batch": 1, "gan_tokens": 8, "judges_a_step": 1}
     return {
         "progress": False,
         "prepare": {"held_out_every": 7},
@@ -122,33 +98,14 @@ def few_steps(encoder: Path) -> dict[str, Any]:
             "every": 2,
             "training": {"steps": 3, "batch_tokens": 200, "warmup": 1, "ema": 0.5},
         },
-        "vocoder": {
-            "shape": {"dim": 16, "prosody_dim": 16, "token_right": [1, 1], "prosody_right": [1], "frame_right": [1]},
-            "training": {
-                "steps": 2,
-                "tail": 1,
-                "warmup": 1,
-                "gan_start": 1,
-                "batch": 2,
-                "tokens": 8,
-                "gan_batch": 1,
-                "gan_tokens": 8,
-                "judges_a_step": 1,
-            },
-        },
+        "vocoder": {"shape": small, "training": {"steps": 2, "tail": 1, "warmup": 1, "batch": 2, "tokens": 8, **gan}},
         "sampling": {"candidates": [[0.7, 0.95], [1.0, 0.95]], "judges": [], "sentences": 2},
-        "draft": {
-            "layers": [1, 2],
-            "samples": 6,
-            "batch": 3,
-            "every": 2,
-            "training": {"steps": 2, "batch_tokens": 200, "warmup": 1, "ema": 0.5},
-        },
+        "draft": {"layers": [1, 2], "samples": 6, "batch": 3, "every": 2, "training": drafts},
         "drafters": {
             "tree_nodes": 6,
             "skip_trials": 3,
             "every": 2,
-            "training": {"steps": 2, "batch_tokens": 200, "warmup": 1, "ema": 0.5},
+            "training": drafts,
             "own": {"medusa": {"lr": 2e-3}},
         },
         "pack": {"name": "tiny", "licence": "CC0-1.0", "origin": "tests", "gamma": 3},

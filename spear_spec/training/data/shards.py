@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from spear_spec.errors import BundleError
 from spear_spec.training.checkpoint import load_checkpoint, save_checkpoint
+from spear_spec.voice.save import shards
 
 MIB = 2**20
 
@@ -63,22 +63,16 @@ def _moments_apart(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parts(tensors: dict[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
-    """Split by size; a tensor larger than the limit is cut along its first axis into `name#i` pieces."""
-    part: dict[str, Tensor] = {}
-    size = 0
+def _pieces(tensors: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
+    """A tensor larger than the limit is cut along its first axis into `name#i` pieces."""
+    out: dict[str, Tensor] = {}
     for name, whole in tensors.items():
-        pieces = [(name, whole)]
-        if whole.nbytes > limit:
-            rows = max(1, len(whole) * limit // whole.nbytes)
-            pieces = [(f"{name}#{i:04d}", piece.contiguous()) for i, piece in enumerate(whole.split(rows))]
-        for key, piece in pieces:
-            if part and size + piece.nbytes > limit:
-                yield part
-                part, size = {}, 0
-            part[key] = piece
-            size += piece.nbytes
-    yield part
+        if whole.nbytes <= limit:
+            out[name] = whole
+            continue
+        rows = max(1, len(whole) * limit // whole.nbytes)
+        out |= {f"{name}#{i:04d}": piece.contiguous() for i, piece in enumerate(whole.split(rows))}
+    return out
 
 
 def write_shards(
@@ -100,7 +94,9 @@ def write_shards(
     for attempt in (state, _moments_apart(state)):
         tensors: dict[str, Tensor] = {}
         tree = _flatten(attempt, "", tensors)
-        parts = list(_parts({key: _half(key, value) for key, value in tensors.items()}, shard_bytes - MIB // 4))
+        halves = {key: _half(key, value) for key, value in tensors.items()}
+        room = shard_bytes - MIB // 4  # for the header, which describes every tensor
+        parts = list(shards(_pieces(halves, room), room))
         if len(parts) <= most and sum(t.nbytes for part in parts for t in part.values()) <= total_bytes:
             break
     else:
