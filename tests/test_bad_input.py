@@ -53,7 +53,7 @@ OPTIONS = {
     ("--temperature", "-1"): "temperature must lie in 0 to 10",
     ("--temperature", "nan"): "not a finite number",
     ("--temperature", "hot"): "not a number",
-    ("--top-p", "2"): "top_p must lie in 0 to 1",
+    ("--top-p", "2"): "top_p must lie above 0 and at most at 1",
     ("--top-p", "0"): "top_p must lie above 0",
     ("--top-k", "-1"): "--top-k",
     ("--guidance", "-2"): "guidance must lie in 1",

@@ -182,7 +182,7 @@ def _verify(
     tell = progress or (lambda message: None)
     checks = []
     if law.temperature > 0:
-        scores = Scores(law, torch.Generator().manual_seed(seed + 1))
+        scores = Scores(law, torch.Generator().manual_seed((seed + 1) % 2**63))
         drafts = drafts_of(decoder, law, seed)
         spoken = crowd(decoder, sentences, batch=batch, seed=seed, cap=max_tokens)
         while scores.count < samples:

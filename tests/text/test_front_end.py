@@ -12,7 +12,8 @@ from spear_spec.text import FrontEnd, PhonemeFrontEnd, PhonemeTokenizer, Segment
 from spear_spec.text.front_end import MOST_PHONEMES, PAUSES_S
 from spear_spec.text.sentences import Break
 
-FRONT_END = PhonemeFrontEnd()
+TOKENIZER = PhonemeTokenizer(("af_heart", "am_michael"))
+FRONT_END = PhonemeFrontEnd(TOKENIZER)
 
 
 def segments(text: str) -> list[Segment]:
@@ -22,14 +23,14 @@ def segments(text: str) -> list[Segment]:
 def test_it_is_a_front_end() -> None:
     assert isinstance(FRONT_END, FrontEnd)
     assert FRONT_END.speakers == ("af_heart", "am_michael")
-    assert FRONT_END.num_token_ids == len(PhonemeTokenizer().vocab)
+    assert FRONT_END.num_token_ids == len(TOKENIZER.vocab)
 
 
 def test_segments_are_the_sentences() -> None:
     text = "Speak slowly. One word at a time."
     first, second = segments(text)
     assert (first.text, second.text) == ("Speak slowly.", "One word at a time.")
-    assert (first.ids, second.ids) == tuple(PhonemeTokenizer().encode(s.text, "af_heart") for s in (first, second))
+    assert (first.ids, second.ids) == tuple(TOKENIZER.encode(s.text, "af_heart") for s in (first, second))
     assert (first.pause_s, second.pause_s) == (0.0, PAUSES_S[Break.SENTENCE])
     assert {first.rate, second.rate} == {1.0}
     assert FRONT_END.phonemes(text) == "spˈik slˈOli. wˈʌn wˈɜɹd æt ɐ tˈIm."
@@ -44,7 +45,7 @@ def test_who_speaks_comes_first() -> None:
 def test_short_sentences_are_joined_where_the_model_was_trained_for_it() -> None:
     text = "Yes. No. I do not know."
     assert [s.text for s in segments(text)] == ["Yes.", "No.", "I do not know."]
-    joining = PhonemeFrontEnd(join=True)
+    joining = PhonemeFrontEnd(TOKENIZER, join=True)
     assert [s.text for s in joining.segments(text, "af_heart")] == [text]
     again = PhonemeFrontEnd.from_dict(joining.to_dict())
     assert again.join and not PhonemeFrontEnd.from_dict(FRONT_END.to_dict()).join
