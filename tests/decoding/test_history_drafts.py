@@ -95,13 +95,6 @@ def test_what_was_said_is_read_once(make: Callable[[], HistoryDrafter], monkeypa
     model = tiny_model(semantic=3, seed=2)
     with torch.no_grad():
         model.semantic_emb.weight[-1].mul_(-3)  # rows end one after the other
-    session = Session(
-        model,
-        model.encode(texts(3)),
-        SAMPLINGS["plain"],
-        generator=torch.Generator().manual_seed(93),
-        max_tokens=[9, 40, 30],
-    )
     propose, drafted, batches = drafter.propose, 0, set()
 
     def watched(session: Session, state: Any, limits: list[int]) -> Proposal:
@@ -118,10 +111,16 @@ def test_what_was_said_is_read_once(make: Callable[[], HistoryDrafter], monkeypa
         return proposal
 
     drafter.propose = watched  # type: ignore[method-assign]
-    for _ in speculate(session, drafter, make_verifier("rejection"), 4):
-        pass
-    assert (0, 1, 2) in batches and len(batches) > 1 and drafted > 20 and sum(stats.accepted for stats in session.stats) > 5
-    assert len(pushed) <= sum(len(tokens) for tokens in session.tokens)
+    accepted = kept = 0
+    for seed in range(8):
+        chance = torch.Generator().manual_seed(seed)
+        session = Session(model, model.encode(texts(3)), SAMPLINGS["plain"], generator=chance, max_tokens=[9, 40, 30])
+        for _ in speculate(session, drafter, make_verifier("rejection"), 4):
+            pass
+        accepted += sum(stats.accepted for stats in session.stats)
+        kept += sum(len(tokens) for tokens in session.tokens)
+    assert (0, 1, 2) in batches and {(0, 2), (2,)} & batches and drafted > 40 and accepted > 5
+    assert len(pushed) <= kept
 
 
 @pytest.mark.parametrize("rule", ["rejection", "block"])

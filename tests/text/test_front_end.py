@@ -103,7 +103,7 @@ def test_a_cut_is_at_a_clause_if_there_is_one() -> None:
 
 def test_segments_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    front_end = PhonemeFrontEnd()
+    front_end = PhonemeFrontEnd(PhonemeTokenizer(("af_heart", "am_michael")))
     phonemes = front_end.tokenizer.phonemes
     monkeypatch.setattr(front_end.tokenizer, "phonemes", lambda text: (said.append(text), phonemes(text))[1])
     numbers = (f"This is sentence number {i}." for i in range(10_000))
