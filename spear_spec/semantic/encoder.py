@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ def _transformers() -> Any:
 
 
 class SpeechEncoder:
-    """A frozen encoder and the hidden state to take: index 0 is the embedding before the first block, 4 is after four.
+    """A frozen encoder and the hidden states to take: index 0 is the embedding before the first block, 4 is after four.
 
     Args:
         name: hub name or local folder of a Whisper, HuBERT, WavLM or wav2vec 2.0 model.
-        layer: index of the hidden state.
+        layer: index of the hidden state, or several: their states then stand behind one another. A state of Whisper is
+            the block's own output, without the norm that follows the last one.
         device: where it runs.
 
     Raises:
@@ -39,9 +41,10 @@ class SpeechEncoder:
         ConfigError: the model is of another kind, or has no such layer.
     """
 
-    def __init__(self, name: str, layer: int, device: str | torch.device = "cpu") -> None:
+    def __init__(self, name: str, layer: int | Sequence[int], device: str | torch.device = "cpu") -> None:
         hf = _transformers()
-        self.name, self.layer, self.device = str(name), layer, torch.device(device)
+        self.name, self.device = str(name), torch.device(device)
+        self.layers = (layer,) if isinstance(layer, int) else tuple(layer)
         try:
             config = hf.AutoConfig.from_pretrained(self.name)
             self.is_whisper = config.model_type == "whisper"
@@ -61,17 +64,18 @@ class SpeechEncoder:
         except (OSError, ValueError) as error:
             raise BundleError(f"cannot load the speech encoder {self.name}: {str(error).splitlines()[0]}") from None
         depth = len(self._blocks())
-        if not 0 <= layer <= depth:
-            raise ConfigError(f"{self.name} has hidden states 0 to {depth}, not {layer}")
+        if not self.layers or not all(0 <= number <= depth for number in self.layers):
+            raise ConfigError(f"{self.name} has hidden states 0 to {depth}, not {', '.join(map(str, self.layers)) or 'none'}")
+        self.layer = self.layers[-1]
 
     def _blocks(self) -> Any:
         return self.model.layers if self.is_whisper else self.model.encoder.layers
 
     @property
     def dim(self) -> int:
-        """Width of the hidden state."""
+        """Width of what is taken: the hidden state's, for each of the layers."""
         config = self.model.config
-        return int(config.d_model if self.is_whisper else config.hidden_size)
+        return len(self.layers) * int(config.d_model if self.is_whisper else config.hidden_size)
 
     @torch.no_grad()
     def hidden(self, samples: npt.ArrayLike, sample_rate: int) -> Tensor:
@@ -110,7 +114,7 @@ class SpeechEncoder:
 
     @torch.no_grad()
     def whisper_states(self, mel: Tensor) -> Tensor:
-        """The hidden state of log-mels [1, mels, T] of any length up to the model's window: [T / 2, dim].
+        """The hidden states of log-mels [1, mels, T] of any length up to the model's window: [T / 2, dim].
 
         `WhisperEncoder.forward` takes 30 s only; this is the same computation (Radford et al. 2022, section 2.2) on
         the first T / 2 positions.
@@ -119,13 +123,16 @@ class SpeechEncoder:
         model = self.model
         x = gelu(model.conv2(gelu(model.conv1(mel)))).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
-        for block in model.layers[: self.layer]:
+        states = [x]
+        for block in model.layers[: max(self.layers)]:
             x = block(x, None)
             x = x[0] if isinstance(x, tuple) else x
-        return x[0]
+            states.append(x)
+        return torch.cat([states[number][0] for number in self.layers], -1)
 
     def _hubert_states(self, wave: npt.NDArray[np.float32]) -> Tensor:
         """Receptive field 400, stride 320: 40 samples of silence on either side give one frame for every 320."""
         values = self.extract(wave, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_values"].to(self.device)
         values = torch.nn.functional.pad(values, (40, 40))
-        return self.model(values, output_hidden_states=True).hidden_states[self.layer][0]
+        states = self.model(values, output_hidden_states=True).hidden_states
+        return torch.cat([states[number][0] for number in self.layers], -1)
