@@ -5,4 +5,13 @@ from spear_spec.semantic.kmeans import fit_kmeans, nearest
 from spear_spec.semantic.supervised import SupervisedConfig, SupervisedEncoder, SupervisedTokenizer
 from spear_spec.semantic.tokenizer import SemanticTokenizer, agreement
 
-__all__ = ["SemanticTokenizer", "SpeechEncoder", "SupervisedConfig", "SupervisedEncoder", "SupervisedTokenizer", "agreement", "fit_kmeans", "nearest"]
+__all__ = [
+    "SemanticTokenizer",
+    "SpeechEncoder",
+    "SupervisedConfig",
+    "SupervisedEncoder",
+    "SupervisedTokenizer",
+    "agreement",
+    "fit_kmeans",
+    "nearest",
+]

@@ -65,7 +65,9 @@ class SpeechEncoder:
             raise BundleError(f"cannot load the speech encoder {self.name}: {str(error).splitlines()[0]}") from None
         depth = len(self._blocks())
         if not self.layers or not all(0 <= number <= depth for number in self.layers):
-            raise ConfigError(f"{self.name} has hidden states 0 to {depth}, not {', '.join(map(str, self.layers)) or 'none'}")
+            raise ConfigError(
+                f"{self.name} has hidden states 0 to {depth}, not {', '.join(map(str, self.layers)) or 'none'}"
+            )
         self.layer = self.layers[-1]
 
     def _blocks(self) -> Any:

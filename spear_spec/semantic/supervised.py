@@ -88,11 +88,16 @@ class SupervisedEncoder(nn.Module):
             numbers = [int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))]
             expansion, kernel = 1, 1
             if numbers:
-                expansion, kernel = len(tensors["blocks.0.up.weight"]) // dim, tensors["blocks.0.depthwise.weight"].shape[-1]
+                expansion, kernel = (
+                    len(tensors["blocks.0.up.weight"]) // dim,
+                    tensors["blocks.0.depthwise.weight"].shape[-1],
+                )
             model = cls(SupervisedConfig(inputs, dim, expansion, 1 + max(numbers, default=-1), kernel))
             model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except (KeyError, ValueError, RuntimeError, ConfigError) as error:
-            raise BundleError(f"{where}: these are no weights of a supervised encoder: {str(error).splitlines()[0]}") from None
+            raise BundleError(
+                f"{where}: these are no weights of a supervised encoder: {str(error).splitlines()[0]}"
+            ) from None
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
             raise BundleError(f"{where}: the weights hold NaN or infinity")
         return model.eval().requires_grad_(False)
@@ -134,14 +139,25 @@ class SupervisedTokenizer:
         MissingExtraError, BundleError: see `SpeechEncoder` and `SupervisedEncoder.load`.
     """
 
-    def __init__(self, speech: SpeechEncoder | str, supervised: SupervisedEncoder | str | os.PathLike[str], centroids: Tensor, *,
-                 layers: Sequence[int] = LAYERS, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        speech: SpeechEncoder | str,
+        supervised: SupervisedEncoder | str | os.PathLike[str],
+        centroids: Tensor,
+        *,
+        layers: Sequence[int] = LAYERS,
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.speech = speech if isinstance(speech, SpeechEncoder) else SpeechEncoder(speech, layers, device)
-        self.supervised = (supervised if isinstance(supervised, SupervisedEncoder) else SupervisedEncoder.load(supervised)).to(self.speech.device)
+        self.supervised = (
+            supervised if isinstance(supervised, SupervisedEncoder) else SupervisedEncoder.load(supervised)
+        ).to(self.speech.device)
         cfg = self.supervised.cfg
         if PAIR * self.speech.dim != cfg.inputs:
-            raise ConfigError(f"the supervised encoder reads {cfg.inputs} values a token, but hidden states {self.speech.layers} of "
-                              f"{self.speech.name} bring {PAIR * self.speech.dim}")
+            raise ConfigError(
+                f"the supervised encoder reads {cfg.inputs} values a token, but hidden states {self.speech.layers} of "
+                f"{self.speech.name} bring {PAIR * self.speech.dim}"
+            )
         if centroids.ndim != 2 or centroids.shape[1] != cfg.dim:
             raise ConfigError(f"centroids of shape {tuple(centroids.shape)} do not fit features of width {cfg.dim}")
         self.centroids = centroids.float().to(self.speech.device)
@@ -165,8 +181,13 @@ class SupervisedTokenizer:
         return nearest(self.features(samples, sample_rate), self.centroids).cpu()
 
     @classmethod
-    def load(cls, speech: SpeechEncoder | str, supervised: str | os.PathLike[str], centroids: str | os.PathLike[str],
-             device: str | torch.device = "cpu") -> SupervisedTokenizer:
+    def load(
+        cls,
+        speech: SpeechEncoder | str,
+        supervised: str | os.PathLike[str],
+        centroids: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+    ) -> SupervisedTokenizer:
         """From the files of the supervised encoder and of its centroids.
 
         Raises:

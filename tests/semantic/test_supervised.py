@@ -64,7 +64,10 @@ def test_the_computation_written_out() -> None:
     for i in range(SMALL.blocks):
         p = {name.removeprefix(f"blocks.{i}."): tensor for name, tensor in w.items()}
         padded = F.pad(x, (0, 0, 3, 3))
-        mixed = torch.stack([(padded[t:t + 7] * p["depthwise.weight"][:, 0].T).sum(0) for t in range(9)]) + p["depthwise.bias"]
+        mixed = (
+            torch.stack([(padded[t : t + 7] * p["depthwise.weight"][:, 0].T).sum(0) for t in range(9)])
+            + p["depthwise.bias"]
+        )
         normed = F.layer_norm(mixed, (16,), p["norm.weight"], p["norm.bias"])
         x = x + p["scale"] * (F.gelu(normed @ p["up.weight"].T + p["up.bias"]) @ p["down.weight"].T + p["down.bias"])
     torch.testing.assert_close(model(pairs[None])[0], F.layer_norm(x, (16,)), atol=1e-5, rtol=1e-5)
