@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import spear_spec
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block.split("```")[0] for block in README.split("```python\n")[1:]]
 
@@ -28,9 +30,10 @@ def run(code: str, **given: Any) -> dict[str, Any]:
 
 def test_every_block_is_run() -> None:
     """Another block needs another test."""
-    assert len(BLOCKS) == 3
-    assert ["for chunk in tts.stream" in block for block in BLOCKS] == [True, False, False]
-    assert ["verify_drafter" in block for block in BLOCKS] == [False, True, False]
+    assert len(BLOCKS) == 4
+    assert ["for chunk in tts.stream" in block for block in BLOCKS] == [True, False, False, False]
+    assert ["verify_drafter" in block for block in BLOCKS] == [False, True, False, False]
+    assert ["engine.admit" in block for block in BLOCKS] == [False, False, False, True]
 
 
 def test_first_steps() -> None:
@@ -53,3 +56,13 @@ def test_other_ways_to_draft() -> None:
         names.append(given["tts"].describe()["drafter"])
     assert names == ["eagle", "medusa", "repeat"]
     assert given["tts"].synthesize("Yes.", max_tokens=30).stats["drafted"] > 0
+
+
+def test_requests_that_come_and_go() -> None:
+    given = run(BLOCKS[3], spear_spec=spear_spec)
+    first, second, third = given["first"], given["second"], given["third"]
+    assert (first.ended, second.ended) == ("eos", "cancelled")
+    assert third.ended in ("eos", "cap") and 0 < len(third.tokens) <= 60
+    assert not given["engine"].running
+    alone = given["tts"].decoder.engine().run([third.request])
+    assert alone[0].tokens[:10] == third.tokens[:10], "the row beside it has no say"

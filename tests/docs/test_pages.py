@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,17 @@ from typing import Any
 import pytest
 
 import spear_spec
+from spear_spec.config import SpecConfig
 from spear_spec.decoding import DRAFTERS, VERIFIERS
+from spear_spec.voice.bundle import open_voice
+from spear_spec.voice.registry import STAGES, TARGETS
+from spear_spec.voice.save import save_voice
 from tests.stubs.voice import make_voice
 
+LOAD = spear_spec.TTS.load
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("adding_*.md"))
-LONGEST = 50  # lines: a page of thirty with its frame
+LONGEST = 66  # lines: code of thirty or a few more, with its frame
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -27,6 +34,8 @@ def blocks(page: str, language: str) -> list[str]:
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in (DRAFTERS, VERIFIERS):
         monkeypatch.setattr(table, "known", dict(table.known))
+    for registry in (STAGES, TARGETS):
+        monkeypatch.setattr(registry, "_known", dict(registry._known))
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +46,7 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def run(tables: None, voice: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the Python of a page from top to bottom; returns what it has defined."""
-    load = spear_spec.TTS.load
-    monkeypatch.setattr(spear_spec.TTS, "load", lambda *args, **kwargs: load(voice, "cpu"))
+    monkeypatch.setattr(spear_spec.TTS, "load", lambda *args, **kwargs: LOAD(voice, "cpu"))
 
     def go(page: str) -> dict[str, Any]:
         names: dict[str, Any] = {"__name__": "page"}
@@ -50,7 +58,7 @@ def run(tables: None, voice: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_pages_are_there() -> None:
-    assert {"adding_a_drafter.md", "adding_a_rule.md"} <= set(PAGES)
+    assert [f"adding_a_{what}.md" for what in ("drafter", "rule", "stage", "target")] == PAGES
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -69,10 +77,64 @@ def test_its_code_runs(run: Any, page: str, table: Any, name: str) -> None:
     names = run(page)
     assert table[name] is names["KIND"]
     assert name in (names["tts"].spec.drafter, names["tts"].spec.verifier)
+    assert entry_points(page) == (table.group, {name})
+
+
+def entry_points(page: str) -> tuple[str, set[str]]:
+    """What the page's package brings: the group, and the names in it."""
     [points] = [tomllib.loads(block)["project"]["entry-points"] for block in blocks(page, "toml")]
     [(group, entries)] = points.items()
-    assert group == table.group
-    assert [*entries] == [name]
+    return group, set(entries)
+
+
+def test_the_stage_speaks(run: Any, voice: str, tmp_path: Path) -> None:
+    """A voice that names it, as the page says."""
+    page = "adding_a_stage.md"
+    names = run(page)
+    assert entry_points(page) == (STAGES.group, {"tones"})
+    copy = tmp_path / "tones"
+    shutil.copytree(voice, copy)
+    path = copy / "config.json"
+    [given] = blocks(page, "json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **json.loads(given)}))
+    tts = LOAD(open_voice(copy))
+    assert isinstance(tts.stage, names["Tones"])
+    audio = tts.synthesize("Yes.", max_tokens=30)
+    spoken = audio.stats["tokens"] - (audio.stats["ended"] == "eos")
+    assert len(audio.samples) == spoken * tts.bundle.config.clock.token_samples
+    assert abs(audio.samples).max() == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_target_speaks(run: Any, voice: str, tmp_path: Path) -> None:
+    """Written into a voice and loaded again."""
+    page = "adding_a_target.md"
+    names = run(page)
+    assert entry_points(page) == (TARGETS.group, {"bigram"})
+    TARGETS.register("bigram", names["build"])
+    old = open_voice(voice)
+    shape = {"text_ids": spear_spec.TTS.load().front_end.num_token_ids}
+    saved = save_voice(
+        tmp_path / "bigram",
+        name="bigram",
+        licence="CC0-1.0",
+        origin="random",
+        sample_rate=old.config.sample_rate,
+        speakers=list(old.config.speakers),
+        text=old.config.text,
+        semantic=old.config.semantic,
+        sampling=old.sampling,
+        spec=SpecConfig("ngram", "rejection"),
+        configs={"t2s": shape, "vocoder": old.config.vocoder},
+        weights={
+            "t2s": names["build"](shape, old.config).state_dict(),
+            "vocoder": old.tensors("vocoder"),
+            "centroids": old.tensors("centroids"),
+        },
+        kinds={"t2s": "bigram"},
+    )
+    tts = LOAD(saved)
+    assert isinstance(tts.target, names["Bigram"])
+    assert tts.synthesize("Yes. No.", batch=2, max_tokens=30).stats["drafted"] > 0
 
 
 def test_a_page_that_is_wrong_is_found(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
