@@ -16,9 +16,8 @@ from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
 from spear_spec.decoding.request import Request, check_cap, encode
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.errors import ConfigError, ContractError
-from spear_spec.models.contract import Target
+from spear_spec.models.contract import Cache, Target
 from spear_spec.models.memory import DecoderOutput, Memory
-from spear_spec.nn.cache import KVCache
 from spear_spec.runtime.contract import Runtime
 from spear_spec.runtime.eager import EagerRuntime
 from spear_spec.runtime.lanes import Lanes
@@ -166,7 +165,7 @@ class Session:
         return self.runtime.lanes
 
     @property
-    def cache(self) -> KVCache:
+    def cache(self) -> Cache:
         """The target's, by lane."""
         return self.runtime.cache
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from spear_spec.models.memory import DecoderOutput, Memory, Skip
-from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
 
@@ -29,6 +28,32 @@ class Geometry(Protocol):
 
     @property
     def dim_head(self) -> int: ...
+
+
+class Cache(Protocol):
+    """What a target remembers of the tokens that each row has read. Runtimes and drafters ask no more of it; what is in
+    it is the target's own affair (`nn.cache.KVCache` where there is attention).
+
+    `lengths` counts each row's committed tokens. A call of the target writes its tokens behind them and commits them.
+    """
+
+    lengths: list[int]
+
+    def crop(self, lengths: list[int]) -> None:
+        """Chain rollback: keep the first lengths[b] tokens of row b."""
+        ...
+
+    def keep(self, base: list[int], path: list[list[int]]) -> None:
+        """Tree rollback: of the nodes written behind base[b], keep those of row b's path, in order."""
+        ...
+
+    def select(self, rows: list[int]) -> None:
+        """Only these rows go on, in this order."""
+        ...
+
+    def join(self, other: Self) -> None:
+        """Take in the rows of another cache of the same target, behind the rows that are here."""
+        ...
 
 
 class Target(Protocol):
@@ -84,8 +109,8 @@ class Target(Protocol):
         """text_ids [B, S], ragged rows padded with 0; mask [B, S], True where there is text."""
         ...
 
-    def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
-        """An empty cache for so many rows; it grows."""
+    def new_cache(self, batch: int, capacity: int = 512) -> Cache:
+        """An empty cache for so many rows; it grows. It is what `cache` stands for below."""
         ...
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -96,7 +121,7 @@ class Target(Protocol):
         self,
         tokens: Tensor,
         memory: Memory,
-        cache: KVCache | None = None,
+        cache: Any = None,
         *,
         tree: Tree | None = None,
         features: Sequence[int] = (),
@@ -111,8 +136,12 @@ class Target(Protocol):
         """
         ...
 
-    def first_layers(self, tokens: Tensor, memory: Memory, cache: KVCache, count: int) -> Tensor:
-        """The first `count` layers alone on tokens [B, T] behind each row: [B, T, dim]; for early exits."""
+    def first_layers(self, tokens: Tensor, memory: Memory, cache: Any, count: int) -> Tensor:
+        """The first `count` layers alone on tokens [B, T] behind each row: [B, T, dim]; for early exits.
+
+        Raises:
+            ConfigError: the transformer has no such layers.
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

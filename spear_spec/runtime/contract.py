@@ -7,9 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from spear_spec.models.contract import Target
+from spear_spec.models.contract import Cache, Target
 from spear_spec.models.memory import DecoderOutput, Memory
-from spear_spec.nn.cache import KVCache
 from spear_spec.runtime.lanes import Lanes
 
 
@@ -31,7 +30,7 @@ class Runtime(Protocol):
     features: tuple[int, ...]
     lanes: Lanes
     memory: Memory
-    cache: KVCache
+    cache: Cache
     output: DecoderOutput | None
     depths: list[int] | None
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spear_spec.models.contract import Target
+from spear_spec.models.contract import Cache, Target
 from spear_spec.models.memory import DecoderOutput, Memory
-from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 from spear_spec.runtime.lanes import Lanes
 
@@ -24,7 +23,7 @@ class EagerRuntime:
         self.features: tuple[int, ...] = ()
         self.lanes = Lanes()
         self.memory: Memory
-        self.cache: KVCache
+        self.cache: Cache
         self.output: DecoderOutput | None = None
         self.depths: list[int] | None = None
         self._base: list[int] = []
@@ -46,7 +45,7 @@ class EagerRuntime:
         self.cache.join(cache)
         self.lanes = self.lanes.join(lanes)
 
-    def _read(self, memory: Memory, cache: KVCache, prefixes: Sequence[Sequence[int]]) -> DecoderOutput:
+    def _read(self, memory: Memory, cache: Cache, prefixes: Sequence[Sequence[int]]) -> DecoderOutput:
         """Prefixes but for their last token, into an empty cache; position i of the result predicted token i of
         start and prefix, so the first, which nothing predicted, is zero.
         """

@@ -93,8 +93,10 @@ class VoiceConfig(Strict):
         require(len({shard.file for shard in shards}) == len(shards), "files: a shard is listed twice")
         total = sum(shard.bytes for shard in shards)
         require(total <= VOICE_BYTES, f"files: {total} bytes; a voice has at most {VOICE_BYTES}")
-        needed = ("t2s", "vocoder") if self.draft is None else ("t2s", "vocoder", "draft")
-        absent = [part for part in needed if part not in self.files]  # other drafts are looked for when they are used
+        # a part of another kind need not have weights; other drafts are looked for when they are used
+        needed = [part for part in ("t2s", "vocoder") if self.kinds.get(part) == DEFAULT_KINDS[part]]
+        needed += [] if self.draft is None else ["draft"]
+        absent = [part for part in needed if part not in self.files]
         require(not absent, f"no files for {', '.join(absent)}")
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,38 +15,20 @@ from spear_spec.config import SpecConfig
 from spear_spec.decoding import DRAFTERS, VERIFIERS, DrafterKind, VerifierKind, complete, is_lossless, make, register
 from spear_spec.decoding.drafters import drafter_options
 from spear_spec.decoding.drafters.lookup import LookupDrafter
-from spear_spec.decoding.kinds import Kinds
 from spear_spec.decoding.verifiers import verifier_options
 from spear_spec.decoding.verifiers.block import BlockVerifier
 from spear_spec.errors import ConfigError
 from spear_spec.pipeline import TTS
 from spear_spec.tuning.candidates import candidates
+from tests.stubs.packages import HERE, install, installable
 from tests.stubs.voice import make_voice
 
-HERE = Path(__file__).parent
 FILES = ("repeat_drafter", "compare_rule")
-TABLES: tuple[Kinds[Any], ...] = (DRAFTERS, VERIFIERS)
 
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables that load plug-ins anew, and are afterwards as they were."""
-    for table in TABLES:
-        monkeypatch.setattr(table, "known", dict(table.known))
-        monkeypatch.setattr(table, "_complete", False)
-
-
-def install(folder: Path, patch: pytest.MonkeyPatch, points: dict[str, dict[str, str]]) -> None:
-    """What a package leaves that pip installs: its modules, and its entry points by group."""
-    for name in FILES:
-        shutil.copy(HERE / f"{name}.py", folder)
-        patch.delitem(sys.modules, name, raising=False)
-    info = folder / "outside-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    sections = ((group, "\n".join(f"{k} = {v}" for k, v in names.items())) for group, names in points.items())
-    (info / "entry_points.txt").write_text("\n".join(f"[{group}]\n{lines}\n" for group, lines in sections))
-    patch.syspath_prepend(str(folder))
+    installable(monkeypatch)
 
 
 @pytest.fixture
