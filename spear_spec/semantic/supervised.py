@@ -1,8 +1,8 @@
 """Semantic tokens from a small supervised encoder behind a frozen speech encoder: k-means on what it leaves.
 
-The encoder reads pairs of 50 Hz frames, each with several hidden states, and was trained to tell the phoneme of the frame
-and its log-mels through noise. The noise is what makes sounds that are alike share a token: such tokens carry more of the
-speech than k-means on the bare states, and a language model predicts them better.
+The encoder reads pairs of 50 Hz frames, each with several hidden states, and was trained to tell the phoneme of the
+frame and its log-mels through noise. The noise is what makes sounds that are alike share a token: such tokens carry
+more of the speech than k-means on the bare states, and a language model predicts them better.
 """
 
 from __future__ import annotations
