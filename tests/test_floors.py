@@ -1,4 +1,6 @@
-"""The floors of the architecture: a room on each, which imports from those below it alone; no circles, a light import."""
+"""The floors of the architecture: a room on each, which imports from those below it alone; no circles, a light
+import.
+"""
 
 from __future__ import annotations
 
