@@ -64,6 +64,6 @@ def encode(target: Target, texts: Sequence[Sequence[int]]) -> Memory:
     width = max(len(row) for row in rows)
     padded = [[*row, *[0] * (width - len(row))] for row in rows]
     there = [[True] * len(row) + [False] * (width - len(row)) for row in rows]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(target.device.type, enabled=False):
         ids = torch.tensor(padded, dtype=torch.int64, device=target.device)
         return target.encode(ids, torch.tensor(there, dtype=torch.bool, device=target.device))

@@ -147,7 +147,7 @@ def mismatches(setting: Setting, seed: int, rows: int = 10) -> list[str]:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_row_says_what_it_says_alone(setting: Setting) -> None:
-    assert [line for seed in range(3) for line in mismatches(setting, seed)] == []
+    assert [line for seed in range(2) for line in mismatches(setting, seed)] == []
 
 
 def test_every_drafter_is_here() -> None:

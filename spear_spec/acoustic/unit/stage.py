@@ -54,7 +54,7 @@ def render(vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: to
     Raises:
         AudioError: a token id or speaker that does not exist. NumericsError: the weights gave NaN or infinity.
     """
-    tokens = torch.as_tensor(tokens)
+    tokens = torch.as_tensor(tokens, device="cpu")
     vocoder.check_tokens(tokens, speaker)
     device = vocoder.device
     if tokens.numel() == 0:

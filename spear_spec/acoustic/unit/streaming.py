@@ -101,7 +101,7 @@ class VocoderStream:
             AudioError: an id outside the vocabulary, or a stream that is already finished.
             NumericsError: the weights gave NaN or infinity.
         """
-        return self._advance(torch.as_tensor(tokens), last=False)
+        return self._advance(torch.as_tensor(tokens, device="cpu"), last=False)
 
     def finish(self) -> Tensor:
         """The samples still due. The stream is then closed."""
