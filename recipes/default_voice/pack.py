@@ -10,6 +10,7 @@ most 15 MiB).
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def main() -> None:
     ap.add_argument(
         "--drafters", type=Path, help="folder with NAME/export of further drafts: what the drafters stage leaves"
     )
+    ap.add_argument("--supervised", type=Path, help="weights of the tokenizer's supervised encoder")
     ap.add_argument("--speaker-reference", type=Path, help="speaker_reference.json for eval")
     ap.add_argument("--out", type=Path, required=True)
     ap.add_argument("--config", type=Path, default=CONFIG, help="the recipe, for what is not said here")
@@ -52,6 +54,9 @@ def main() -> None:
     args = ap.parse_args()
     try:
         plan = Plan.from_dict(with_stand_ins(read_file(args.config)))
+        if args.supervised:
+            plan = replace(plan, tokenize=replace(plan.tokenize, supervised=str(args.supervised)))
+        supervised = plan.tokenize.supervised
         speakers = args.speakers.split(",") if args.speakers else list(plan.prepare.speakers)
         sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.guidance)
         drafters = (
@@ -75,6 +80,7 @@ def main() -> None:
             sampling=sampling,
             gamma=args.gamma,
             reference=args.speaker_reference,
+            supervised=Path(supervised) if supervised else None,
         )
     except SpearSpecError as error:
         raise SystemExit(f"pack: {error}") from None

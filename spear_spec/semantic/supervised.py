@@ -7,6 +7,7 @@ more of the speech than k-means on the bare states, and a language model predict
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,11 @@ class SupervisedTokenizer:
             AudioError: not mono, not finite, or shorter than 40 ms.
         """
         return nearest(self.features(samples, sample_rate), self.centroids).cpu()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Centroids, speech encoder and hidden states to one safetensors file."""
+        about = {"encoder": self.speech.name, "layers": json.dumps(self.speech.layers)}
+        save_file({"centroids": self.centroids.cpu().contiguous()}, path, metadata=about)
 
     @classmethod
     def load(

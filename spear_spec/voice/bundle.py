@@ -4,6 +4,7 @@ kokoro-duo/config.json        what it is: licence, origin, speakers, model shape
                               shard
            t2s-1.safetensors  the text-to-semantic transformer (half precision on disk), in shards of at most 15 MiB
            draft-1.safetensors, vocoder-1.safetensors, centroids-1.safetensors
+           supervised-1.safetensors  the tokenizer's supervised encoder, where it has one
            small-1.safetensors and the like: further drafts, one part each
 
 A folder may come from anyone. Nothing of it is believed before it is checked: first the configuration alone, then the
@@ -50,7 +51,7 @@ class Bundle:
         return SpecConfig.from_dict(self.config.spec)
 
     def has(self, part: str) -> bool:
-        """Whether the bundle holds weights for this part ("t2s", "draft", "vocoder", "centroids")."""
+        """Whether the bundle holds weights for this part (see `config.PARTS`)."""
         return part in self.config.files
 
     def slots(self, part: str) -> dict[str, Slot]:

@@ -12,7 +12,7 @@ from spear_spec.voice.files import VOICE_BYTES, Shard
 from spear_spec.voice.registry import DEFAULT_KINDS
 
 SCHEMA = "spear-voice/1"
-PARTS = ("t2s", "draft", "vocoder", "centroids")
+PARTS = ("t2s", "draft", "vocoder", "centroids", "supervised")  # the last two are of the tokenizer
 MOST_SHARDS = 1024
 
 

@@ -15,7 +15,7 @@ import torch
 from spear_spec.acoustic.unit.stage import render
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.audio import Audio
-from spear_spec.errors import SpearSpecError
+from spear_spec.errors import NumericsError, SpearSpecError
 from spear_spec.training.checkpoint import load_export
 from spear_spec.training.data.corpus import Clip
 from spear_spec.training.data.prepared import Prepared, save_rows
@@ -201,6 +201,19 @@ def test_a_few_steps_reduce_the_loss(data: Path) -> None:
     losses = [{k: float(v) for k, v in learner.learn(step, 0.0, None).items()} for step in range(24)]
     for key in ("mel", "pros"):
         assert np.mean([x[key] for x in losses[-5:]]) < 0.8 * np.mean([x[key] for x in losses[:3]])
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_no_checkpoint(data: Path, tmp_path: Path) -> None:
+    learner = VocoderLearner(SMALL, SHORT, ClipStore(data, CLOCK))
+    run = Run("vocoder", learner, tmp_path, steps=SHORT.steps, every=2)
+    run.advance()
+    with torch.no_grad():
+        next(learner.model.parameters()).fill_(float("nan"))
+    run.advance()
+    for end in (run.save, run.tell):
+        with pytest.raises(NumericsError, match="vocoder's gradient"):
+            end()
+    assert not run.work.checkpoint.exists()
 
 
 def test_resuming_gives_the_uninterrupted_weights(data: Path, tmp_path: Path) -> None:

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from spear_spec.audio import load_audio
+from spear_spec.semantic import SpeechEncoder, SupervisedConfig, SupervisedEncoder
+from spear_spec.semantic.tokenizer import read_centroids
+from spear_spec.training.data.prepared import load_rows
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES, Plan
 from spear_spec.training.recipe.run import run_plan
 from spear_spec.training.recipe.stages import TABLE
+from spear_spec.voice.bundle import open_voice
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +84,34 @@ def test_every_stage_that_computes_does_it_on_the_plans_device(
     [this] = [each for each in TABLE if each.name == stage]
     with pytest.raises(Seen, match="cuda:7"):
         this.run(plan)
+
+
+def test_tokens_of_a_supervised_encoder(finished: dict[str, Any], encoder: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished["out"], tmp_path / "out")
+    torch.manual_seed(2)
+    trained = SupervisedEncoder(SupervisedConfig(inputs=2 * 2 * 32, dim=12, expansion=2, blocks=1)).eval()
+    trained.save(file := tmp_path / "supervised.safetensors")
+    tokenize = {**finished["tokenize"], "supervised": str(file), "layers": [1, 2]}
+    plan = Plan.from_dict({**finished, "out": str(tmp_path / "out"), "tokenize": tokenize})
+    for stage in TABLE:
+        if stage.name in ("tokenize", "pack"):
+            assert file in stage.reads(plan, Layout(plan.out))
+            stage.run(plan)
+    at = Layout(plan.out)
+    [clip, *_] = at.prepared.clips()
+    audio = load_audio(clip.audio)
+    first, second = (SpeechEncoder(str(encoder), layer).hidden(audio.samples, audio.sample_rate) for layer in (1, 2))
+    pairs = [torch.cat((first[i], second[i], first[i + 1], second[i + 1])) for i in range(0, len(first) - 1, 2)]
+    with torch.no_grad():
+        features = trained(torch.stack(pairs)[None])[0]
+    centroids = read_centroids(at.centroids)[0]
+    assert centroids.shape == (16, 12)
+    distances = torch.stack([(features - centroid).square().sum(-1) for centroid in centroids])
+    assert distances.argmin(0).tolist() == load_rows(at.prepared.tokens)[clip.id].tolist()
+    bundle = open_voice(at.voice(plan.pack.name))
+    assert bundle.config.semantic == {
+        "encoder": str(encoder), "layers": [1, 2], "supervised": True, "rate": 25, "k": 16
+    }  # fmt: skip
+    packed = SupervisedEncoder.from_tensors(bundle.tensors("supervised"))
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(packed.state_dict()[name], tensor.half().float()), name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
+from spear_spec.semantic.supervised import SupervisedEncoder
 from spear_spec.semantic.tokenizer import read_centroids
 from spear_spec.training.checkpoint import load_export
 from spear_spec.voice.bundle import Bundle
@@ -33,6 +34,7 @@ def pack_voice(
     sampling: SamplingConfig,
     gamma: int = 5,
     reference: Path | None = None,
+    supervised: Path | None = None,
 ) -> Bundle:
     """Write the bundle (half precision, shards of at most 15 MiB) and load it once, strictly.
 
@@ -40,8 +42,9 @@ def pack_voice(
         t2s, vocoder, draft: export folders; without a draft the voice decodes autoregressively. drafters: of further
             drafts, by
             the drafter's name.
-        text: the front end's `to_dict`; semantic: encoder, layer and rate.
+        text: the front end's `to_dict`; semantic: encoder, layer (or layers) and rate.
         reference: speaker_reference.json, what `eval` measures speaker similarity against.
+        supervised: weights of the tokenizer's supervised encoder (semantic/supervised.py), where it has one.
 
     Raises:
         SpearSpecError: an export is missing or damaged, or the parts do not fit each other.
@@ -54,6 +57,8 @@ def pack_voice(
         "vocoder": vocoder_about.get("vocoder", vocoder_about),
     }
     weights = {"t2s": t2s_weights, "vocoder": vocoder_weights, "centroids": {"centroids": clusters}}
+    if supervised is not None:
+        weights["supervised"] = SupervisedEncoder.load(supervised).state_dict()
     spec = SpecConfig(drafter="none")
     if draft is not None:
         draft_about, weights["draft"] = load_export(draft, "draft")

@@ -14,6 +14,7 @@ from spear_spec.acoustic.unit.vocoder import VocoderConfig
 from spear_spec.config import Clock, Strict, T2SConfig
 from spear_spec.decoding.drafters import trained
 from spear_spec.errors import ConfigError
+from spear_spec.semantic.supervised import LAYERS
 from spear_spec.training import settings
 from spear_spec.training.drafts.settings import DraftTraining
 from spear_spec.training.t2s.settings import T2STraining
@@ -41,12 +42,16 @@ class Prepare(Strict):
 
 @dataclass(frozen=True)
 class Tokenize(Strict):
-    """encoder: hub name or folder; centroids: a file, or null to fit `clusters` on `fit_hours` of speech; given:
-    [corpus folder, token file] pairs that exist; check: of those, how many clips are made again and compared
-    (0: every clip is made again, and all are compared)."""
+    """encoder: hub name or folder; layer: the hidden state that is divided. supervised: weights of the supervised
+    encoder that stands behind it (semantic/supervised.py), which reads the hidden states `layers` instead, or null.
+    centroids: a file, or null to fit `clusters` on `fit_hours` of speech; given: [corpus folder, token file] pairs that
+    exist; check: of those, how many clips are made again and compared (0: every clip is made again, and all are
+    compared)."""
 
     encoder: str = "openai/whisper-base"
     layer: int = 4
+    layers: tuple[int, ...] = LAYERS
+    supervised: str | None = None
     clusters: int = 1024
     fit_hours: float = 1.0
     centroids: str | None = None

@@ -29,16 +29,18 @@ from spear_spec.training.t2s.trainee import View
 
 
 def _loss(hidden: Tensor, goal: Tensor, table: Tensor) -> Tensor:
-    """Mean cross-entropy of hidden [N, D] on goal [N]; utterances may all be too short for it: 0 then, not NaN."""
-    return F.cross_entropy(F.linear(hidden, table).float(), goal, reduction="sum") / max(len(goal), 1)
+    """Mean cross-entropy of hidden [B, T, D] on goal [B, T] where that is a token; utterances may all be too short for
+    it: 0 then, not NaN.
+    """
+    logits, goal = F.linear(hidden, table).float().flatten(0, 1), goal.masked_fill(goal < 0, IGNORE).flatten()
+    total = F.cross_entropy(logits, goal, ignore_index=IGNORE, reduction="sum")
+    return total / (goal != IGNORE).sum().clamp(min=1)
 
 
 def medusa_losses(heads: MedusaHeads, view: View) -> list[Tensor]:
     """Loss of each head: position i predicts token i + 1 by the target itself and token i + 1 + k by head k."""
-    keep = view.target >= 0
-    ahead = heads(view.hidden[keep])
-    goals = [later(view.target, k, IGNORE)[keep] for k in range(1, len(ahead) + 1)]
-    return [_loss(x[goal >= 0], goal[goal >= 0], view.table) for x, goal in zip(ahead, goals)]
+    ahead = heads(view.hidden.flatten(0, 1)).unflatten(1, view.target.shape)
+    return [_loss(x, later(view.target, k, IGNORE), view.table) for k, x in enumerate(ahead, 1)]
 
 
 def prophet_losses(draft: DraftDecoder, view: View, steps: int) -> list[Tensor]:
@@ -50,8 +52,7 @@ def prophet_losses(draft: DraftDecoder, view: View, steps: int) -> list[Tensor]:
     fed = shift(draft.fuse_target([view.feature]))  # nothing predicted the start token
     losses = []
     for step, x in enumerate(run_ahead(draft, view.embedded, fed, view.memory, view.cross_mask, steps)):
-        goal = later(view.target, step, IGNORE)
-        losses.append(_loss(draft.norm(x[goal >= 0]), goal[goal >= 0], view.table))
+        losses.append(_loss(draft.norm(x), later(view.target, step, IGNORE), view.table))
     return losses
 
 

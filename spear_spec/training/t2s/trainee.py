@@ -49,7 +49,7 @@ class Watched:
 
     def __init__(self, bias: Tensor, heads: int, goal: Tensor, text_mask: Tensor) -> None:
         self.look, self.heads, self.goal, self.text_mask = seeing(bias), heads, goal, text_mask
-        self.term = torch.zeros(())
+        self.term = bias.new_zeros(())
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = q[:, : self.heads] @ k[:, : self.heads, 1:].transpose(-1, -2) * q.shape[-1] ** -0.5
@@ -97,26 +97,26 @@ class Trainee(nn.Module):
         bias = bias.masked_fill(~cross_mask, -1e4)[:, None, None]
         losses: dict[str, Tensor] = {}
         goal = batch.align if no_text is None else batch.align.masked_fill(no_text[:, None], IGNORE)
-        watched = align[0] if align is not None and bool((goal != IGNORE).any()) else ()
+        watched = () if align is None else align[0]
         for index, layer in enumerate(m.decoder):
             look = Watched(bias, align[1], goal, batch.text_mask) if align is not None and index in watched else None
             cross = layer.cross_attn.keys_values(hidden)
             x = layer(x, table, None, cross, bias, causal=True, text=look)
             if look is not None:
                 losses["align"] = losses.get("align", 0) + look.term / len(watched)
-        keep = batch.target.flatten() != IGNORE
-        target = batch.target.flatten()[keep]
+        # No position is picked out by a mask: how many there are would have to be waited for on a GPU.
+        target = batch.target.flatten()
         last = m.decoder_norm(x)
-        logits = m.logits(last.flatten(0, 1)[keep]).float()
-        losses["nll"] = F.cross_entropy(logits, target)
-        losses["accuracy"] = (logits.argmax(-1) == target).float().mean().detach()
+        logits = m.logits(last.flatten(0, 1)).float()
+        losses["nll"] = F.cross_entropy(logits, target, ignore_index=IGNORE)
+        losses["accuracy"] = ((logits.argmax(-1) == target).sum() / (target != IGNORE).sum()).detach()
         if align is not None:
             spoken = (batch.align != IGNORE) & (batch.target != m.eos_id) & (batch.target != IGNORE)
-            rows = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(spoken)[spoken]
-            state = hidden[rows, batch.align[spoken]]
-            losses["auxiliary"] = (
-                F.cross_entropy(self.auxiliary(state).float(), batch.target[spoken]) if len(state) else x.sum() * 0
-            )
+            place = batch.align.clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1])
+            said = self.auxiliary(hidden.gather(1, place)).float().flatten(0, 1)
+            goal = batch.target.masked_fill(~spoken, IGNORE).flatten()
+            total = F.cross_entropy(said, goal, ignore_index=IGNORE, reduction="sum")
+            losses["auxiliary"] = total / spoken.sum().clamp(min=1)
         if ahead is not None:
             losses |= ahead(View(batch.target, x, last, hidden, bias, m.embed(batch.tokens), m.semantic_emb.weight))
         return losses

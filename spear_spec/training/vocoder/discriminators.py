@@ -120,7 +120,7 @@ class Discriminators(nn.Module):
 
 def discriminator_loss(judgements: Sequence[Judgement], real: int) -> Tensor:
     """Least squares (Mao et al. 2017): the first `real` rows should score 1, the others 0."""
-    total = torch.zeros(())
+    total = judgements[0][0].new_zeros(())
     for score, _ in judgements:
         total = total + ((1 - score[:real]) ** 2).mean() + (score[real:] ** 2).mean()
     return total / len(judgements)
@@ -128,7 +128,7 @@ def discriminator_loss(judgements: Sequence[Judgement], real: int) -> Tensor:
 
 def generator_losses(fake: Sequence[Judgement], real: Sequence[Judgement]) -> tuple[Tensor, Tensor]:
     """Adversarial loss, and feature matching: L1 between features, relative to the real features' mean size."""
-    adversarial, matching = torch.zeros(()), torch.zeros(())
+    adversarial = matching = fake[0][0].new_zeros(())
     for (score, features), (_, references) in zip(fake, real, strict=True):
         adversarial = adversarial + ((1 - score) ** 2).mean()
         terms = [

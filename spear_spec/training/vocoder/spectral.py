@@ -66,15 +66,14 @@ class SpectralLoss(nn.Module):
 
     def forward(
         self, fake: Tensor, real: Tensor, voiced: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[float, float]]:
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Mel, magnitude and phase loss of waveforms [B, T], and the coherence (1 = in phase) under and over 1.5 kHz.
 
         The phase loss counts where `voiced` [B, any rate] is 1: the phase of noise cannot be predicted.
         """
         both = torch.cat([fake, real])
         half = len(fake)
-        mel_loss, linear_loss, phase_loss = torch.zeros(()), torch.zeros(()), torch.zeros(())
-        low = high = 0.0
+        mel_loss = linear_loss = phase_loss = low = high = fake.new_zeros(())
         for size in self.sizes:
             window, filters = getattr(self, f"window_{size}"), getattr(self, f"mel_{size}")
             spectrum = stft(both, window, size // 4)
@@ -100,7 +99,7 @@ class SpectralLoss(nn.Module):
                     norm = magnitude[:half] * magnitude[half:]
                     edges = [int(f * size / self.sample_rate) for f in (0, 1500, 4500)]
                     low, high = (
-                        float(cross[..., a:b].sum() / norm[..., a:b].sum().clamp_min(1e-9))
+                        cross[..., a:b].sum() / norm[..., a:b].sum().clamp_min(1e-9)
                         for a, b in zip(edges[:-1], edges[1:], strict=True)
                     )
         count = len(self.sizes)

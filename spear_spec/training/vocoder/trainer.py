@@ -44,10 +44,10 @@ class Output:
 
 
 def run_generator(
-    model: UnitVocoder, batch: dict[str, Tensor], cfg: VocoderTraining, tokens: int, predicted: float = 0.0
+    model: UnitVocoder, batch: dict[str, Tensor], cfg: VocoderTraining, tokens: int, predicted: float | Tensor = 0.0
 ) -> Output:
     """Render the crops of a batch (see ClipStore.draw), teacher-forced; `predicted` of the rows hear their own
-    prosody.
+    prosody (a tensor is not read here: a captured step cannot wait for it).
     """
     voc = model.cfg
     count = voc.frames_per_token
@@ -73,7 +73,7 @@ def run_generator(
     low, high = cfg.left - 4, cfg.left + tokens + 3
     span = slice(low * count, high * count)
     given_voiced, given_energy = voiced[:, span], batch["energy"][:, span]
-    if predicted > 0:
+    if isinstance(predicted, Tensor) or predicted > 0:
         rows = (torch.rand(len(voiced), 1, device=device) < predicted).float()
         given_voiced = rows * torch.sigmoid(logits[:, span]).detach() + (1 - rows) * given_voiced
         given_energy = rows * energy[:, span].detach() + (1 - rows) * given_energy
@@ -123,6 +123,7 @@ class VocoderLearner:
         if start is not None:
             start.load_into(self.model, "vocoder").train().requires_grad_(True)
         self.average = copy_weights(self.model)
+        self.norms = torch.zeros((), device=self.device)  # of all gradients so far: not finite once one was not
         self.spectral = SpectralLoss(voc.sample_rate).to(self.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=cfg.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
@@ -189,19 +190,29 @@ class VocoderLearner:
             loss = loss + ramp * (cfg.adversarial * adversarial + cfg.matching * matching)
             log |= {"d": judge_loss, "adv": adversarial, "fm": matching}
         loss.backward()
-        norm = float(clip_and_step(self.model, self.optimiser, rate, 50.0))
-        if not math.isfinite(norm):
-            raise NumericsError(f"the vocoder's gradient is not finite at step {step}")
+        norm = clip_and_step(self.model, self.optimiser, rate, 50.0)
+        self.norms = self.norms + norm
         decay = min(cfg.ema, (2 + step) / (11 + step))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
         return log | {"norm": norm}
 
+    def check(self) -> None:
+        """Refuse to go on, or to leave a checkpoint, after a gradient that was not finite.
+
+        Raises:
+            NumericsError: there was one. It is asked for here, not in every step: the answer is waited for.
+        """
+        if not math.isfinite(float(self.norms)):
+            raise NumericsError("the vocoder's gradient was not finite in a step since the last line of the log")
+
     def report(self, progress: float) -> Mapping[str, Any]:
+        self.check()
         return {}
 
     def state(self) -> Mapping[str, Any]:
+        self.check()
         return {
             "model": self.model.state_dict(), "average": self.average, "judges": self.judges.state_dict(),
             "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(),

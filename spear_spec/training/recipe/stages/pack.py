@@ -50,13 +50,16 @@ def voice_of(
         sampling=sampling,
         gamma=plan.pack.gamma,
         reference=Path(plan.pack.reference) if plan.pack.reference else None,
+        supervised=Path(plan.tokenize.supervised) if plan.tokenize.supervised else None,
     )
     return out
 
 
 def about_tokens(plan: Plan) -> dict[str, Any]:
     """What the bundle says of its semantic tokens."""
-    return {"encoder": plan.tokenize.encoder, "layer": plan.tokenize.layer, "rate": plan.clock.token_rate}
+    cfg = plan.tokenize
+    states = {"layer": cfg.layer} if cfg.supervised is None else {"layers": list(cfg.layers), "supervised": True}
+    return {"encoder": cfg.encoder, **states, "rate": plan.clock.token_rate}
 
 
 def trained_drafters(plan: Plan) -> dict[str, Path]:
@@ -94,7 +97,8 @@ def reads(plan: Plan, at: Layout) -> list[Path]:
     drafters = [path for name in plan.drafters.names for path in at.drafter_export(name)]
     named = plan.pack.reference
     heard = [Path(named)] if named else [at.prepared.utterances, *sources(plan)]
-    return [*exports, *drafters, at.sampling, at.prepared.speakers, *heard]
+    supervised = [Path(plan.tokenize.supervised)] if plan.tokenize.supervised else []
+    return [*exports, *drafters, at.sampling, at.prepared.speakers, *heard, *supervised]
 
 
 STAGE = Stage(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,14 @@ from tqdm import tqdm
 
 from spear_spec.audio import load_audio
 from spear_spec.errors import AudioError, ConfigError
-from spear_spec.semantic import SemanticTokenizer, SpeechEncoder, agreement
+from spear_spec.semantic import (
+    SemanticTokenizer,
+    SpeechEncoder,
+    SupervisedEncoder,
+    SupervisedTokenizer,
+    agreement,
+    fit_kmeans,
+)
 from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
 from spear_spec.training.data.corpus import Clip
 from spear_spec.training.data.prepared import given_rows, save_rows
@@ -21,23 +28,26 @@ from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, sources
 
+Tokenizer = SemanticTokenizer | SupervisedTokenizer
+
 
 def run(plan: Plan) -> None:
     """Make semantic tokens from the audio; where tokens are given, compare."""
     cfg, at = plan.tokenize, Layout(plan.out)
     if plan.clock.token_rate != TOKEN_RATE:
         raise ConfigError(f"clock.token_rate: the tokenizer makes {TOKEN_RATE:g} tokens a second")
-    if cfg.centroids and not Path(cfg.centroids).exists():
-        raise ConfigError(f"tokenize.centroids: no file {cfg.centroids}")
+    for key, file in (("centroids", cfg.centroids), ("supervised", cfg.supervised)):
+        if file and not Path(file).exists():
+            raise ConfigError(f"tokenize.{key}: no file {file}")
     STAGE.claim(plan, [at.centroids, at.prepared.tokens, at.dev.tokens, at.check.folder])
     parts = [(folder, folder.clips()) for folder in (at.prepared, at.dev)]
-    encoder = SpeechEncoder(cfg.encoder, cfg.layer, plan.device)
+    make, width = tokenizers(plan)
     source = Path(cfg.centroids) if cfg.centroids else at.centroids
     if source.exists():
-        tokenizer = SemanticTokenizer(encoder, cfg.layer, read_centroids(source)[0])
+        tokenizer = make(read_centroids(source)[0])
     else:
-        features = features_of(encoder, parts[0][1], cfg.fit_hours, plan)
-        tokenizer = SemanticTokenizer.fit(encoder, features, cfg.clusters, seed=plan.seed)
+        features = features_of(make(torch.zeros(1, width)), parts[0][1], cfg.fit_hours, plan)
+        tokenizer = make(fit_kmeans(features, cfg.clusters, seed=plan.seed))
     tokenizer.save(at.centroids)
     given = given_rows(cfg.given)
     made: dict[str, Tensor] = {}
@@ -56,6 +66,21 @@ def run(plan: Plan) -> None:
         report_agreement(made, given, at.agreement)
 
 
+def tokenizers(plan: Plan) -> tuple[Callable[[Tensor], Tokenizer], int]:
+    """What makes the settings' tokenizer with centroids [K, D], and D, the width of the features that are divided.
+
+    Raises:
+        SpearSpecError: an encoder cannot be loaded, or the supervised one does not fit the hidden states.
+    """
+    cfg = plan.tokenize
+    if cfg.supervised is None:
+        speech = SpeechEncoder(cfg.encoder, cfg.layer, plan.device)
+        return lambda centroids: SemanticTokenizer(speech, cfg.layer, centroids), speech.dim
+    speech = SpeechEncoder(cfg.encoder, cfg.layers, plan.device)
+    supervised = SupervisedEncoder.load(cfg.supervised)
+    return lambda centroids: SupervisedTokenizer(speech, supervised, centroids), supervised.cfg.dim
+
+
 def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Path) -> float:
     """Share of tokens made from audio that equal the given ones, printed and written."""
     pairs = [agreement(made[key], given[key]) for key in made if key in given]
@@ -69,11 +94,10 @@ def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Pa
     return share
 
 
-def features_of(encoder: SpeechEncoder, clips: Sequence[Clip], hours: float, plan: Plan) -> Tensor:
-    """Features [N, D] at the tokens' rate of randomly chosen clips, about `hours` of speech."""
+def features_of(probe: Tokenizer, clips: Sequence[Clip], hours: float, plan: Plan) -> Tensor:
+    """What the tokenizer divides, [N, D] at the tokens' rate, of randomly chosen clips: about `hours` of speech."""
     chosen = random.Random(plan.seed).sample(list(clips), len(clips))
     rows, seconds = [], 0.0
-    probe = SemanticTokenizer(encoder, encoder.layer, torch.zeros(1, encoder.dim))
     total = round(min(hours * 3600, sum(c.seconds for c in clips)))
     with tqdm(total=total, desc="features", unit="s", disable=not plan.progress) as bar:
         for clip in chosen:
@@ -87,13 +111,13 @@ def features_of(encoder: SpeechEncoder, clips: Sequence[Clip], hours: float, pla
                 continue
             seconds += audio.seconds
             bar.update(round(seconds) - bar.n)
-    return torch.cat(rows) if rows else torch.empty(0, encoder.dim)
+    return torch.cat(rows) if rows else torch.empty(0, probe.centroids.shape[1])
 
 
 def reads(plan: Plan, at: Layout) -> list[Path]:
-    """Clips, their audio, and what is given: centroids, tokens, an encoder in a folder."""
+    """Clips, their audio, and what is given: centroids, tokens, encoders."""
     cfg = plan.tokenize
-    named = [cfg.centroids, *(file for _, file in cfg.given)]
+    named = [cfg.centroids, cfg.supervised, *(file for _, file in cfg.given)]
     encoder = [Path(cfg.encoder)] if Path(cfg.encoder).is_dir() else []
     clips = [at.prepared.utterances, at.dev.utterances]
     return [*clips, *sources(plan), *(Path(name) for name in named if name), *encoder]
