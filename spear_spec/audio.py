@@ -170,26 +170,3 @@ def mel_filterbank(
     falling = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]
     filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
     return filters.astype(np.float32)
-
-
-def log_mel(
-    samples: npt.ArrayLike,
-    sample_rate: int,
-    n_fft: int = 1024,
-    hop: int = 256,
-    n_mels: int = 80,
-    floor: float = 1e-5,
-) -> FloatArray:
-    """Natural logarithm of the mel magnitude spectrum, Hann window, frames centred (zero padding): [n_mels, frames].
-
-    Frame i is centred on sample i * hop; there are 1 + T // hop frames.
-    """
-    signal = np.asarray(samples, dtype=np.float32)
-    if signal.ndim != 1:
-        raise AudioError(f"log_mel wants one axis of samples, got shape {signal.shape}")
-    padded = np.pad(signal, n_fft // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
-    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
-    magnitude = np.abs(np.fft.rfft(frames * window, axis=1)).astype(np.float32)
-    mel = magnitude @ mel_filterbank(sample_rate, n_fft, n_mels).T
-    return np.log(np.maximum(mel, floor)).T.astype(np.float32)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "decoding"))
-
-from decoding_oracles import SAMPLINGS, UncachedTarget, chi_square, distance, tiny_draft, tiny_model, walk
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Request, Session, make_drafter, make_verifier
@@ -21,6 +15,7 @@ from spear_spec.decoding.chance import SENTENCE, Uniforms, derive, device_unifor
 from spear_spec.decoding.loop import Speculative
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import ConfigError, ContractError, TextError
+from spear_spec.exactness.oracles import SAMPLINGS, UncachedTarget, chi_square, distance, tiny_draft, tiny_model, walk
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.cache import KVCache
 from spear_spec.runtime.eager import EagerRuntime

@@ -26,16 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "decoding"))
-
-from decoding_oracles import TEXTS, UncachedTarget, chi_square, texts, tiny_draft, tiny_model
-from verifier_oracles import SHAPES, Laws, tree_error
-
 from spear_spec.bench.speed import commit, hardware
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import VERIFIERS, Session, make, make_verifier, speculate
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal
+from spear_spec.exactness.oracles import TEXTS, UncachedTarget, chi_square, texts, tiny_draft, tiny_model
+from spear_spec.exactness.rules import SHAPES, Laws, tree_error
 from spear_spec.exactness.uniformity import holm
 
 # vocabularies are tiny here: top-k 50 of 1,025 becomes top-k 3 of 4

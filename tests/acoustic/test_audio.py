@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spear_spec.audio import Audio, load_audio, log_mel, mel_filterbank, replacing, resample, write_atomically
+from spear_spec.audio import Audio, load_audio, mel_filterbank, replacing, resample, write_atomically
 from spear_spec.errors import AudioError, SpearSpecError
 
 
@@ -50,17 +50,6 @@ def test_resampling_keeps_a_tone(source: int, target: int) -> None:
 
 def test_resampling_down_removes_what_does_not_fit() -> None:
     assert np.abs(resample(tone(10000), 24000, 16000)[500:-500]).max() < 1e-3
-
-
-def test_log_mel_of_a_tone_by_the_definition() -> None:
-    samples = tone(1000)
-    mel = log_mel(samples, 24000)
-    assert mel.shape == (80, 1 + len(samples) // 256)
-    frame = 20
-    piece = np.pad(samples, 512)[frame * 256 : frame * 256 + 1024] * np.hanning(1025)[:-1]
-    spectrum = np.array([abs(np.sum(piece * np.exp(-2j * np.pi * k * np.arange(1024) / 1024))) for k in range(513)])
-    expected = np.log(np.maximum(mel_filterbank(24000, 1024, 80) @ spectrum, 1e-5))
-    assert np.abs(mel[:, frame] - expected).max() < 1e-3
 
 
 def test_filters_have_unit_area_and_slaney_spacing() -> None:

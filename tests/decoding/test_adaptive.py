@@ -11,7 +11,6 @@ from itertools import combinations
 
 import pytest
 import torch
-from decoding_oracles import TEXTS, UncachedTarget, distance, texts, tiny_draft, tiny_model, walk
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import make_drafter, make_verifier, speculate
@@ -29,6 +28,7 @@ from spear_spec.decoding.drafters.small import SmallDrafter
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.session import Session
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import TEXTS, UncachedTarget, distance, texts, tiny_draft, tiny_model, walk
 
 SAMPLING = SamplingConfig(temperature=0.8, top_p=0.97)
 # so quick to learn that an utterance of five tokens is long enough to see it

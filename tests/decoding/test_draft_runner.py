@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoding_oracles import texts, tiny_model
 
 from spear_spec.config import DraftConfig
+from spear_spec.exactness.oracles import texts, tiny_model
 from spear_spec.kernels.packed import PackedLinear
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.runner import DraftRunner, runner_for

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoding_oracles import DRAFTS, SAMPLINGS, TableDrafter, draft_laws, loop_error, verifier_error
 
 from spear_spec.decoding.drafters import make_drafter
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
+from spear_spec.exactness.oracles import DRAFTS, SAMPLINGS, TableDrafter, draft_laws, loop_error, verifier_error
 
 
 @pytest.mark.parametrize("name", [name for name, rule in VERIFIERS.items() if rule.lossless])
@@ -51,9 +51,8 @@ def test_loop_without_a_draft() -> None:
 
 def test_point_mass_proposals() -> None:
     """probs None: tokens that no law produced (lookup drafts)."""
-    from decoding_oracles import walk
-
     from spear_spec.decoding.proposal import Proposal
+    from spear_spec.exactness.oracles import walk
 
     p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.0, 0.9], [0.2, 0.2, 0.6]], dtype=torch.float64)
     law = walk(

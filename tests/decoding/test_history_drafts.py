@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, loop_error, texts, tiny_model
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.history import HistoryDrafter
@@ -19,6 +18,7 @@ from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.verifiers import make_verifier
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import SAMPLINGS, loop_error, texts, tiny_model
 
 # every filter and both arms; with three tokens `SAMPLINGS["all"]` leaves one
 LAWS = {**SAMPLINGS, "filtered": SamplingConfig(temperature=1.5, top_k=2, top_p=0.95, guidance=1.5)}

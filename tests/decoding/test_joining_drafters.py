@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import TEXTS, Enumerating, UncachedTarget, distance, tiny_model, walk
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import make_drafter, make_verifier
@@ -21,6 +20,7 @@ from spear_spec.decoding.drafters import DRAFTERS
 from spear_spec.decoding.drafters.decoder import DecoderDrafter
 from spear_spec.decoding.drafters.early_exit import EarlyExitDrafter
 from spear_spec.engine import Engine, Request, Utterance
+from spear_spec.exactness.oracles import TEXTS, Enumerating, UncachedTarget, distance, tiny_model, walk
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads

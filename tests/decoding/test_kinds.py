@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import tiny_model
 
 from spear_spec.cli.options import build_parser
 from spear_spec.config import SpecConfig, T2SConfig
@@ -19,6 +18,7 @@ from spear_spec.decoding.drafters import growing, make_drafter, trained, tree_of
 from spear_spec.decoding.kinds import FORMS, DrafterKind
 from spear_spec.decoding.verifiers import coarse, make_verifier, needs_embedding
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import tiny_model
 from spear_spec.training.drafts.trainer import draft_shapes
 from spear_spec.voice.drafts import build_draft
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoding_oracles import (
+
+from spear_spec.config import SamplingConfig
+from spear_spec.decoding import Session, generate, make_drafter, make_verifier, speculate
+from spear_spec.exactness.oracles import (
     SAMPLINGS,
     cache_error,
     greedy_flips,
@@ -14,9 +17,6 @@ from decoding_oracles import (
     tiny_draft,
     tiny_model,
 )
-
-from spear_spec.config import SamplingConfig
-from spear_spec.decoding import Session, generate, make_drafter, make_verifier, speculate
 
 
 def with_draft(model=None, gamma: int = 3):

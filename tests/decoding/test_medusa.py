@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, TEXTS, loop_error, texts, tiny_model
 
 from spear_spec.decoding import Session, generate, make_drafter, make_verifier, speculate
 from spear_spec.decoding.drafters import medusa
 from spear_spec.decoding.drafters.medusa import MedusaTreeDrafter
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import SAMPLINGS, TEXTS, loop_error, texts, tiny_model
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.drafts.medusa_tree import best_tree, rank_paths

@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from decoding_oracles import DRAFTS, SAMPLINGS, Enumerating, distance, walk
 from transformers.generation.utils import _speculative_sampling
-from verifier_oracles import Draft, Laws, grow
 
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.verifiers import make_verifier
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
+from spear_spec.exactness.oracles import DRAFTS, SAMPLINGS, Enumerating, distance, walk
+from spear_spec.exactness.rules import Draft, Laws, grow
 
 GAMMA = 2
 

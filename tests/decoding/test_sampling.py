@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, oracle_law, texts, tiny_model
 
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import (
@@ -24,6 +23,7 @@ from spear_spec.decoding import (
 from spear_spec.decoding.limits import Guard, default_cap
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.errors import ConfigError, NumericsError
+from spear_spec.exactness.oracles import SAMPLINGS, oracle_law, texts, tiny_model
 from spear_spec.kernels import native
 from spear_spec.runtime.lanes import guide
 

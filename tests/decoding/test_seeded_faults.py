@@ -10,7 +10,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from decoding_oracles import (
+
+from spear_spec.config import SamplingConfig
+from spear_spec.decoding import make_drafter, make_verifier, session, speculate
+from spear_spec.decoding.proposal import Proposal
+from spear_spec.decoding.verifiers import rejection
+from spear_spec.decoding.verifiers.rejection import RejectionVerifier
+from spear_spec.exactness.oracles import (
     SAMPLINGS,
     TableDrafter,
     cache_error,
@@ -22,12 +28,6 @@ from decoding_oracles import (
     tiny_draft,
     verifier_error,
 )
-
-from spear_spec.config import SamplingConfig
-from spear_spec.decoding import make_drafter, make_verifier, session, speculate
-from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.verifiers import rejection
-from spear_spec.decoding.verifiers.rejection import RejectionVerifier
 from spear_spec.models.memory import Memory
 from spear_spec.nn.cache import KVCache
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, TEXTS, loop_error, oracle_law, texts
 
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.decoding.drafters import STOPS
@@ -23,6 +22,7 @@ from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.verifiers import make_verifier
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import SAMPLINGS, TEXTS, loop_error, oracle_law, texts
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
 from spear_spec.models.memory import Memory, Skip

@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from decoding_oracles import (
+
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import make, make_verifier
+from spear_spec.decoding.drafters.growth import Growth
+from spear_spec.decoding.loop import speculate
+from spear_spec.decoding.proposal import Proposal
+from spear_spec.decoding.sampling import probabilities
+from spear_spec.decoding.session import Session
+from spear_spec.exactness.oracles import (
     SAMPLINGS,
     TEXTS,
     UncachedTarget,
@@ -21,14 +29,6 @@ from decoding_oracles import (
     tiny_model,
     walk,
 )
-
-from spear_spec.config import SamplingConfig, SpecConfig
-from spear_spec.decoding import make, make_verifier
-from spear_spec.decoding.drafters.growth import Growth
-from spear_spec.decoding.loop import speculate
-from spear_spec.decoding.proposal import Proposal
-from spear_spec.decoding.sampling import probabilities
-from spear_spec.decoding.session import Session
 from spear_spec.models.drafts import runner as draft_runner
 from spear_spec.runtime.lanes import guide
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS
 from torch import Tensor
-from verifier_oracles import SharedUniform, tree_error
 
 from spear_spec.decoding.proposal import Branches, Proposal, Verdict
 from spear_spec.decoding.verifiers import (
@@ -25,6 +23,8 @@ from spear_spec.decoding.verifiers import (
     walk,
 )
 from spear_spec.decoding.verifiers.gather import ratio
+from spear_spec.exactness.oracles import SAMPLINGS
+from spear_spec.exactness.rules import SharedUniform, tree_error
 
 Patch = pytest.MonkeyPatch
 Accept = Callable[[float], bool]

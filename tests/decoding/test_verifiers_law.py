@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoding_oracles import DRAFTS
-from verifier_oracles import ALL_SAMPLINGS, SHAPES, tree_error
 
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier
+from spear_spec.exactness.oracles import DRAFTS
+from spear_spec.exactness.rules import ALL_SAMPLINGS, SHAPES, tree_error
 
 EXACT = [name for name, rule in VERIFIERS.items() if rule.lossless]
 # "chain" is tested with tokens drawn from laws and with tokens chosen without chance

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, Enumerating, walk
-from verifier_oracles import GREEDY, Laws, random_pair, tree_error, verify_rows
 
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.verifiers import VERIFIERS, make_verifier, verifier_options
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import SAMPLINGS, Enumerating, walk
+from spear_spec.exactness.rules import GREEDY, Laws, random_pair, tree_error, verify_rows
 
 PLAIN = SAMPLINGS["plain"]
 TINY = 1e-12

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS
-from verifier_oracles import Laws, expected_accepted, random_pair, swapped, tree_error
 
 from spear_spec.decoding.verifiers import kseq, make_verifier
+from spear_spec.exactness.oracles import SAMPLINGS
+from spear_spec.exactness.rules import Laws, expected_accepted, random_pair, swapped, tree_error
 
 PLAIN = SAMPLINGS["plain"]
 TINY = 1e-12

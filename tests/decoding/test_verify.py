@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from decoding_oracles import TEXTS, spoil_target_laws, tiny_draft, tiny_model
 from scipy import stats
 
 from spear_spec.cli.verify import table
@@ -23,6 +22,7 @@ from spear_spec.engine import Decoder
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.exactness import verify
 from spear_spec.exactness.conclusion import conclusion
+from spear_spec.exactness.oracles import TEXTS, spoil_target_laws, tiny_draft, tiny_model
 from spear_spec.exactness.uniformity import (
     ALPHA,
     binned_check,

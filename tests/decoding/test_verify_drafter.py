@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import TEXTS, tiny_draft, tiny_model
 from torch import Tensor
 
 import spear_spec
@@ -26,6 +25,7 @@ from spear_spec.decoding import DRAFTERS, VERIFIERS, Chance, Proposal, Session, 
 from spear_spec.decoding.verifiers.rejection import residual
 from spear_spec.errors import ConfigError, ContractError, TextError
 from spear_spec.exactness.conclusion import conclusion
+from spear_spec.exactness.oracles import TEXTS, tiny_draft, tiny_model
 from tests.stubs.voice import make_voice
 
 ROOT = Path(__file__).parents[2]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, UncachedTarget, distance, walk
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import Session, generate, make_drafter, make_verifier, speculate
 from spear_spec.decoding.request import Request, encode
 from spear_spec.engine import Engine
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import SAMPLINGS, UncachedTarget, distance, walk
 from spear_spec.exactness.verify import verify_drafter
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import SAMPLINGS, TEXTS, oracle_law, texts, tiny_model
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import Chance, Session, Uniforms, make_drafter, make_verifier, probabilities, speculate
@@ -18,6 +17,7 @@ from spear_spec.decoding.drafters.chain import ChainDrafter
 from spear_spec.decoding.drafters.decoder import DecoderChain
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.errors import ContractError, NumericsError
+from spear_spec.exactness.oracles import SAMPLINGS, TEXTS, oracle_law, texts, tiny_model
 from spear_spec.kernels import native
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.runner import _RUNNERS, DraftRunner

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import texts, tiny_model
 from torch import Tensor
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.errors import ContractError
+from spear_spec.exactness.oracles import texts, tiny_model
 from spear_spec.kernels import native
 from spear_spec.kernels.draft import NativeDraft
 from spear_spec.kernels.pointers import pointer, stacked_pointer

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import TEXTS, texts
 from torch import Tensor
 
 from spear_spec.config import DraftConfig, T2SConfig
 from spear_spec.errors import ContractError
+from spear_spec.exactness.oracles import TEXTS, texts
 from spear_spec.kernels import native, structures
 from spear_spec.kernels.packed import PackedLinear
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState

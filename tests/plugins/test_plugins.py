@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoding_oracles import SAMPLINGS, loop_error
 
 from spear_spec.bench.race import contestants
 from spear_spec.config import SpecConfig
@@ -18,6 +17,7 @@ from spear_spec.decoding.drafters.lookup import LookupDrafter
 from spear_spec.decoding.verifiers import verifier_options
 from spear_spec.decoding.verifiers.block import BlockVerifier
 from spear_spec.errors import ConfigError
+from spear_spec.exactness.oracles import SAMPLINGS, loop_error
 from spear_spec.pipeline import TTS
 from spear_spec.tuning.candidates import candidates
 from tests.stubs.packages import HERE, install, installable

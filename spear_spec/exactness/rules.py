@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from decoding_oracles import SAMPLINGS, Enumerating, distance, draft_laws, oracle_law, walk
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.sampling import probabilities
+from spear_spec.exactness.oracles import SAMPLINGS, Enumerating, distance, draft_laws, oracle_law, walk
 from spear_spec.runtime.lanes import guide
 
 Prefix = tuple[int, ...]
