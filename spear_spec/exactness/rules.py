@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class Laws:
     def draft(self, row: int, prefix: Prefix) -> torch.Tensor:
         """The law q."""
         if (row, prefix) not in self._draft:
-            law = draft_laws(self.kind, [lambda p, r=r: self.target(r, p) for r in range(row + 1)], self.seed)
+            law = draft_laws(self.kind, [partial(self.target, other) for other in range(row + 1)], self.seed)
             self._draft[row, prefix] = torch.tensor(law(row, prefix), dtype=self.dtype)
         return self._draft[row, prefix]
 

@@ -44,7 +44,9 @@ def test_such_tensors_tell_nothing(empty: FakeTensorMode) -> None:
 def test_the_transformers_losses(joint: str) -> None:
     rng = np.random.default_rng(0)
     spoken = [
-        Utterance([5, *rng.integers(1, 5, n).tolist(), 6], rng.integers(0, 8, n), np.sort(rng.integers(0, n, n + 1)), "")
+        Utterance(
+            [5, *rng.integers(1, 5, n).tolist(), 6], rng.integers(0, 8, n), np.sort(rng.integers(0, n, n + 1)), ""
+        )
         for n in (9, 5)
     ]
     model = TextToSemantic(SHAPE)
