@@ -81,9 +81,8 @@ def steps(proposal: Proposal) -> int:
 class Arm:
     """One setting at one batch size.
 
-    target_ms: by the number of tokens that a row had in the call. draft_ms: milliseconds of each proposal by the
-    steps it
-    took. written: text and tokens of every row of the newest run.
+    target_ms: by the number of tokens that a row had in the call. draft_ms: milliseconds of each proposal by the steps
+    it took. written: text and tokens of every row of the newest run.
     """
 
     tts: TTS

@@ -52,8 +52,8 @@ class Listeners:
 
 def quality(heard: Heard, base: Heard | None = None) -> dict[str, Any]:
     """Of a row: each metric with its 95 % bootstrap interval over sentences; with `base` (the autoregressive loop's)
-    also
-    the change against it, resampled in pairs."""
+    also the change against it, resampled in pairs.
+    """
     found: dict[str, Any] = {"sentences": max(map(len, heard.values()), default=0)}
     for metric, line in heard.items():
         measured = [Measurement(pair[0], pair[1]) for pair in line if pair is not None]

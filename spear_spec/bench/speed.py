@@ -71,8 +71,7 @@ def run_bench(
     change of speed between groups cancels. The row "none" is that of a batch size's first group.
 
     Where spear-tts-pytorch is installed, its cached `generate` writes the autoregressive loop's tokens at batch 1, on
-    the
-    same weights, in turn with the first group; `vs_peer` is a row's speed-up times the loop's ratio to it.
+    the same weights, in turn with the first group; `vs_peer` is a row's speed-up times the loop's ratio to it.
 
     Args:
         drafters: names besides "none", which is always measured; ("all",) takes what the records of drafters and

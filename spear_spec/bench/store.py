@@ -17,8 +17,7 @@ class Store:
     """Rows of bench/1, the peer's measurement and what the judges heard of the autoregressive loop, saved as they come.
 
     head: schema, commit and so on. source, settings: digests; a file whose own differ is started over. path None:
-    nothing
-    is kept. What a run has finished has no mark, and is measured anew by the next one.
+    nothing is kept. What a run has finished has no mark, and is measured anew by the next one.
     """
 
     def __init__(self, path: Path | None, head: Mapping[str, Any], source: str, settings: str) -> None:

@@ -62,14 +62,12 @@ def verify_drafter(
 
     Args:
         target: a voice; None: the one that ships with the package; or a bare transformer (a `Target`), and then `texts`
-        are
-            lists of text token ids (without the end token).
+            are lists of text token ids (without the end token).
         drafter: a name (None: the voice's own), or an object of one's own: the protocol
-            `spear_spec.decoding.Drafter`. Its `propose` returns
-            for B running rows a `Proposal` of token lists [B][<= gamma], with `probs` [B, N, V], the law that each
-            token was drawn from, or None where tokens were chosen without chance. A copy of it, made before anything
-            is decoded, is asked again what it would draft before each token: what it remembers of utterances must
-            live in the object or in its state, not in a global.
+            `spear_spec.decoding.Drafter`. Its `propose` returns for B running rows a `Proposal` of token lists
+            [B][<= gamma], with `probs` [B, N, V], the law that each token was drawn from, or None where tokens were
+            chosen without chance. A copy of it, made before anything is decoded, is asked again what it would draft
+            before each token: what it remembers of utterances must live in the object or in its state, not in a global.
         verifier: a name, or an object: the protocol `spear_spec.decoding.Verifier`. `verify` gets the proposal and the
             target's laws [B, N + 1, V], already filtered, and returns a `Verdict`.
         texts: sentences to speak; all are also compared at temperature 0.
@@ -128,19 +126,16 @@ def run_verify(
     needed). Each token x is scored against an uncached forward of the target by a randomised probability integral
     transform: u = F(x-) + v p(x), v uniform, where F sums p over the vocabulary in an order that depends on the past
     alone. If decoding is exact, the u are independent and uniform whatever the order. So there are several, each for
-    the
-    faults that it piles up at one end: by falling p (a wrong temperature or filter, stale caches), by q/p with the
+    the faults that it piles up at one end: by falling p (a wrong temperature or filter, stale caches), by q/p with the
     draft's law q given the true past (a leak of the draft's law, a wrong residual), by token id (the end token, shared
     random streams). Not stratified by the place in a draft, which correct block rules would fail.
 
     Three checks of each order; independence of utterances that are decoded beside or after each other; no token that
-    the
-    filters exclude; and greedy identity: every text at temperature 0 gives the tokens of the autoregressive loop, but
-    for ties within 1e-4. At temperature 0 that is the only check, the law being a point.
+    the filters exclude; and greedy identity: every text at temperature 0 gives the tokens of the autoregressive loop,
+    but for ties within 1e-4. At temperature 0 that is the only check, the law being a point.
 
     A check passes when its Holm-adjusted p-value (the one reported) is at least .001, so a correct build fails less
-    than
-    once in a thousand runs. The whole passes when all checks do and the rule declares to be lossless.
+    than once in a thousand runs. The whole passes when all checks do and the rule declares to be lossless.
 
     Raises:
         TextError: the texts hold nothing to say.

@@ -2,8 +2,7 @@
 
 Every setting speaks one sentence; the faster half goes on to more of them, again and again; draft lengths next to the
 fastest follow. What a race picks looks better than it is, so the winner meets the voice's own setting on sentences
-drawn
-anew, and only a gain of two standard errors unseats that.
+drawn anew, and only a gain of two standard errors unseats that.
 """
 
 from __future__ import annotations

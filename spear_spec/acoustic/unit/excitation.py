@@ -1,8 +1,7 @@
 """What drives the vocoder: a band-limited pulse train in step with a fundamental's phase, and white noise.
 
 Above a few harmonics voiced speech is noise that swells and fades with every glottal period, so the noise comes in
-three
-forms: steady, and multiplied by the cosine and the sine of the fundamental's phase.
+three forms: steady, and multiplied by the cosine and the sine of the fundamental's phase.
 """
 
 from __future__ import annotations

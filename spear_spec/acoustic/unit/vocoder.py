@@ -1,15 +1,12 @@
 """The unit vocoder: semantic tokens and a speaker in, a 24 kHz waveform out, in one pass.
 
 Token embedding and ConvNeXt blocks (Liu et al. 2022) at 25 Hz; a prosody head for voicing, F0 and energy; four phases
-up
-to 100 Hz; ConvNeXt blocks; then a head in the manner of Vocos (Siuzdak 2023), with one difference: the spectrum that it
-predicts is a filter, applied to the short-time spectra of a pulse train at F0 and of white noise, the noise swelling
-and
-fading within each period as the head says.
+up to 100 Hz; ConvNeXt blocks; then a head in the manner of Vocos (Siuzdak 2023), with one difference: the spectrum that
+it predicts is a filter, applied to the short-time spectra of a pulse train at F0 and of white noise, the noise swelling
+and fading within each period as the head says.
 
-Every convolution looks at a bounded number of frames, nothing is normalised over time, and every layer pads with
-zeros, so
-the streaming form (`streaming.py`) computes the same numbers.
+Every convolution looks at a bounded number of frames, nothing is normalised over time, and every layer pads with zeros,
+so the streaming form (`streaming.py`) computes the same numbers.
 """
 
 from __future__ import annotations

@@ -166,8 +166,7 @@ class Confidence(Threshold):
     """Stops after a token that its law gave less than theta; the token stays (Draft & Verify, arXiv 2309.08168).
 
     Dropping it would make the draft's length a statement about its tokens, and the law would be wrong. The authors'
-    code
-    takes q before temperature and starts at .8, or .5 when sampling; here q is what the token was drawn with.
+    code takes q before temperature and starts at .8, or .5 when sampling; here q is what the token was drawn with.
     """
 
     def __init__(self, rows: int, start: float = 0.3, step: float = 0.01) -> None:

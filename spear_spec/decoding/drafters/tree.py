@@ -109,8 +109,7 @@ class DynamicTreeDrafter(DecoderDrafter):
     """Grows where the product of the draft's probabilities is largest, and keeps the best nodes.
 
     At each depth the `width` best nodes get their `width` likeliest children; of all, the `nodes` best are proposed.
-    The
-    shape follows from the draft's laws alone, without chance, so the nodes are point masses.
+    The shape follows from the draft's laws alone, without chance, so the nodes are point masses.
     """
 
     form = "points"

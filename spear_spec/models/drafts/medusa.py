@@ -43,8 +43,7 @@ class MedusaHeads(nn.Module):
     """K residual blocks on the target's last hidden state; all share the target's head.
 
     The hidden state at position i gives the law of token i + 1 by the target itself, and that of token i + 1 + k by
-    head k
-    (1 to K). A head does not see the tokens between.
+    head k (1 to K). A head does not see the tokens between.
     """
 
     def __init__(self, cfg: MedusaConfig) -> None:
