@@ -141,14 +141,14 @@ class TextToSemantic(DecoderStack[DecoderLayer]):
         mask [B, S] defaults to ids != 0.
         """
         mask = text_ids != 0 if mask is None else mask
-        hidden = self.encode_hidden(text_ids, mask)
+        hidden = self.encode_hidden(text_ids, None if bool(mask.all()) else mask)
         return Memory.of(hidden, mask, [layer.cross_attn.keys_values(hidden) for layer in self.decoder])
 
-    def encode_hidden(self, text_ids: Tensor, mask: Tensor) -> Tensor:
-        """The encoder alone: [B, S] -> [B, S, D]."""
+    def encode_hidden(self, text_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """The encoder alone: [B, S] -> [B, S, D]; mask None: all of it is text (asking that here would be a wait)."""
         x = self.text_emb(text_ids)
         table = self.rotary(x.shape[1])[: x.shape[1]]
-        attn_mask = None if bool(mask.all()) else mask[:, None, None]
+        attn_mask = None if mask is None else mask[:, None, None]
         for layer in self.encoder:
             x = layer(x, table, attn_mask)
         return self.encoder_norm(x)

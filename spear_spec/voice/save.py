@@ -53,7 +53,8 @@ def save_voice(
         configs: "t2s", "vocoder" and, where they are there, "draft" and further drafts: the parts' shapes as JSON
             objects.
         weights: the same parts, "centroids" and "supervised": their tensors; floating ones are stored in half
-        precision. kinds: of "t2s" and "vocoder", where they are not what ships.
+            precision.
+        kinds: of "t2s" and "vocoder", where they are not what ships.
 
     Raises:
         BundleError: a tensor is not finite in half precision, the voice is none that could be opened again, or the
