@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_oracles import TEXTS, TableDrafter, tiny_model
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Proposal, Verdict, make_verifier
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
 from spear_spec.engine import Engine, Request
 from spear_spec.errors import ConfigError, ContractError
+from spear_spec.exactness.oracles import TEXTS, TableDrafter, tiny_model
 
 V = 5  # tokens 0 to 3 and the end token
 PLAIN = SamplingConfig(temperature=1.0, top_p=1.0)
