@@ -276,7 +276,14 @@ def test_a_terminated_command_leaves_nothing_behind(voice: str, number: int, tmp
     command = [sys.executable, "-m", "spear_spec", "say", "-", "-o", "x.wav", "--voice", voice, "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     with (tmp_path / "long.txt").open("rb") as text:
-        process = subprocess.Popen(command, stdin=text, stderr=subprocess.PIPE, cwd=tmp_path, env=environment)
+        process = subprocess.Popen(
+            command,
+            stdin=text,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=environment,
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it would be inherited as ignored
+        )
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in tmp_path.glob(".*.part")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

@@ -73,7 +73,7 @@ def numbers_something(before: str, following: str) -> bool:
     """
     if not _NEXT_NUMBER.match(following) or _SAID_NO.search(before):
         return False
-    return not (_A_COUNT.match(following) or (_SAID.search(before) and re.match(r"\s*\d+ [a-z]", following)))
+    return not (_A_COUNT.match(following) or (_SAID.search(before) and re.match(r"\s*\d{2,} [a-z]", following)))
 
 
 # ---- the words

@@ -84,7 +84,7 @@ class G2P:
         from misaki.en import TokenContext
 
         lexicon = _lexicon()
-        for word in (*HALF_ENTRIES, "no."):  # where `no.` is `number`, it has become that before
+        for word in (*HALF_ENTRIES, "no.", "No."):  # where `no.` is `number`, it has become that before
             lexicon.golds.pop(word, None)
             lexicon.silvers.pop(word, None)
         context = TokenContext()
