@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from spear_spec.decoding.drafters.base import Drafter
-from spear_spec.decoding.proposal import Proposal, Verdict
+from spear_spec.decoding.proposal import Proposal, Verdict, is_token
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ContractError
 
@@ -71,7 +70,7 @@ def proposal_problem(
         if not isinstance(row, list):
             return f"row {name}: its tokens must be a list, not {type(row).__name__}"
         for at, token in enumerate(row):
-            if not _is_id(token, vocabulary):
+            if not is_token(token, vocabulary):
                 return f"row {name}, position {at}: {str(token)[:40]} is no token from 0 to {vocabulary - 1}"
     if proposal.parents is not None and (problem := _tree_problem(proposal)):
         return problem
@@ -143,7 +142,7 @@ def verdict_problem(verdict: Any, proposal: Proposal, rows: Sequence[int], vocab
     for place, tokens in enumerate(verdict.tokens):
         if not isinstance(tokens, list):
             return f"its tokens must be lists, not {type(tokens).__name__}"
-        wrong = next((token for token in tokens if not _is_id(token, vocabulary)), None)
+        wrong = next((token for token in tokens if not is_token(token, vocabulary)), None)
         if wrong is not None:
             return f"kept {str(wrong)[:40]}, which is no token from 0 to {vocabulary - 1}"
         accepted = verdict.num_accepted[place]
@@ -156,7 +155,3 @@ def verdict_problem(verdict: Any, proposal: Proposal, rows: Sequence[int], vocab
         if proposal.parents is not None and [-1, *path[:-1]] != [proposal.parents[place][node] for node in path]:
             return "the nodes that it accepted are no path from the root"
     return None
-
-
-def _is_id(token: Any, vocabulary: int) -> bool:
-    return isinstance(token, int) and not isinstance(token, (bool, torch.Tensor)) and 0 <= token < vocabulary

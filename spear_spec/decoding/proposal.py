@@ -82,6 +82,11 @@ class Verdict:
     ended: list[str | None] = field(default_factory=list)
 
 
+def is_token(token: object, vocabulary: int) -> bool:
+    """Whether this is the id of a token: a whole number (no tensor, no bool) below `vocabulary`."""
+    return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary
+
+
 @dataclass
 class DecodeStats:
     """Counts of one row, or (added up) of several.

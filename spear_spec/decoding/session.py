@@ -12,7 +12,7 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.chance import Chance, Uniforms
 from spear_spec.decoding.limits import FRAME_RATE, Guard, default_cap
-from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
+from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict, is_token
 from spear_spec.decoding.request import Request, check_cap, encode
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.errors import ConfigError, ContractError
@@ -101,7 +101,7 @@ class Session:
         vocabulary, eos = self.model.vocab_size, self.model.eos_id
         caps = self._capped([request.limit(self.frame_rate) for request in requests])
         for request, cap in zip(requests, caps):
-            if any(not _is_id(token, vocabulary) or token == eos for token in request.prefix):
+            if any(not is_token(token, vocabulary) or token == eos for token in request.prefix):
                 raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
             if len(request.prefix) >= cap:
                 raise ConfigError(f"a prefix of {len(request.prefix)} tokens leaves nothing of a cap of {cap}")
@@ -289,7 +289,7 @@ class Session:
         self._whole = True
 
     def step(self) -> Any:
-        """A context in which one step happens: whole, or the session refuses to go on. Nested calls are of one step.
+        """A context in which one step happens: whole, or the session refuses to go on.
 
         Raises:
             ContractError: an earlier step did not come to its end.
@@ -311,7 +311,3 @@ def exact_math(model: Target) -> Iterator[None]:
     kind = model.device.type
     with torch.inference_mode(), torch.autocast(kind, enabled=False):
         yield
-
-
-def _is_id(token: Any, vocabulary: int) -> bool:
-    return isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spear_spec.decoding.drafters.adaptive import make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
+from spear_spec.decoding.drafters.decoder import at
 from spear_spec.decoding.drafters.shapes import decoder_with
 from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.proposal import Proposal
@@ -81,15 +82,15 @@ class EarlyExitDrafter(ChainDrafter):
             assert session.lane_output is not None
             features[:, : longest - 1] = session.lane_output.features[0][:, 1:longest]
         counts = lanes.spread([len(row) for row in fresh])
-        last = torch.tensor([count - 1 for count in counts], dtype=torch.int64, device=device)
-        features[torch.arange(len(last), device=device), last] = newest[:, 0]
+        last = [count - 1 for count in counts]
+        features[list(range(len(last))), last] = newest[:, 0]
         cache = state.head.cache
         cache.crop(lanes.spread(state.committed))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], dtype=torch.int64, device=device)
         hidden = self._head(session, state, ids, features)
         state.committed = [before + len(row) for before, row in zip(state.committed, fresh)]
         cache.crop(lanes.spread(state.committed))
-        return self._laws(session, state, hidden[torch.arange(len(last), device=device), last][:, None])
+        return self._laws(session, state, at(hidden, last))
 
     def advance(self, session: Session, state: EarlyExitState, tokens: Tensor) -> Tensor:
         return self._laws(
