@@ -3,6 +3,8 @@
 #include "product.h"
 #include "wider.h"
 
+#define FEW 4 /* rows that are read where they lie */
+
 typedef float four_floats __attribute__((vector_size(16)));
 typedef uint32_t four_words __attribute__((vector_size(16)));
 typedef uint16_t four_halves __attribute__((vector_size(8)));
@@ -45,17 +47,14 @@ INLINE four_floats floats_of(const char *at)
 void spear_product_strips(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
                           const float *add, int64_t add_step, float *y)
 {
+    float *packed = rows > FEW ? malloc((size_t)(rows * w->in) * sizeof *packed) : NULL;
 #if WIDER
-    if (spear_lanes() == 16) {
-        product_16(w, first, last, rows, x, add, add_step, y);
-        return;
-    }
-    if (spear_lanes() == 8) {
-        product_8(w, first, last, rows, x, add, add_step, y);
-        return;
-    }
+    if (spear_lanes() == 16) product_16(w, first, last, rows, x, add, add_step, y, packed);
+    else if (spear_lanes() == 8) product_8(w, first, last, rows, x, add, add_step, y, packed);
+    else
 #endif
-    product_4(w, first, last, rows, x, add, add_step, y);
+        product_4(w, first, last, rows, x, add, add_step, y, packed);
+    free(packed);
 }
 
 void spear_product(const struct matrix *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
