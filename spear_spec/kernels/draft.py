@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from ctypes import c_double, c_int64, c_void_p
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
+from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.kernels.pointers import pointer, stacked_pointer
-from spear_spec.kernels.structures import MAPS, PANEL, CDraft, CLayer, CLinear, CPast
+from spear_spec.kernels.structures import MAPS, CDraft, CLayer, CMatrix, CPast
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
@@ -48,12 +48,12 @@ class NativeDraft:
         sizes = dict(
             zip(MAPS, ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner)))
         )
-        self._enter, self._head = self._linear(enter, dim, dim), self._linear(head, None, dim)
+        self._enter, self._head = self._matrix(enter, dim, dim), self._matrix(head, None, dim)
         self._size = int(self._head.out)
         self._layers = (CLayer * len(layers))(
             *[
                 CLayer(
-                    *[self._linear(getattr(layer, name), *sizes[name]) for name in MAPS],
+                    *[self._matrix(getattr(layer, name), *sizes[name]) for name in MAPS],
                     self._at(layer.up_bias, (2 * inner,), _FLOAT, "a bias"),
                     self._at(layer.down_bias, (dim,), _FLOAT, "a bias"),
                 )
@@ -77,21 +77,13 @@ class NativeDraft:
         self._held.append(weight)
         return pointer(weight, shape, dtype, name)
 
-    def _linear(self, packed: PackedLinear, out: int | None, inputs: int) -> CLinear:
-        """Codes [out, in] -> [panels, in, 16, 4]: a panel of outputs at a time, read in one stream; output 16 q + j
-        in byte q of word j.
-        """
+    def _matrix(self, packed: PackedLinear, out: int | None, inputs: int) -> CMatrix:
         codes, scale = packed.rounded()
-        out = len(codes) if out is None else out
-        padded = F.pad(codes, (0, 0, 0, -out % PANEL))
-        panels = padded.view(-1, 4, PANEL // 4, codes.shape[1]).permute(0, 3, 2, 1)
-        shape = (-(-out // PANEL), inputs, PANEL // 4, 4)
-        return CLinear(
-            self._at(panels, shape, torch.int8, "8-bit weights"),
-            self._at(scale.to(_FLOAT), (out,), _FLOAT, "scales of weights"),
-            inputs,
-            out,
-        )
+        matrix = Matrix.of_codes(codes, scale)
+        if matrix.shape != (len(codes) if out is None else out, inputs):
+            raise ContractError(f"8-bit weights are {list(matrix.shape)}, they must be {[out, inputs]}")
+        self._held.append(matrix)
+        return matrix.struct
 
     def step(
         self,

@@ -1,23 +1,24 @@
 /* Matrix products for vectors of LANES floats: product.c includes this once for each width, with TARGET (an attribute),
-   the names NAMED(x), HALVES (LANES halves at an address as floats) and ROWS: so many rows share what is read of the
-   weights, as many as leave their sums in registers, two vectors a row. */
+   the names NAMED(x), OF_HALVES and OF_BYTES (LANES halves or bytes at an address as floats) and ROWS: so many rows
+   share what is read of the weights, as many as leave their sums in registers, two vectors a row. */
 
 typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
 
-INLINE TARGET NAMED(lanes) NAMED(weights)(const char *at, int half)
+INLINE TARGET NAMED(lanes) NAMED(weights)(const char *at, int format)
 {
     NAMED(lanes) w;
-    if (half) return HALVES(at);
+    if (format == HALVES) return OF_HALVES(at);
+    if (format == BYTES) return OF_BYTES(at);
     memcpy(&w, at, sizeof w);
     return w;
 }
 
 /* Sums of `rows` rows for `vectors` vectors of outputs (constants, once inlined) from output `from` on. packed: x is
    [in, rows]. */
-INLINE TARGET void NAMED(sums)(const struct matrix *w, int half, int vectors, int64_t from, int rows, int packed,
+INLINE TARGET void NAMED(sums)(const struct matrix *w, int format, int vectors, int64_t from, int rows, int packed,
                                const float *x, const float *add, int64_t add_step, float *y)
 {
-    const int64_t in = w->in, size = half ? 2 : 4, left = w->out - from;
+    const int64_t in = w->in, size = format == BYTES ? 1 : format == HALVES ? 2 : 4, left = w->out - from;
     const int64_t width = left < vectors * LANES ? left : vectors * LANES;
     const char *at[4];
     NAMED(lanes) sum[ROWS][4];
@@ -35,7 +36,7 @@ INLINE TARGET void NAMED(sums)(const struct matrix *w, int half, int vectors, in
         NAMED(lanes) weight[4];
         PREFETCH(at[0] + (i + 16) * STRIP * size);
         UNROLL_ALL
-        for (int v = 0; v < vectors; v++) weight[v] = NAMED(weights)(at[v] + i * STRIP * size, half);
+        for (int v = 0; v < vectors; v++) weight[v] = NAMED(weights)(at[v] + i * STRIP * size, format);
         UNROLL_ALL
         for (int r = 0; r < rows; r++)
             UNROLL_ALL
@@ -48,7 +49,9 @@ INLINE TARGET void NAMED(sums)(const struct matrix *w, int half, int vectors, in
     for (int r = 0; r < rows; r++) {
         const float *more = add ? add + r * add_step + from : NULL;
         float *to = y + r * w->out + from;
-        if (more)
+        if (format == BYTES)
+            for (int64_t j = 0; j < width; j++) to[j] = sums[r][j] * w->scale[from + j] + (more ? more[j] : 0);
+        else if (more)
             for (int64_t j = 0; j < width; j++) to[j] = sums[r][j] + more[j];
         else
             memcpy(to, sums[r], (size_t)width * sizeof *to);
@@ -56,7 +59,7 @@ INLINE TARGET void NAMED(sums)(const struct matrix *w, int half, int vectors, in
 }
 
 /* Strips first to last for 1 to ROWS rows. Few rows have few sums under way: they take four vectors at a time. */
-INLINE TARGET void NAMED(strips)(const struct matrix *w, int half, int64_t first, int64_t last, int rows, int packed,
+INLINE TARGET void NAMED(strips)(const struct matrix *w, int format, int64_t first, int64_t last, int rows, int packed,
                                  const float *x, const float *add, int64_t add_step, float *y)
 {
     int64_t from = first * STRIP;
@@ -64,14 +67,18 @@ INLINE TARGET void NAMED(strips)(const struct matrix *w, int half, int64_t first
     const int64_t covered = last * STRIP;
     if (rows <= 2)
         for (; from < end && from + 4 * LANES <= covered; from += 4 * LANES)
-            NAMED(sums)(w, half, 4, from, rows, packed, x, add, add_step, y);
-    for (; from < end; from += 2 * LANES) NAMED(sums)(w, half, 2, from, rows, packed, x, add, add_step, y);
+            NAMED(sums)(w, format, 4, from, rows, packed, x, add, add_step, y);
+    for (; from < end; from += 2 * LANES) NAMED(sums)(w, format, 2, from, rows, packed, x, add, add_step, y);
 }
 
 #define CASE(n)                                                                              \
     case n:                                                                                  \
-        if (w->half) NAMED(strips)(w, 1, first, last, n, n > FEW, x, add, add_step, y);      \
-        else NAMED(strips)(w, 0, first, last, n, n > FEW, x, add, add_step, y);              \
+        if (w->format == HALVES)                                                             \
+            NAMED(strips)(w, HALVES, first, last, n, n > FEW, x, add, add_step, y);          \
+        else if (w->format == BYTES)                                                         \
+            NAMED(strips)(w, BYTES, first, last, n, n > FEW, x, add, add_step, y);           \
+        else                                                                                 \
+            NAMED(strips)(w, FLOATS, first, last, n, n > FEW, x, add, add_step, y);          \
         break;
 
 TARGET static void NAMED(block)(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
@@ -115,7 +122,8 @@ TARGET static void NAMED(product)(const struct matrix *w, int64_t first, int64_t
 
 #undef CASE
 #undef ROWS
-#undef HALVES
+#undef OF_HALVES
+#undef OF_BYTES
 #undef LANES
 #undef NAMED
 #undef TARGET

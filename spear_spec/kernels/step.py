@@ -8,13 +8,13 @@ from ctypes import c_int64, c_uint8, c_void_p
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
+from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.pointers import pointer, stacked_pointer
-from spear_spec.kernels.structures import STRIP, CMatrix, CPast, CTarget, CTargetLayer
+from spear_spec.kernels.structures import CMatrix, CPast, CTarget, CTargetLayer
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
@@ -40,29 +40,6 @@ class StepLayer:
     forward_gain: Tensor
     up_bias: Tensor
     down_bias: Tensor
-
-
-class Matrix:
-    """A matrix [out, in] as `product.c` reads it: in half precision where that holds every weight exactly."""
-
-    def __init__(self, weight: Tensor) -> None:
-        """weight: float32 on the CPU.
-
-        Raises:
-            ContractError: another dtype, device or number of dimensions.
-        """
-        weight = weight.detach()
-        if weight.ndim != 2 or weight.dtype is not _FLOAT or not weight.is_cpu:
-            raise ContractError(f"the kernel's weights are float32 [out, in] on the CPU, not {weight.dtype}")
-        out, inputs = weight.shape
-        rounded = weight.half()
-        self.half = bool((rounded.float() == weight).all())
-        padded = F.pad(rounded if self.half else weight, (0, 0, 0, -out % STRIP))
-        strips = padded.view(-1, STRIP, inputs).transpose(1, 2).contiguous()
-        shape, dtype = (-(-out // STRIP), inputs, STRIP), torch.half if self.half else _FLOAT
-        self.bytes = strips.numel() * strips.element_size()
-        self._held = strips
-        self.struct = CMatrix(pointer(strips, shape, dtype, "weights"), inputs, out, int(self.half))
 
 
 class NativeStack:
