@@ -87,6 +87,21 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
     return 0;
 }
 
+int spear_draft_fuse(const struct matrix *fuse, int64_t parts, int64_t dim, int64_t batch, int64_t count,
+                     int64_t length, const float *const *features, float *fused)
+{
+    const int64_t rows = batch * count;
+    float *normed = malloc((size_t)(rows * parts * dim) * sizeof *normed);
+    if (!normed) return NO_MEMORY;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t part = 0; part < parts; part++)
+            unit(features[part] + (r / count * length + r % count) * dim, 1, dim, 1e-12f,
+                 normed + (r * parts + part) * dim);
+    spear_product(fuse, rows, normed, NULL, 0, fused);
+    free(normed);
+    return 0;
+}
+
 int spear_draft_logits(const struct matrix *head, int64_t rows, const float *hidden, float *logits)
 {
     float *normed = malloc((size_t)(rows * head->in) * sizeof *normed);

@@ -33,6 +33,12 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
                      const float *features, const struct past *past, int64_t nodes, const uint8_t *node_mask,
                      const int64_t *node_depth, const int64_t *counts, float *hidden);
 
+/* The target's features, `parts` of [batch, length, dim] -> what the layer is fed, fused [batch, count, dim]: of each
+   the first `count` positions, each divided by its length (the norms' gains are in the weights), side by side through
+   `fuse`. Returns 0 or NO_MEMORY. */
+int spear_draft_fuse(const struct matrix *fuse, int64_t parts, int64_t dim, int64_t batch, int64_t count,
+                     int64_t length, const float *const *features, float *fused);
+
 /* hidden [rows, in] -> logits [rows, out]. Returns 0 or NO_MEMORY. */
 int spear_draft_logits(const struct matrix *head, int64_t rows, const float *hidden, float *logits);
 

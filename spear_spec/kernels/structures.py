@@ -91,11 +91,21 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [POINTER(CDraft), c_int64, c_int64, c_void_p, c_void_p]  # draft, batch, count, tokens, features
         + [POINTER(CPast), c_int64, c_void_p, c_void_p, _INTEGERS, c_void_p],  # past, the tree's, counts, hidden
     ),
+    "spear_draft_fuse": (
+        c_int,
+        [POINTER(CMatrix), c_int64, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p],
+    ),
     "spear_draft_chain": (
         c_int,
         [POINTER(CDraft), POINTER(CMatrix), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
         + [_INTEGERS, c_int64, _DOUBLES, _DOUBLES, _DOUBLES]  # limits, eos, uniforms, most_entropy, least_chance
         + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
+    ),
+    "spear_judge": (
+        c_int,
+        [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # block, batch, steps, size, tokens, counts
+        + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
+        + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_target_step": (
