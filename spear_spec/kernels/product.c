@@ -1,20 +1,7 @@
 /* Matrix products of the target's step and the vocoder, for the widest vectors that the machine has. */
 
 #include "product.h"
-
-#ifndef WIDER /* vectors that not every machine has; -DWIDER=0 leaves them out */
-#if defined(__x86_64__) && defined(__GNUC__)
-#define WIDER 1
-#else
-#define WIDER 0
-#endif
-#endif
-
-#if defined(__GNUC__)
-#define UNROLL_ALL _Pragma("GCC unroll 16")
-#else
-#define UNROLL_ALL
-#endif
+#include "wider.h"
 
 typedef float four_floats __attribute__((vector_size(16)));
 typedef uint32_t four_words __attribute__((vector_size(16)));
@@ -59,11 +46,11 @@ void spear_product_strips(const struct matrix *w, int64_t first, int64_t last, i
                           const float *add, int64_t add_step, float *y)
 {
 #if WIDER
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) {
+    if (spear_lanes() == 16) {
         product_16(w, first, last, rows, x, add, add_step, y);
         return;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (spear_lanes() == 8) {
         product_8(w, first, last, rows, x, add, add_step, y);
         return;
     }
