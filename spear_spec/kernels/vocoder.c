@@ -16,20 +16,7 @@
 #endif
 
 #include "vocoder.h"
-
-#ifndef WIDER /* vectors that not every machine has; -DWIDER=0 leaves them out */
-#if defined(__x86_64__) && defined(__GNUC__)
-#define WIDER 1
-#else
-#define WIDER 0
-#endif
-#endif
-
-#if defined(__GNUC__)
-#define UNROLL_ALL _Pragma("GCC unroll 16")
-#else
-#define UNROLL_ALL
-#endif
+#include "wider.h"
 
 #define TWO_PI 6.283185307179586
 #define PIECE 32 /* tokens that go through all layers together */
@@ -40,7 +27,7 @@ static const float RAMP[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
 
 /* Of one utterance: how much of each buffer is taken, and the fundamental at the newest frame's centre. */
 struct stream {
-    int64_t speaker, begun, hidden, frames, driven, noise, skip;
+    int64_t speaker, taken, begun, hidden, frames, driven, noise, skip;
     double phase;
     float f0;
 };
@@ -70,7 +57,7 @@ static double wrapped(double angle)
 #if WIDER
 #define LANES 8
 #define NAMED(name) name##_8
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET __attribute__((target("avx2,fma,f16c")))
 #define EACH(f, a) f(0, a), f(1, a), f(2, a), f(3, a), f(4, a), f(5, a), f(6, a), f(7, a)
 #include "vocoder_lanes.h"
 
@@ -143,7 +130,11 @@ void spear_vocoder_open(const struct vocoder *v, int64_t speaker, double phase, 
 {
     struct scratch at;
     const int64_t reach = v->kernel - 1, margin = (v->n_fft - v->hop) / 2;
-    memset(stream, 0, (size_t)place(v, stream, &at) * sizeof(float));
+    place(v, stream, &at);
+    float *zero[] = {at.pulses, at.noise, at.by_cosine, at.by_sine};
+    for (int k = 0; k < 4; k++) memset(zero[k], 0, (size_t)margin * sizeof(float));
+    memset(at.tail, 0, (size_t)v->n_fft * sizeof(float));
+    memset(at.contexts, 0, (size_t)(at.hidden - GAP - at.contexts) * sizeof(float));
     *(struct stream *)stream = (struct stream){.speaker = speaker, .driven = margin, .noise = margin, .skip = margin,
                                                .phase = phase};
     int64_t *kept = at.kept;
@@ -156,10 +147,8 @@ static int64_t run(const struct vocoder *v, struct stream *s, const struct scrat
                    const int64_t *tokens, const float *noise, int last, float *samples)
 {
 #if WIDER
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return run_16(v, s, at, count, tokens, noise, last, samples);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return run_8(v, s, at, count, tokens, noise, last, samples);
+    if (spear_lanes() == 16) return run_16(v, s, at, count, tokens, noise, last, samples);
+    if (spear_lanes() == 8) return run_8(v, s, at, count, tokens, noise, last, samples);
 #endif
     return run_4(v, s, at, count, tokens, noise, last, samples);
 }
@@ -178,7 +167,8 @@ int spear_vocoder_push(const struct vocoder *v, void *stream, int64_t count, con
         const int64_t some = count - first < PIECE ? count - first : PIECE;
         *made += run(v, s, &at, some, tokens + first, noise + first * v->hop * v->phases, 0, samples + *made);
     }
-    if (last && s->noise > (v->n_fft - v->hop) / 2) *made += run(v, s, &at, 0, tokens, noise, 1, samples + *made);
+    s->taken += count;
+    if (last && s->taken) *made += run(v, s, &at, 0, tokens, noise, 1, samples + *made);
     for (int64_t i = 0; i < *made; i++) fine &= samples[i] - samples[i] == 0;
     return fine ? 0 : NO_NUMBER;
 }
