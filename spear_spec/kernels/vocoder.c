@@ -77,11 +77,31 @@ static int64_t ahead(int64_t blocks, const struct context_block *block)
     return sum;
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, size) (void)(at)
+#endif
+
+/* The next array of a stream. A build with AddressSanitizer must not touch what lies behind it. */
 static float *take(float *stream, int64_t *used, int64_t count)
 {
+    const int64_t room = (count + GAP - 1) / GAP * GAP + GAP;
     float *at = stream ? stream + *used : NULL;
-    *used += (count + GAP - 1) / GAP * GAP + GAP;
+    if (stream) ASAN_POISON_MEMORY_REGION(at + count, (size_t)(room - count) * sizeof *at);
+    *used += room;
     return at;
+}
+
+static int64_t contexts(const struct vocoder *v)
+{
+    return ((v->token_blocks + v->frame_blocks) * v->dim + v->prosody_blocks * v->wide) * (v->kernel - 1);
+}
+
+static int64_t widest_inner(int64_t blocks, const struct context_block *block, int64_t inner)
+{
+    for (int64_t l = 0; l < blocks; l++) inner = block[l].up.weight.out > inner ? block[l].up.weight.out : inner;
+    return inner;
 }
 
 /* The arrays of a stream at this address, NULL: only their size in floats. */
@@ -93,13 +113,12 @@ static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
     const int64_t late = ahead(v->frame_blocks, v->frames), most = PIECE + tokens + prosody;
     const int64_t frames = most * v->phases + late, blocks = v->token_blocks + v->prosody_blocks + v->frame_blocks;
     const int64_t samples = (frames + late + 2 * parts + 2) * hop + (most + 2) * v->phases * hop + size + WIDTH;
-    int64_t inner = 0, used = 0;
-    for (int64_t l = 0; l < v->token_blocks; l++) inner = v->tokens[l].up.weight.out > inner ? v->tokens[l].up.weight.out : inner;
-    for (int64_t l = 0; l < v->prosody_blocks; l++) inner = v->prosody[l].up.weight.out > inner ? v->prosody[l].up.weight.out : inner;
-    for (int64_t l = 0; l < v->frame_blocks; l++) inner = v->frames[l].up.weight.out > inner ? v->frames[l].up.weight.out : inner;
+    int64_t used = 0, inner = widest_inner(v->token_blocks, v->tokens, 0);
+    inner = widest_inner(v->prosody_blocks, v->prosody, inner);
+    inner = widest_inner(v->frame_blocks, v->frames, inner);
     take(stream, &used, (int64_t)(sizeof(struct stream) / sizeof(float)));
     at->kept = (int64_t *)take(stream, &used, 2 * blocks);
-    at->contexts = take(stream, &used, ((v->token_blocks + v->frame_blocks) * dim + v->prosody_blocks * wide) * reach);
+    at->contexts = take(stream, &used, contexts(v));
     at->hidden = take(stream, &used, (most + prosody) * dim);
     at->frames = take(stream, &used, (frames + parts) * dim);
     at->pulses = take(stream, &used, samples);
@@ -134,7 +153,7 @@ void spear_vocoder_open(const struct vocoder *v, int64_t speaker, double phase, 
     float *zero[] = {at.pulses, at.noise, at.by_cosine, at.by_sine};
     for (int k = 0; k < 4; k++) memset(zero[k], 0, (size_t)margin * sizeof(float));
     memset(at.tail, 0, (size_t)v->n_fft * sizeof(float));
-    memset(at.contexts, 0, (size_t)(at.hidden - GAP - at.contexts) * sizeof(float));
+    memset(at.contexts, 0, (size_t)contexts(v) * sizeof(float));
     *(struct stream *)stream = (struct stream){.speaker = speaker, .driven = margin, .noise = margin, .skip = margin,
                                                .phase = phase};
     int64_t *kept = at.kept;

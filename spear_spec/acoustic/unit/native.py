@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
-from spear_spec.errors import AudioError, NumericsError
+from spear_spec.errors import AudioError, ContractError, NumericsError
 from spear_spec.kernels import native
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.step import Matrix
-from spear_spec.kernels.structures import CContextBlock, CMap, CMatrix, CNorm, CVocoder
+from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
 from spear_spec.models.seen import Seen
 
 _WIDTH = 16  # as in vocoder.h
@@ -81,11 +81,11 @@ class NativeVocoder:
         return CNorm(self._at(norm.weight, (dim,)), self._at(norm.bias, (dim,)))
 
     def _map(self, linear: nn.Linear, out: int, inputs: int) -> CMap:
+        if linear.weight.shape != (out, inputs):
+            raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
         matrix = Matrix(linear.weight)
         self._held.append(matrix)
-        weight: CMatrix = matrix.struct
-        assert (weight.out, weight.in_) == (out, inputs)
-        return CMap(weight, self._at(linear.bias, (out,)))
+        return CMap(matrix.struct, self._at(linear.bias, (out,)))
 
     def _blocks(self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig) -> ctypes.Array[CContextBlock]:
         inner = cfg.expansion * dim
@@ -125,13 +125,15 @@ def native_for(model: UnitVocoder) -> NativeVocoder | None:
     The weights are packed once, and again when one has been changed in place, moved or replaced. A stream keeps those
     that it began with.
     """
-    weights = list(model.parameters())
-    plain = all(w.dtype is _FLOAT and w.device.type == "cpu" and not w.is_inference() for w in weights)
-    if not plain or not fits(model.cfg) or not native.available():
+    if not native.available():
         return None
+    weights = list(model.parameters())
     with _MAKING:  # two threads that start at once make one
         known = _PLANS.get(model)
         if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
+            plain = all(w.dtype is _FLOAT and w.device.type == "cpu" and not w.is_inference() for w in weights)
+            if not plain or not fits(model.cfg):
+                return None
             with torch.inference_mode():
                 known = ([Seen.of(weight) for weight in weights], NativeVocoder(model))
             _PLANS[model] = known
