@@ -29,6 +29,11 @@ class UnitStage:
     def lookahead(self) -> int:
         return self.module.cfg.lookahead
 
+    @property
+    def overlaps(self) -> bool:
+        """See `AcousticStage`: in C, a chunk runs without Python."""
+        return native_for(self.module) is not None
+
     def open(
         self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None
     ) -> NativeStream | VocoderStream:
