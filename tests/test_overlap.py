@@ -18,7 +18,7 @@ from spear_spec.engine import Engine
 from spear_spec.errors import NumericsError
 from spear_spec.kernels import native
 from spear_spec.meter import Meter
-from spear_spec.pipeline import TTS
+from spear_spec.pipeline import TTS, AudioChunk
 from tests.stubs.voice import make_voice
 
 TEXT = "It rained all day. Nobody minded. The river rose."
@@ -43,6 +43,11 @@ def sound_threads() -> list[str]:
 
 def pieces(tts: TTS, **options: int) -> list[tuple[bytes, int, str, str | None]]:
     return [(c.samples.tobytes(), c.sentence, c.text, c.ended) for c in tts.stream(TEXT, seed=4, **options)]
+
+
+def listen(tts: TTS, heard: list[AudioChunk]) -> None:
+    for chunk in tts.stream(TEXT, seed=4):
+        heard.append(chunk)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -115,10 +120,9 @@ def test_an_error_of_the_stage_comes_through(
         return finish(self)
 
     monkeypatch.setattr(NativeStream, "finish", broken)
-    heard = []
+    heard: list[AudioChunk] = []
     with pytest.raises(type(error)):
-        for chunk in tts.stream(TEXT, seed=4):
-            heard.append(chunk)
+        listen(tts, heard)
     assert [c.sentence for c in heard if c.ended] == [0]
     assert sound_threads() == []
 
@@ -133,10 +137,9 @@ def test_what_was_decoded_before_an_error_is_heard(tts: TTS, two: None, monkeypa
         return admit(self, requests)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Engine, "admit", broken)
-    heard = []
+    heard: list[AudioChunk] = []
     with pytest.raises(NumericsError, match="the target"):
-        for chunk in tts.stream(TEXT, seed=4):
-            heard.append(chunk)
+        listen(tts, heard)
     assert heard[-1].ended is not None and {c.sentence for c in heard} == {0}
     assert sound_threads() == []
 
