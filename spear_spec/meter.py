@@ -19,7 +19,11 @@ _WORST = ("eos", "cap", "guard")
 
 @dataclass
 class Meter:
-    """Compute time only, so a slow listener does not count."""
+    """Compute time only, so a slow listener does not count.
+
+    acoustic_s: of the stage, while nothing else ran; behind_s: of the stage beside the decoding, wait_s: until such a
+    piece was ready.
+    """
 
     sample_rate: int
     decoding: DecodeStats = field(default_factory=DecodeStats)
@@ -28,11 +32,13 @@ class Meter:
     front_s: float = 0.0
     t2s_s: float = 0.0
     acoustic_s: float = 0.0
+    behind_s: float = 0.0
+    wait_s: float = 0.0
     ttfa_s: float | None = None
 
     @property
     def compute_s(self) -> float:
-        return self.front_s + self.t2s_s + self.acoustic_s
+        return self.front_s + self.t2s_s + self.acoustic_s + self.wait_s
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -69,7 +75,7 @@ class Meter:
             "ended": self.ended,
             "audio_s": round(seconds, 4),
             "t2s_s": round(self.t2s_s, 4),
-            "acoustic_s": round(self.acoustic_s, 4),
+            "acoustic_s": round(self.acoustic_s + self.behind_s, 4),
             "rtf": round(self.compute_s / seconds, 5) if seconds else None,
             "ttfa_s": None if self.ttfa_s is None else round(self.ttfa_s, 4),
         }

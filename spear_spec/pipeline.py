@@ -9,9 +9,9 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spear_spec.acoustic.contract import AcousticStage
+from spear_spec.acoustic.behind import Behind
+from spear_spec.acoustic.contract import AcousticStage, AcousticStream
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check, complete
@@ -55,6 +56,14 @@ class AudioChunk:
     sentence: int
     text: str
     ended: str | None = None
+
+
+Job = Callable[[], AudioChunk]  # makes a piece of sound
+
+
+def _STEP() -> AudioChunk:
+    """In place of a job: a step of decoding is over, and a piece that is ready may be handed out."""
+    raise AssertionError
 
 
 @dataclass
@@ -211,6 +220,48 @@ class TTS:
     def _stream(
         self, text: str, who: str, law: SamplingConfig, seed: int, cap: int | None, batch: int, meter: Meter
     ) -> Iterator[AudioChunk]:
+        with Behind[AudioChunk](self._overlaps) as behind:
+            where = "behind_s" if behind.threaded else "acoustic_s"
+            jobs = self._jobs(text, who, law, seed, cap, batch, meter, where)
+            failed: Exception | None = None
+            while True:
+                try:
+                    job = next(jobs, None)
+                except Exception as error:  # what was decoded before it is heard before it
+                    job, failed = None, error
+                if job is not None and job is not _STEP:
+                    behind.submit(job)
+                over = job is None
+                while behind.waiting and (over or behind.full or behind.ready or meter.ttfa_s is None):
+                    with meter.clock("wait_s"):
+                        chunk = behind.take()
+                    if len(chunk.samples) or chunk.ended is not None:
+                        meter.hear(chunk.samples)
+                        yield chunk
+                if failed is not None:
+                    raise failed
+                if over:
+                    return
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether sound is made in a thread of its own, beside the decoding of what follows."""
+        return torch.get_num_threads() > 1 and bool(getattr(self.stage, "overlaps", False))
+
+    def _jobs(
+        self,
+        text: str,
+        who: str,
+        law: SamplingConfig,
+        seed: int,
+        cap: int | None,
+        batch: int,
+        meter: Meter,
+        where: str,
+    ) -> Iterator[Job]:
+        """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
+        meter's field that their time is added to.
+        """
         engine, segments = self.decoder.engine(), self.front_end.segments(text, who)
         waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
         spoken = 0
@@ -225,34 +276,46 @@ class TTS:
                 return
             segment, utterance = waiting.popleft()
             noise = torch.Generator().manual_seed(derive(seed, spoken, SOUND) >> 1)
-            for samples, ended in self._speak(engine, segment, utterance, who, noise, meter):
-                meter.hear(samples)
-                yield AudioChunk(samples, self.sample_rate, spoken, segment.text, ended)
+            yield from self._speak(engine, segment, utterance, who, noise, spoken, meter, where)
             spoken += 1
 
     def _speak(
-        self, engine: Engine, segment: Segment, utterance: Utterance, who: str, noise: torch.Generator, meter: Meter
-    ) -> Iterator[tuple[FloatArray, str | None]]:
-        """Decode until the utterance has ended and hand its tokens to the stage as they come."""
+        self,
+        engine: Engine,
+        segment: Segment,
+        utterance: Utterance,
+        who: str,
+        noise: torch.Generator,
+        index: int,
+        meter: Meter,
+        where: str,
+    ) -> Iterator[Job]:
+        """Decode until the utterance has ended; its tokens go to the stage as they come."""
+
+        def job(sound: Callable[[], FloatArray], ended: str | None = None) -> Job:
+            def run() -> AudioChunk:
+                with meter.clock(where):
+                    samples = sound()
+                return AudioChunk(samples, self.sample_rate, index, segment.text, ended)
+
+            return run
+
         if segment.pause_s:
-            yield np.zeros(int(segment.pause_s * self.sample_rate), dtype=np.float32), None
+            yield job(lambda: np.zeros(int(segment.pause_s * self.sample_rate), dtype=np.float32))
         stream = self.stage.open(who, segment.rate, noise)
         lookahead = self.stage.lookahead
         fed, chunk = 0, FIRST_CHUNK
         wanted = float("inf") if lookahead is None else chunk + lookahead  # nothing comes out before
         while utterance.ended is None:
-            with meter.clock("t2s_s"):
-                while utterance.ended is None and len(utterance.tokens) - fed < wanted:
+            while utterance.ended is None and len(utterance.tokens) - fed < wanted:
+                with meter.clock("t2s_s"):
                     engine.step()
+                yield _STEP
             if utterance.ended is None:
-                with meter.clock("acoustic_s"):
-                    samples = stream.push(_ids(utterance.tokens[fed:])).numpy()
+                new = _ids(utterance.tokens[fed:])
+                yield job(partial(_pushed, stream, new))
                 fed, chunk = len(utterance.tokens), chunk if meter.ttfa_s is None else min(2 * chunk, LARGEST_CHUNK)
                 wanted = chunk
-                if len(samples):
-                    yield samples, None
-        with meter.clock("acoustic_s"):
-            rest = torch.cat([stream.push(_ids(utterance.speech[fed:])), stream.finish()]).numpy()
         meter.count(utterance.stats, utterance.ended)
         if utterance.ended != "eos":
             count = len(utterance.tokens)
@@ -261,7 +324,7 @@ class TTS:
                 count,
                 utterance.ended,
             )
-        yield rest, utterance.ended
+        yield job(partial(_pushed, stream, _ids(utterance.speech[fed:]), last=True), utterance.ended)
 
     def texts(self, sentences: Sequence[str], speaker: str | None = None) -> list[list[int]]:
         """Text ids of every segment of these sentences, in order.
@@ -278,6 +341,11 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
+
+
+def _pushed(stream: AcousticStream, tokens: Tensor, *, last: bool = False) -> FloatArray:
+    samples = stream.push(tokens)
+    return (torch.cat([samples, stream.finish()]) if last else samples).numpy()
 
 
 def _ids(tokens: list[int]) -> Tensor:

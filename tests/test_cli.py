@@ -342,17 +342,17 @@ def test_interrupt_leaves_nothing_behind(
     voice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C while the second line of a file is spoken: the first line's file stays, nothing is half-written."""
-    from spear_spec.acoustic.unit.streaming import VocoderStream
+    from spear_spec.acoustic.unit.native import NativeStream
 
-    finish, calls = VocoderStream.finish, []
+    finish, calls = NativeStream.finish, []
 
-    def stopped(self: VocoderStream) -> torch.Tensor:
+    def stopped(self: NativeStream) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt  # what Python makes of SIGINT; the signal itself is ignored in a background job
         return finish(self)
 
-    monkeypatch.setattr(VocoderStream, "finish", stopped)
+    monkeypatch.setattr(NativeStream, "finish", stopped)
     Path("lines.txt").write_text("One.\nTwo.\nThree.\n")
     assert main(["say", "--file", "lines.txt", "--out-dir", "d", "--voice", voice, "--device", "cpu"]) == 130
     assert capsys.readouterr().err.strip().splitlines()[-1] == "spear-spec: interrupted"

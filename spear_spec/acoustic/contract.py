@@ -32,6 +32,9 @@ class AcousticStage(Protocol):
 
     lookahead: tokens after a token that its last sample depends on; None: the stage needs all of them first, and gives
     nothing before `finish`. module: what a bundle's weights go into, None where the stage has none of its own.
+
+    A stage may also have `overlaps`: true where `push` and `finish` may be called from a thread other than the one that
+    opened the stream (one at a time), beside the decoding of what follows. Without it everything is called in one.
     """
 
     module: nn.Module | None

@@ -14,7 +14,8 @@
 
 #include "draft.h"
 
-#define VERSION 4 /* of the structures and arguments in the headers; native.py has the same number */
+#define VERSION 6 /* of the structures and arguments in the headers; native.py has the same number */
+
 INLINE float dot(const float *a, const float *b, int64_t size)
 {
     float sum = 0;

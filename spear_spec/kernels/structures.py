@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 4  # as in draft.c
+VERSION = 6  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
@@ -78,6 +78,56 @@ class CTarget(Structure):
     ]
 
 
+class CNorm(Structure):
+    """`struct norm`."""
+
+    _fields_ = [("gain", c_void_p), ("bias", c_void_p)]
+
+
+class CMap(Structure):
+    """`struct map`."""
+
+    _fields_ = [("weight", CMatrix), ("bias", c_void_p)]
+
+
+class CContextBlock(Structure):
+    """`struct context_block`."""
+
+    _fields_ = [
+        ("taps", c_void_p),
+        ("norm", CNorm),
+        ("up", CMap),
+        ("down", CMap),
+        ("scale", c_void_p),
+        ("right", c_int64),
+    ]
+
+
+class CVocoder(Structure):
+    """`struct vocoder`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("ids", "speakers", "dim", "wide", "kernel", "hop", "phases", "n_fft")),
+        *((name, c_double) for name in ("sample_rate", "f0_floor", "f0_ceil")),
+        ("token_embedding", c_void_p),
+        ("speaker_embedding", c_void_p),
+        ("token_norm", CNorm),
+        *((name, c_int64) for name in ("token_blocks", "prosody_blocks", "frame_blocks")),
+        *((name, POINTER(CContextBlock)) for name in ("tokens", "prosody", "frames")),
+        ("prosody_in", CMap),
+        ("prosody_norm", CNorm),
+        ("prosody_out", CMap),
+        ("upsample", CMap),
+        ("prosody_embedding", c_void_p),
+        ("frame_speaker", c_void_p),
+        ("frame_norm", CNorm),
+        ("head_norm", CNorm),
+        ("head", CMap),
+        ("window", c_void_p),
+        ("roots", c_void_p),
+    ]
+
+
 _INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
 # result and arguments, in the order of the C declarations
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -108,6 +158,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
+    "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
+    "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),
+    "spear_vocoder_push": (
+        c_int,
+        [POINTER(CVocoder), c_void_p, c_int64, c_void_p]  # vocoder, stream, count, tokens
+        + [c_void_p, c_int, c_void_p, _INTEGERS],  # noise, last, samples, made
+    ),
     "spear_target_step": (
         c_int,
         [POINTER(CTarget), c_int64, c_int64, c_int64, c_int64]  # target, first, last, batch, count

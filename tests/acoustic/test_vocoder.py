@@ -1,4 +1,4 @@
-"""Shapes, determinism, streaming against the whole form, the head against torch.istft, and what is refused."""
+"""Shapes, determinism, streaming on torch against the whole form, the head against torch.istft, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spear_spec.acoustic.contract import AcousticStage
-from spear_spec.acoustic.unit.stage import UnitStage, render
+from spear_spec.acoustic.unit.stage import UnitStage, render, render_in_torch
 from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, depthwise
 from spear_spec.errors import AudioError, ConfigError, NumericsError, SpearSpecError
@@ -71,7 +71,7 @@ def test_length_determinism_and_speakers(model: UnitVocoder) -> None:
 @pytest.mark.parametrize("sizes", [[1] * 40, [3] * 13 + [1], [7, 0, 20, 1, 12], [40]])
 def test_streaming_equals_the_whole(model: UnitVocoder, sizes: list[int]) -> None:
     ids = tokens(40)
-    whole = render(model, ids, 1, seeded(9))
+    whole = render_in_torch(model, ids, 1, seeded(9))
     pieces = streamed(model, iter(ids.split(sizes)), 1, 9)
     assert torch.cat(pieces).shape == whole.shape
     assert float((torch.cat(pieces) - whole).abs().max()) < 1e-4
@@ -83,7 +83,7 @@ def test_streaming_is_exact_in_double_precision() -> None:
     torch.manual_seed(1)
     model = UnitVocoder(SMALL).eval().double()
     ids = tokens(30, 2)
-    whole = render(model, ids, 0, seeded(1))
+    whole = render_in_torch(model, ids, 0, seeded(1))
     pieces = torch.cat(streamed(model, ids.split(4), 0, 1))
     assert float((pieces - whole).abs().max()) < 2e-6
 

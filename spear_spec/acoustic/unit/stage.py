@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.unit.excitation import token_noise
+from spear_spec.acoustic.unit.native import NativeStream, native_for
 from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, drive_for, initial_phase
 from spear_spec.errors import ConfigError, NumericsError
@@ -28,11 +29,18 @@ class UnitStage:
     def lookahead(self) -> int:
         return self.module.cfg.lookahead
 
-    def open(self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None) -> VocoderStream:
-        """See `AcousticStage.open`; equal to `render` for the same generator state."""
+    @property
+    def overlaps(self) -> bool:
+        """See `AcousticStage`: in C, a chunk runs without Python."""
+        return native_for(self.module) is not None
+
+    def open(
+        self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None
+    ) -> NativeStream | VocoderStream:
+        """See `AcousticStage.open`; equal to `render` for the same generator state, in C bit for bit."""
         if rate != 1:
             raise ConfigError(f"this voice speaks at its own rate only: rate must be 1, not {rate!r}")
-        return VocoderStream(self.module, self._speaker(voice), generator or torch.Generator().manual_seed(0))
+        return open_stream(self.module, self._speaker(voice), generator or torch.Generator().manual_seed(0))
 
     def render(self, tokens: Tensor, voice: str, generator: torch.Generator | None = None) -> Tensor:
         """Samples float32 [T * samples a token] of whole utterances [T], in one pass: what a stream must equal.
@@ -48,6 +56,14 @@ class UnitStage:
         return self.speakers.index(voice)
 
 
+def open_stream(vocoder: UnitVocoder, speaker: int, generator: torch.Generator) -> NativeStream | VocoderStream:
+    """A stream in C where `native_for` has one, else on torch."""
+    kernel = native_for(vocoder)
+    if kernel is None:
+        return VocoderStream(vocoder, speaker, generator)
+    return NativeStream(vocoder, kernel, speaker, generator)
+
+
 def render(vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: torch.Generator | None = None) -> Tensor:
     """Samples float32 [T * samples a token] of tokens [T]; the generator gives the initial phase, then the noise.
 
@@ -56,10 +72,19 @@ def render(vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: to
     """
     tokens = torch.as_tensor(tokens, device="cpu")
     vocoder.check_tokens(tokens, speaker)
-    device = vocoder.device
     if tokens.numel() == 0:
         return torch.zeros(0, dtype=torch.float32, device="cpu")
     generator = generator or torch.Generator().manual_seed(0)
+    kernel = native_for(vocoder)
+    if kernel is not None:
+        stream = NativeStream(vocoder, kernel, speaker, generator)
+        return torch.cat([stream.push(tokens), stream.finish()])
+    return render_in_torch(vocoder, tokens, speaker, generator)
+
+
+def render_in_torch(vocoder: UnitVocoder, tokens: Tensor, speaker: int, generator: torch.Generator) -> Tensor:
+    """`render` on any device, whole layers at a time: what the streams, this one's and C's, must equal."""
+    device = vocoder.device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         start = initial_phase(generator).to(device)
         noise = token_noise(generator, len(tokens), vocoder.cfg.token_samples, device)

@@ -1,0 +1,203 @@
+"""The unit vocoder as one call into C a chunk (`kernels/vocoder.c`), for float32 on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from ctypes import c_int64
+from threading import Lock
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from spear_spec.acoustic.unit.excitation import token_noise
+from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
+from spear_spec.errors import AudioError, ContractError, NumericsError
+from spear_spec.kernels import native
+from spear_spec.kernels.pointers import pointer
+from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
+from spear_spec.models.seen import Seen
+
+_WIDTH = 16  # as in vocoder.h
+_ALIGNED = 64
+_FLOAT = torch.float32
+
+
+class NativeVocoder:
+    """The weights of one vocoder as the kernel reads them: copies, and no reference to the module. Streams share it."""
+
+    def __init__(self, model: UnitVocoder) -> None:
+        """The weights are float32 on the CPU, and `fits(model.cfg)`.
+
+        Raises:
+            ContractError: weights whose shapes do not fit together, of another dtype or device.
+        """
+        loaded, cfg = native.library(), model.cfg
+        self.push, self._open = loaded.spear_vocoder_push, loaded.spear_vocoder_open
+        self._held: list[object] = []  # what the structures point at
+        dim, wide, phases = cfg.dim, cfg.prosody_dim, cfg.frames_per_token
+        angle = torch.arange(cfg.n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / cfg.n_fft)
+        blocks = {part: model.context_blocks(part) for part in ("token", "prosody", "frame")}
+        speaker = model.frame_speaker.weight + model.prosody_embedding.bias
+        self.struct = CVocoder(
+            *(cfg.num_semantic_token_ids, cfg.num_speakers, dim, wide, cfg.kernel, cfg.hop, phases, cfg.n_fft),
+            *(cfg.sample_rate, cfg.f0_floor, cfg.f0_ceil),
+            self._at(model.token_embedding.weight, (cfg.num_semantic_token_ids, dim)),
+            self._at(model.speaker_embedding.weight, (cfg.num_speakers, dim)),
+            self._norm(model.token_norm, dim),
+            *(len(some) for some in blocks.values()),
+            self._blocks(blocks["token"], dim, cfg),
+            self._blocks(blocks["prosody"], wide, cfg),
+            self._blocks(blocks["frame"], dim, cfg),
+            self._map(model.prosody_in, wide, dim),
+            self._norm(model.prosody_norm, wide),
+            self._map(model.prosody_out, 3 * phases, wide),
+            self._map(model.upsample, phases * dim, dim),
+            self._at(model.prosody_embedding.weight.t(), (4, dim)),
+            self._at(speaker, (cfg.num_speakers, dim)),
+            self._norm(model.frame_norm, dim),
+            self._norm(model.head.norm, dim),
+            self._map(model.head.out, 5 * model.head.bins, dim),
+            self._at(model.head.window, (cfg.n_fft,)),
+            self._at(torch.stack([angle.cos(), -angle.sin()], -1).float(), (cfg.n_fft, 2)),
+        )
+        self._size = int(loaded.spear_vocoder_size(self.struct))
+
+    def open(self, speaker: int, phase: float) -> tuple[Tensor, int]:
+        """Memory of a new stream, and the address in it that the kernel is given."""
+        memory = torch.empty(self._size + _ALIGNED, dtype=torch.uint8, device="cpu")
+        at = -(-memory.data_ptr() // _ALIGNED) * _ALIGNED
+        self._open(self.struct, speaker, phase, at)
+        return memory, at
+
+    def _at(self, weight: Tensor, shape: tuple[int, ...]) -> int:
+        weight = weight.detach().clone(memory_format=torch.contiguous_format)
+        self._held.append(weight)
+        return pointer(weight, shape, _FLOAT, "a weight of the vocoder")
+
+    def _norm(self, norm: nn.LayerNorm, dim: int) -> CNorm:
+        return CNorm(self._at(norm.weight, (dim,)), self._at(norm.bias, (dim,)))
+
+    def _map(self, linear: nn.Linear, out: int, inputs: int) -> CMap:
+        if linear.weight.shape != (out, inputs):
+            raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
+        matrix = Matrix(linear.weight)
+        self._held.append(matrix)
+        return CMap(matrix.struct, self._at(linear.bias, (out,)))
+
+    def _blocks(self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig) -> ctypes.Array[CContextBlock]:
+        inner = cfg.expansion * dim
+        return (CContextBlock * len(blocks))(
+            *[
+                CContextBlock(
+                    self._at(block.taps, (cfg.kernel, dim)),
+                    self._norm(block.norm, dim),
+                    self._map(block.up, inner, dim),
+                    self._map(block.down, dim, inner),
+                    self._at(block.scale, (dim,)),
+                    block.right,
+                )
+                for block in blocks
+            ]
+        )
+
+
+def fits(cfg: VocoderConfig) -> bool:
+    """Whether the kernel knows these sizes: rows in whole vectors, transforms of 2^a 3^b 5^c points."""
+    left = cfg.n_fft
+    for prime in (2, 3, 5):
+        while left % prime == 0:
+            left //= prime
+    return cfg.dim % _WIDTH == 0 and cfg.prosody_dim % _WIDTH == 0 and left == 1
+
+
+# values refer to copies of weights, never to a module: a vocoder that nobody else holds goes, and its entry with it
+_PLANS: WeakKeyDictionary[UnitVocoder, tuple[list[Seen], NativeVocoder]] = WeakKeyDictionary()
+_MAKING = Lock()
+
+
+def native_for(model: UnitVocoder) -> NativeVocoder | None:
+    """What speaks for this vocoder in C; None where torch does (another dtype or device, sizes that `fits` refuses, no
+    kernel, weights made in inference mode, whose changes nobody counts).
+
+    The weights are packed once, and again when one has been changed in place, moved or replaced. A stream keeps those
+    that it began with.
+    """
+    if not native.available():
+        return None
+    weights = list(model.parameters())
+    with _MAKING:  # two threads that start at once make one
+        known = _PLANS.get(model)
+        if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
+            plain = all(w.dtype is _FLOAT and w.device.type == "cpu" and not w.is_inference() for w in weights)
+            if not plain or not fits(model.cfg):
+                return None
+            with torch.inference_mode():
+                known = ([Seen.of(weight) for weight in weights], NativeVocoder(model))
+            _PLANS[model] = known
+        return known[1]
+
+
+class NativeStream:
+    """`VocoderStream` in C: the same samples to float32 rounding, and bit for bit the same however the tokens are cut
+    into pushes.
+    """
+
+    def __init__(self, model: UnitVocoder, kernel: NativeVocoder, speaker: int, generator: torch.Generator) -> None:
+        model.check_tokens(torch.zeros(0, dtype=torch.int64, device="cpu"), speaker)
+        self.model, self.speaker, self.generator = model, speaker, generator
+        self._kernel = kernel
+        self._memory: tuple[Tensor, int] | None = None  # the first token opens it: then the initial phase is drawn
+        self._due = 0  # samples of tokens taken that have not come out
+        self.finished = False
+
+    def push(self, tokens: Tensor) -> Tensor:
+        """Take tokens [t] (also none), give the samples that are now final, float32 [s].
+
+        Raises:
+            AudioError: an id outside the vocabulary, or a stream that is already finished.
+            NumericsError: the weights gave NaN or infinity.
+        """
+        return self._advance(torch.as_tensor(tokens, device="cpu"), last=False)
+
+    def finish(self) -> Tensor:
+        """The samples still due. The stream is then closed."""
+        return self._advance(torch.zeros(0, dtype=torch.int64, device="cpu"), last=True)
+
+    def _advance(self, tokens: Tensor, last: bool) -> Tensor:
+        if self.finished:
+            raise AudioError("this vocoder stream is finished: make a new one")
+        self.finished = last
+        self.model.check_tokens(tokens, self.speaker)
+        with torch.inference_mode():
+            return self._run(tokens.long().contiguous(), last)
+
+    def _run(self, tokens: Tensor, last: bool) -> Tensor:
+        count, size = len(tokens), self.model.cfg.token_samples
+        if self._memory is None:
+            if not count:
+                return torch.zeros(0, dtype=_FLOAT, device="cpu")
+            self._memory = self._kernel.open(self.speaker, float(initial_phase(self.generator)))
+        noise = token_noise(self.generator, count, size, torch.device("cpu")).contiguous()
+        self._due += count * size
+        samples, made = torch.empty(self._due, dtype=_FLOAT, device="cpu"), c_int64()
+        status = self._kernel.push(
+            self._kernel.struct,
+            self._memory[1],
+            count,
+            pointer(tokens, (count,), torch.int64, "tokens"),
+            pointer(noise, (count * size,), _FLOAT, "noise"),
+            last,
+            samples.data_ptr(),
+            ctypes.byref(made),
+        )
+        try:
+            native.check(status, "the vocoder")
+        except NumericsError:
+            raise NumericsError(
+                "the vocoder produced NaN or infinite samples: the voice's weights are damaged"
+            ) from None
+        self._due -= made.value
+        return samples[: made.value]
