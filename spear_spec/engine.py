@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.decode import Parts
 from spear_spec.decoding.drafters.base import Drafter
@@ -26,11 +26,27 @@ from spear_spec.decoding.limits import FRAME_RATE
 from spear_spec.decoding.loop import Plain, Speculative
 from spear_spec.decoding.proposal import DecodeStats, Verdict
 from spear_spec.decoding.request import Request
+from spear_spec.decoding.rounds.loop import Rounds, RoundSession
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.verifiers.base import Verifier
-from spear_spec.errors import ContractError
+from spear_spec.errors import ConfigError, ContractError
 from spear_spec.models.contract import Target
 from spear_spec.runtime.contract import Runtime
+
+RUNTIMES = ("eager", "graphs")
+
+
+def checked_runtime(runtime: Runtime | str) -> Runtime | None:
+    """The runtime if it is an object, None for the name "eager".
+
+    Raises:
+        ConfigError: another name.
+    """
+    if not isinstance(runtime, str):
+        return runtime
+    if runtime != "eager":
+        raise ConfigError(f"there is no runtime {shown(runtime)}; available: {', '.join(RUNTIMES)}")
+    return None
 
 
 @dataclass(eq=False)
@@ -57,28 +73,44 @@ class Utterance:
 class Engine:
     """Decodes requests together.
 
-    drafter None: the autoregressive loop. runtime: who runs a step; None: eager PyTorch. chance: None: every row draws
-    from the stream of its request's seed. frame_rate: semantic tokens a second, for caps and the guard.
+    drafter None: the autoregressive loop. runtime: who runs a step, an object or one of `RUNTIMES`; None is "eager",
+    "graphs" runs whole rounds on the device (`decoding/rounds`). chance: None: every row draws from the stream of its
+    request's seed. frame_rate: semantic tokens a second, for caps and the guard.
+
+    Raises:
+        ConfigError: a runtime that does not know how to run this target, drafter or rule.
     """
 
     target: Target
     drafter: Drafter | None = None
     verifier: Verifier | None = None
     gamma: int = 5
-    runtime: Runtime | None = None
+    runtime: Runtime | str | None = None
     chance: Chance | None = None
     frame_rate: float = FRAME_RATE
     session: Session = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.session = Session(self.target, chance=self.chance, runtime=self.runtime, frame_rate=self.frame_rate)
-        self._loop: Plain | Speculative
-        if self.drafter is None:
-            self._loop = Plain(self.session)
+        assert self.drafter is None or self.verifier is not None, "a drafter goes with a rule"
+        self._loop: Plain | Speculative | Rounds
+        if self.runtime == "graphs":
+            self._loop = self._rounds()
         else:
-            assert self.verifier is not None, "a drafter goes with a rule"
-            self._loop = Speculative(self.session, self.drafter, self.verifier, self.gamma)
+            runtime = None if self.runtime is None else checked_runtime(self.runtime)
+            self.session = Session(self.target, chance=self.chance, runtime=runtime, frame_rate=self.frame_rate)
+            if self.drafter is None or self.verifier is None:
+                self._loop = Plain(self.session)
+            else:
+                self._loop = Speculative(self.session, self.drafter, self.verifier, self.gamma)
         self._running: dict[int, Utterance] = {}
+
+    def _rounds(self) -> Rounds:
+        if self.chance is not None:
+            raise ConfigError("runtime graphs draws from the rows' own streams: leave chance out")
+        self.session = session = RoundSession(
+            self.target, self.drafter, self.verifier, self.gamma, frame_rate=self.frame_rate
+        )
+        return Rounds(session)
 
     @property
     def running(self) -> bool:
