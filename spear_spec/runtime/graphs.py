@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Graphs:
     def __init__(self, device: torch.device, quiet: Callable[[], AbstractContextManager[None]]) -> None:
         self.device, self._quiet = device, quiet
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     @property
     def captures(self) -> bool:

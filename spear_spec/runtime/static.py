@@ -49,7 +49,8 @@ class Text:
         layers = len(memory.cross)
         bias = k.new_full((lanes, 1, 1, slots), -torch.inf)
         bias[..., 0] = 0.0  # rows that nobody has must see something
-        return cls(*(x.new_zeros(layers, lanes, x.shape[1], slots, x.shape[3]) for x in (k, v)), bias)
+        k, v = (x.new_zeros(layers, lanes, x.shape[1], slots, x.shape[3]) for x in (k, v))
+        return cls(k, v, bias)
 
     @property
     def slots(self) -> int:
@@ -106,12 +107,15 @@ class StaticRuntime:
     """What a session needs of a `Runtime` (`admit`, `leave`) over fixed memory, and views to run rounds on.
 
     A row has a slot from `admit` until it leaves; slot s has lane s, or where `pairs` is set the lanes 2 s (with its
-    text) and 2 s + 1 (without). slots: by place. newest: what the target said of the prefixes of the rows that were
-    admitted last, by lane in `lanes` (None without prefixes).
+    text) and 2 s + 1 (without). slots: by place. arrived: the rows that were admitted last, for whoever has more to
+    write of them.
     """
 
     on_tensors = True
-    output = depths = None
+    memory: Memory
+    cache: Any
+    output: DecoderOutput | None = None
+    depths: list[int] | None = None
 
     def __init__(self, target: Target) -> None:
         """Raises ConfigError: the target is none whose layers can run on fixed memory."""
@@ -156,7 +160,7 @@ class StaticRuntime:
         if old is not None and (rows, positions, slots, pairs) == (self.rows, self.positions, old.slots, self.pairs):
             return
         lanes = rows * (1 + pairs)
-        like = self.target.new_cache(1, 1)
+        like: Any = self.target.new_cache(1, 1)
         shape = (like.k.shape[0], lanes, like.k.shape[2], positions, like.k.shape[4])
         k, v = like.k.new_zeros(shape), like.v.new_zeros(shape)
         text = Text.like(memory, lanes, slots)
@@ -218,18 +222,11 @@ class StaticRuntime:
         """Only the rows at these places go on; the others' slots are free."""
         self.slots = [self.slots[place] for place in stay]
 
-    def _whole(self, *_: object, **__: object) -> NoReturn:
-        raise ContractError("this runtime runs whole rounds: there is nothing to score or keep in between")
+    def score(self, *_: object, **__: object) -> NoReturn:
+        """Rounds are whole: there is nothing to score in between."""
+        raise ContractError("this runtime runs whole rounds")
 
-    score = keep = _whole
-
-    @property
-    def memory(self) -> Memory:
-        self._whole()
-
-    @property
-    def cache(self) -> Any:
-        self._whole()
+    keep = score
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class StaticDraft:
         base = base + count
         going = limits > 0
         fine, drawn = torch.ones_like(going), torch.zeros_like(limits)
-        tokens, laws = [], []
+        tokens, laws = list[Tensor](), list[Tensor]()
         for place in range(uniforms.shape[1]):
             if place:
                 hidden = self._step(tokens[-1][:, None], hidden, base)

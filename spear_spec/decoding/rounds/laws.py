@@ -1,4 +1,4 @@
-"""Logits to laws with settings that are tensors: fixed shapes, nothing read back. `sampling.probabilities` otherwise."""
+"""Logits to laws with settings that are tensors: fixed shapes, nothing read back. Else `sampling.probabilities`."""
 
 from __future__ import annotations
 

@@ -33,12 +33,13 @@ from spear_spec.models.memory import Memory
 from spear_spec.runtime.graphs import Graphs, Message, send
 from spear_spec.runtime.static import StaticRuntime, bucket
 
+LEAST = 64  # positions of the smallest view of the caches
 _ENDINGS = {EOS: "eos", CAP: "cap"}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A round that has been asked for: who had which slot then (slot, row, number of the stay), and what it will say."""
+    """A round that was asked for: who had which slot then (slot, row, number of the stay), and what it will say."""
 
     rows: list[tuple[int, int, int]]
     message: Message
@@ -176,7 +177,7 @@ class RoundSession(Session):
         unread = sum(1 for asked in self._asked) * (self.gamma + 1)
         most = max(min(length + unread, self.caps[row]) for row, length in zip(self.rows, lengths)) + self.gamma + 2
         rows = min(bucket(max(slots) + 1), self.runtime.rows)
-        positions = min(bucket(most, 64), self.runtime.positions)
+        positions = min(bucket(most, LEAST), self.runtime.positions)
         guided = any(sampling.guidance != 1 for sampling in self.samplings)
         key = (rows, positions, guided, any(map(filters, self.samplings)))
         if not self._pool:

@@ -70,8 +70,8 @@ class Rows:
 
     def first(self, rows: int) -> Rows:
         """The first rows, the same memory."""
-        mine = [getattr(self, field.name)[:rows] for field in fields(self) if field.name != "how"]
-        return Rows(*mine, self.how.first(rows))
+        mine = {field.name: getattr(self, field.name)[:rows] for field in fields(self) if field.name != "how"}
+        return Rows(**mine, how=self.how.first(rows))
 
     def take(self, other: Rows) -> None:
         """What fewer rows hold, into the first rows."""
