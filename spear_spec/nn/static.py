@@ -26,6 +26,11 @@ class StaticCache:
         self.lengths: Tensor
         self._at: Tensor
 
+    @property
+    def room(self) -> int:
+        """Positions of each row."""
+        return self.k.shape[3]
+
     def reserve(self, positions: int) -> None:
         """There is as much room as there is."""
 
@@ -34,11 +39,11 @@ class StaticCache:
 
     def places(self, length: int) -> tuple[Tensor, Tensor, bool]:
         """As `cached_positions`: what `length` new tokens a row are given, [B, n, ...], and their mask [B, 1, n, C]."""
-        _, batch, heads, room, width = self.k.shape
+        _, batch, heads, _, width = self.k.shape
         device = self.k.device
         here = self.lengths[:, None] + torch.arange(length, device=device)
         self._at = here[:, None, :, None].expand(batch, heads, length, width)
-        hidden = torch.arange(room, device=device) > here[..., None]
+        hidden = torch.arange(self.room, device=device) > here[..., None]
         mask = torch.zeros(hidden.shape, dtype=self.k.dtype, device=device).masked_fill_(hidden, -torch.inf)
         return self.table[here], mask[:, None], False
 

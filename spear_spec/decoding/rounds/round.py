@@ -36,10 +36,12 @@ class Round:
     filtered: bool
 
     def __call__(self) -> None:
-        """Run it. Rows that are not active keep all they have; what is written of them lies behind what counts."""
+        """Run it. Rows that are not active keep all they have; what is written of them lies behind what counts, or
+        where a row that has left reaches beyond this view, in what was its own.
+        """
         rows, step, gamma = self.rows, self.step, self.gamma
         active = rows.active
-        base = rows.kept.masked_fill(~active, 0)  # tokens that the target has read
+        base = rows.kept.clamp(max=step.cache.room - gamma - 1)  # tokens that the target has read
         room = rows.cap - rows.kept
         uniforms = rows.ahead(longest_draw(gamma))
         ids, drafted, q, fine = at(rows.fresh, rows.count - 1)[:, None], torch.zeros_like(base), None, active
