@@ -78,8 +78,7 @@ class Round:
         """Cut at an end token or the cap, go on from there, and say what was kept."""
         rows, active, tokens = self.rows, self.rows.active, settled.tokens
         before = ((tokens == self.eos).long().cumsum(1) == 0).sum(1)  # tokens in front of the first end token
-        count = torch.minimum(settled.accepted, before) + 1
-        count = torch.minimum(count, room)
+        count = torch.minimum(settled.accepted, before) + 1  # no more than there is room: drafts are shorter
         place = torch.arange(tokens.shape[1], device=tokens.device)
         tokens = tokens.masked_fill(place >= count[:, None], -1)
         eos = at(tokens, (count - 1).clamp(min=0)) == self.eos

@@ -14,6 +14,7 @@ from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import Request, make_drafter, make_verifier
 from spear_spec.decoding.rounds import draft as draft_module
 from spear_spec.decoding.rounds import rows as rows_module
+from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.loop import RoundSession
 from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.verifiers.tensors import Settled
@@ -47,15 +48,15 @@ def session(model: TextToSemantic, rule: str | None, name: str = "eagle", guidan
             draft = DraftDecoder(DraftConfig(dim=16, heads=2, dim_head=8, **shape), model.cfg).double().eval()
         drafter, near = make_drafter(name, draft), model.semantic_emb.weight[:-1]
         verifier = make_verifier(rule, {"theta": 0.3} if rule == "coarse" else None, embedding=near)
-    made = RoundSession(model, drafter, verifier, 4)
+    made = RoundSession(Board(model, drafter, verifier, 4))
     laws = [replace(law, guidance=guidance) for law in LAWS]
     made.admit([Request([n + 1, 2], (3, 4)[: 2 * (n == 1)], n, law, 40) for n, law in enumerate(laws)])
     return made
 
 
 def round_of(made: RoundSession) -> Round:
-    made.ask()
-    (found,) = made._made.values()
+    made._ask()
+    (found,) = made.board.made.values()
     return found
 
 
@@ -109,9 +110,9 @@ def test_a_round_of_idle_rows_changes_nothing(model: TextToSemantic, rule: str |
     made, other = session(model, rule), session(model, rule)
     found = round_of(made)
     before = [x.clone() for x in found.rows.tensors]
-    with made._quiet():
+    with made.board.quiet():
         found()
-        made._board.refill()
+        made.board.rows.refill()
     quiet = {id(found.rows.told), id(found.rows.pool), id(found.rows.pooled)}
     for was, now in zip(before, found.rows.tensors):
         assert id(now) in quiet or torch.equal(was, now)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from spear_spec.config import DraftConfig, SamplingConfig
-from spear_spec.decoding import Request, Uniforms, make_drafter, make_verifier
+from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig
+from spear_spec.decoding import Parts, Request, Uniforms, make_drafter, make_verifier
 from spear_spec.decoding.chance import SENTENCE, derive
-from spear_spec.decoding.rounds import loop, rows
-from spear_spec.engine import Engine, Utterance
+from spear_spec.decoding.rounds import board, rows
+from spear_spec.decoding.rounds.board import Board
+from spear_spec.engine import Decoder, Engine, Utterance
 from spear_spec.errors import ConfigError, ContractError, NumericsError
 from spear_spec.exactness.oracles import tiny_draft, tiny_model
 from spear_spec.models.drafts.decoder import DraftDecoder
@@ -77,16 +78,23 @@ def drafter(model: TextToSemantic, name: str = "eagle") -> Any:
 
 
 def engine(
-    model: TextToSemantic, rule: str | None, runtime: str, name: str = "eagle", ahead: int = 1, gamma: int = 4
+    model: TextToSemantic,
+    rule: str | None,
+    runtime: str,
+    name: str = "eagle",
+    ahead: int = 1,
+    gamma: int = 4,
+    frame_rate: float = 25.0,
 ) -> Engine:
-    if rule is None:
-        made = Engine(model, runtime=runtime)
-    else:
+    made: tuple[Any, ...] = (None, None, gamma)
+    if rule is not None:
         near = model.semantic_emb.weight[:-1]
-        made = Engine(model, drafter(model, name), make_verifier(rule, RULES[rule], embedding=near), gamma, runtime)
+        made = (drafter(model, name), make_verifier(rule, RULES[rule], embedding=near), gamma)
+    board = Board(model, *made) if runtime == "graphs" else None
+    found = Engine(model, *made, board, frame_rate=frame_rate)
     if runtime == "graphs":
-        made.session.ahead = ahead  # type: ignore[attr-defined]
-    return made
+        found.session.ahead = ahead  # type: ignore[attr-defined]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +175,9 @@ def test_the_guard_cuts_where_it_would(model: TextToSemantic, ahead: int, monkey
     wanted = requests(12, 4, [SamplingConfig(temperature=0.6, top_k=3, top_p=1.0), MIXED[3]], longest=60)
     runs = []
     for runtime in ("eager", "graphs"):
-        made = Engine(model, drafter(model), make_verifier("block"), 4, runtime, frame_rate=1.3)
-        if runtime == "graphs":
-            made.session.ahead = ahead  # type: ignore[attr-defined]
+        made = engine(model, "block", runtime, ahead=ahead, frame_rate=1.3)
         runs.append(told(restless(made, wanted, 4)))
+    assert not made.session.board.rows.active.any()  # type: ignore[attr-defined]
     endings = [line[1] for line in runs[0]]
     assert endings.count("guard") > 2 and set(endings) > {"guard"}
     for eager, rounds in zip(*runs, strict=True):
@@ -205,13 +212,13 @@ def test_uniforms_run_out_and_are_made_anew(
 
 def test_long_utterances_see_all_of_their_past(model: TextToSemantic, monkeypatch: pytest.MonkeyPatch) -> None:
     """Views of the cache grow with what rows have read: every one of them is used."""
-    monkeypatch.setattr(loop, "LEAST", 8)
+    monkeypatch.setattr(board, "LEAST", 8)
     sampling = SamplingConfig(temperature=1.5, top_p=1.0)
     wanted = [Request(TEXTS[n], seed=n, sampling=sampling, cap=80) for n in range(8)]
     made = engine(model, "block", "graphs")
     said = alike(engine(model, "block", "eager"), made, wanted)
     assert max(len(u.tokens) for u in said) > 40
-    assert len({key[1] for key in made.session._made}) > 2  # type: ignore[attr-defined]
+    assert len({key[1] for key in made.session.board.made}) > 2  # type: ignore[attr-defined]
 
 
 def test_float32_draws_from_the_same_laws(model: TextToSemantic) -> None:
@@ -249,7 +256,7 @@ def test_a_target_that_is_told_its_positions_and_rate() -> None:
     texts = [[256, 259, 72, 105], [257, 260, 3, 4, 5, 6, 200], [258, 261, 9]]
     wanted = [Request(ids, seed=n, sampling=MIXED[n], cap=300) for n, ids in enumerate(texts)]
     for parts in ((None, None), (make_drafter("eagle", draft), make_verifier("block"))):
-        said = alike(Engine(target, *parts, 4), Engine(target, *parts, 4, "graphs"), wanted)
+        said = alike(Engine(target, *parts, 4), Engine(target, *parts, 4, Board(target, *parts, 4)), wanted)
         assert max(len(u.tokens) for u in said) == 24
 
 
@@ -258,17 +265,45 @@ def test_a_target_that_is_told_its_positions_and_rate() -> None:
 
 @pytest.mark.parametrize(("change", "why"), [
     ({"drafter": "ngram"}, "ngram is not"), ({"stop": "adaedl"}, "stop=adaedl"), ({"guided": True}, "guided"),
-    ({"verifier": "kseq"}, "kseq has no form"), ({"runtime": "fast"}, "eager, graphs"), ({"chance": True}, "chance"),
-    ({"target": True}, "is none: use runtime eager"),
+    ({"verifier": "kseq"}, "kseq has no form"), ({"chance": Uniforms()}, "chance"),
+    ({"target": object()}, "is none: use runtime eager"),
 ])  # fmt: skip
 def test_what_cannot_be_run_is_refused(model: TextToSemantic, change: dict[str, Any], why: str) -> None:
-    name = change.pop("drafter", "eagle")
-    verifier, runtime = make_verifier(change.pop("verifier", "block")), change.pop("runtime", "graphs")
-    options: dict[str, Any] = {"chance": Uniforms()} if change.pop("chance", None) else {}
-    target: Any = object() if change.pop("target", None) else model
-    made = make_drafter("ngram") if name == "ngram" else make_drafter("eagle", tiny_draft(model), options=change)
+    options = dict(change)
+    name, rule, chance = options.pop("drafter", "eagle"), options.pop("verifier", "block"), options.pop("chance", None)
+    target: Any = options.pop("target", model)
+    draft = tiny_draft(model) if name == "eagle" else None
+    made = (make_drafter(name, draft, options=options), make_verifier(rule), 4)
     with pytest.raises(ConfigError, match=why):
-        Engine(target, made, verifier, 4, runtime, **options)
+        Engine(target, *made, Board(target, *made), chance)
+
+
+def test_a_decoder_has_its_engines_use_a_board_again(model: TextToSemantic) -> None:
+    """One after the other, whatever the one before left; two at a time have one each."""
+    decoder = Decoder(model, Parts(SpecConfig("eagle", "block", 4), tiny_draft(model)), runtime="graphs")
+    (wanted,) = decoder.engine().run(requests(1, 20))
+    first = decoder.engine()
+    board_ = first.runtime
+    first.admit(requests(3, 21))
+    first.step()
+    second = decoder.engine()
+    assert second.runtime is not board_
+    del first
+    third = decoder.engine()
+    assert third.runtime is board_
+    (again,) = third.run(requests(1, 20))
+    assert told([again]) == told([wanted])
+    assert decoder.alone().engine().runtime.drafts is None  # type: ignore[union-attr]
+
+
+def test_the_runtime_that_a_decoder_chooses(model: TextToSemantic) -> None:
+    parts = Parts(SpecConfig("eagle", "block", 4), tiny_draft(model))
+    assert Decoder(model, parts).engine().runtime is None
+    assert Decoder(model, parts, runtime="auto").engine().runtime is None  # on a CPU
+    with pytest.raises(ConfigError, match="eager, graphs, auto"):
+        Decoder(model, parts, runtime="fast").engine()
+    with pytest.raises(ConfigError, match="ngram is not"):
+        Decoder(model, Parts(SpecConfig("ngram", "block", 4)), runtime="graphs").engine()
 
 
 def test_numbers_that_are_none_end_the_session(model: TextToSemantic) -> None:
@@ -289,7 +324,7 @@ def test_a_slot_that_held_nan_is_clean_for_the_next(model: TextToSemantic) -> No
     first, second = busy.admit(requests(2, 11))
     busy.step()
     busy.release([first])
-    runtime, drafts = busy.session.runtime, busy.session.drafts  # type: ignore[attr-defined]
+    runtime, drafts = busy.session.board.runtime, busy.session.board.drafts  # type: ignore[attr-defined]
     with torch.inference_mode():
         for store in (runtime._k, runtime._v, drafts._k, drafts._v):
             store[:, 0] = torch.nan
