@@ -25,6 +25,8 @@ class StaticCache:
         self.k, self.v, self.table = k, v, table
         self.lengths: Tensor
         self._at: Tensor
+        self._slots = torch.arange(self.room, device=k.device)
+        self._open, self._closed = k.new_zeros(()), k.new_full((), -torch.inf)
 
     @property
     def room(self) -> int:
@@ -40,11 +42,9 @@ class StaticCache:
     def places(self, length: int) -> tuple[Tensor, Tensor, bool]:
         """As `cached_positions`: what `length` new tokens a row are given, [B, n, ...], and their mask [B, 1, n, C]."""
         _, batch, heads, _, width = self.k.shape
-        device = self.k.device
-        here = self.lengths[:, None] + torch.arange(length, device=device)
+        here = self.lengths[:, None] + self._slots[:length]
         self._at = here[:, None, :, None].expand(batch, heads, length, width)
-        hidden = torch.arange(self.room, device=device) > here[..., None]
-        mask = torch.zeros(hidden.shape, dtype=self.k.dtype, device=device).masked_fill_(hidden, -torch.inf)
+        mask = torch.where(self._slots > here[..., None], self._closed, self._open)
         return self.table[here], mask[:, None], False
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

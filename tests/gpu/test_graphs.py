@@ -20,7 +20,7 @@ from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import Parts, Request, make_drafter, make_verifier
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.rounds.board import Board
-from spear_spec.decoding.rounds.laws import Settings, laws
+from spear_spec.decoding.rounds.laws import Law, Settings
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.engine import Decoder, Engine, Utterance
 from spear_spec.exactness.oracles import UncachedTarget, chi_square, tiny_draft, tiny_model
@@ -83,9 +83,9 @@ def told(utterances: list[Utterance]) -> list[Any]:
 def test_filters() -> None:
     samplings = [*MIXED, SamplingConfig(temperature=0.7, top_k=50, top_p=0.9), SamplingConfig(top_k=1)]
     logits = torch.randn(len(samplings), 3, 1025, device=DEVICE, dtype=torch.float64) * 4
-    found, fine = laws(logits, Settings.of(samplings, DEVICE))
+    found, total = Law(Settings.of(samplings, DEVICE), 1025, torch.float64)(logits)
     torch.testing.assert_close(found, probabilities(logits, samplings), atol=1e-9, rtol=0)
-    assert fine.all()
+    assert total.isfinite().all()
 
 
 @pytest.mark.parametrize("rule", [None, *RULES])

@@ -11,7 +11,7 @@ import torch
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.rounds.draft import DraftRows
-from spear_spec.decoding.rounds.laws import filters
+from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.rounds.rows import Rows, rounds_a_pool
 from spear_spec.decoding.verifiers.base import SettlingVerifier, Verifier
@@ -28,7 +28,7 @@ class Board:
     """Made for a target, a drafter and a rule; one session at a time has it, and it is as good as new after `clear`.
 
     Buffers grow when rows are admitted that need more (`room`). Rounds are made for buckets: rows and positions by
-    powers of two, whether anybody is guided, whether any law is filtered.
+    powers of two, whether anybody is guided, which kinds of sampling there are.
     """
 
     def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: int) -> None:
@@ -135,7 +135,7 @@ class Board:
         rows = min(bucket(max(runtime.slots) + 1), runtime.rows)
         positions = min(bucket(longest + self.gamma + 2, LEAST), runtime.positions)
         guided = any(sampling.guidance != 1 for sampling in samplings)
-        key = (rows, positions, guided, any(map(filters, samplings)))
+        key = (rows, positions, guided, Kinds.of(samplings))
         if not self._pool:
             self.graphs.run("uniforms", self.rows.refill)
             self._pool = rounds_a_pool(self.gamma)
@@ -145,11 +145,11 @@ class Board:
         self.graphs.run(key, self.made[key])
         return send(self.rows.told[:rows])
 
-    def _make(self, rows: int, positions: int, guided: bool, filtered: bool) -> Round:
+    def _make(self, rows: int, positions: int, guided: bool, kinds: Kinds) -> Round:
         eos = self.target.eos_id
         draft = None if self.drafts is None else self.drafts.view(rows, positions, eos)
         step = self.runtime.view(rows, positions, guided)
-        return Round(self.rows.first(rows), step, draft, self.rule, self.gamma, eos, filtered)
+        return Round(self.rows.first(rows), step, draft, self.rule, self.gamma, eos, kinds)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.drafters.decoder import DecoderChain
 from spear_spec.decoding.drafters.prophet import ProphetDrafter
+from spear_spec.decoding.rounds.laws import Law
 from spear_spec.decoding.verifiers.tensors import at, categorical
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
@@ -19,8 +20,6 @@ from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.drafts.runner import DraftRunner
 from spear_spec.nn.static import StaticCache
 from spear_spec.runtime.static import Arrived, Text, bucket, put_cache
-
-LawOf = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits [R, V] -> laws, and whether they are any
 
 
 class Drawn(NamedTuple):
@@ -53,7 +52,7 @@ class StaticDraft:
         base: Tensor,
         limits: Tensor,
         uniforms: Tensor,
-        law_of: LawOf,
+        law_of: Law,
     ) -> Drawn:
         """A chain behind each row's fresh tokens, as `DecoderChain.propose` draws it.
 
@@ -66,22 +65,23 @@ class StaticDraft:
             base, count = torch.zeros_like(base), torch.ones_like(count)
         hidden = at(self._step(fresh, features, base), count - 1)[:, None]
         base = base + count
-        going = limits > 0
-        fine, drawn = torch.ones_like(going), torch.zeros_like(limits)
-        tokens, laws = list[Tensor](), list[Tensor]()
+        allowed = torch.arange(uniforms.shape[1], device=limits.device) < limits[:, None]
+        going, token = allowed[:, 0], fresh[:, 0]
+        goes, tokens, laws, sums = [going], list[Tensor](), list[Tensor](), list[Tensor]()
         for place in range(uniforms.shape[1]):
             if place:
-                hidden = self._step(tokens[-1][:, None], hidden, base)
+                hidden = self._step(token[:, None], hidden, base)
                 base = base + 1
-            law, sound = law_of(self.runner.logits(hidden[:, 0]))
-            token = categorical(law, uniforms[:, place]).masked_fill(~going, 0)
+                going = going & (token != self.eos) & allowed[:, place]  # nothing follows an end token
+                goes.append(going)
+            law, total = law_of(self.runner.logits(hidden[:, 0]))
+            token = categorical(law, uniforms[:, place])
             tokens.append(token)
             laws.append(law)
-            fine = fine & (sound | ~going)
-            drawn = drawn + going
-            # nothing follows an end token
-            going = going & (token != self.eos) & (drawn < limits)
-        return Drawn(torch.stack(tokens, 1), drawn, torch.stack(laws, 1), fine)
+            sums.append(total)
+        drew = torch.stack(goes, 1)
+        fine = (torch.stack(sums, 1).isfinite() | ~drew).all(1)
+        return Drawn(torch.stack(tokens, 1).masked_fill(~drew, 0), drew.sum(1), torch.stack(laws, 1), fine)
 
     def _step(self, tokens: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
         self.cache.lengths = lengths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,53 +51,74 @@ class Settings:
         return Settings(*(tensor[:rows] for tensor in self.tensors))
 
 
-def filters(sampling: SamplingConfig) -> bool:
-    """Whether top-k or top-p can take anything away, so that a law has to be sorted."""
-    return sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
+class Kinds(NamedTuple):
+    """Which settings any of some rows has: what none of them has costs no operations."""
+
+    top_k: bool = True
+    top_p: bool = True
+    greedy: bool = True
+
+    @classmethod
+    def of(cls, samplings: Sequence[SamplingConfig]) -> Kinds:
+        """Of these rows; at temperature 0 there is nothing to filter."""
+        warm = [sampling for sampling in samplings if sampling.temperature > 0]
+        return cls(
+            any(sampling.top_k > 0 for sampling in warm),
+            any(sampling.top_p < 1 for sampling in warm),
+            len(warm) < len(samplings),
+        )
 
 
-def laws(logits: Tensor, how: Settings, *, filtered: bool = True) -> tuple[Tensor, Tensor]:
-    """The law that each token is drawn from: temperature, then top-k, then top-p, with each row's own settings.
+class Law:
+    """Logits to the law that each token is drawn from: temperature, then top-k, then top-p, by each row's own settings.
 
-    As `probabilities` to 1e-6, ties and crossing token included; running sums in float64, as C makes them.
-
-    Args:
-        logits: [R, ..., V]. filtered: False promises that no row's `filters` do anything: nothing is sorted.
-
-    Returns:
-        laws [R, ..., V], float64 where logits are, else float32; fine [R, ...] bool, False where a logit is NaN or
-        infinite: that law means nothing, and whoever reads it must say so later.
+    As `probabilities` to 1e-6, ties and crossing token included; running sums in float64, as C makes them. Made once a
+    round, so that what depends on the settings alone is computed once.
     """
-    x = logits if logits.dtype == torch.float64 else logits.float()
-    fine = x.isfinite().all(-1)
 
-    def by_row(values: Tensor) -> Tensor:
-        return values.view(-1, *[1] * (x.ndim - 1))
+    def __init__(self, how: Settings, vocabulary: int, dtype: torch.dtype, kinds: Kinds = Kinds()) -> None:  # noqa: B008
+        """dtype: of the laws, float32 or float64. kinds: what it does not have, no row of `how` may have."""
+        self.kinds, self.dtype = kinds, dtype
+        self._place = torch.arange(vocabulary, device=how.temperature.device)
+        self._greedy = how.temperature == 0
+        self._temperature = how.temperature.masked_fill(self._greedy, 1.0).to(dtype)
+        self._some = how.top_k > 0
+        self._last = torch.where(self._some, how.top_k, vocabulary).clamp(max=vocabulary) - 1  # of the k, from 0
+        self._mass = how.top_p.masked_fill(how.top_p >= 1, 2.0)  # no sum comes near it
 
-    temperature, greedy = by_row(how.temperature).to(x.dtype), by_row(how.temperature == 0)
-    best = x.argmax(-1, keepdim=True)
-    warm = (x - x.gather(-1, best)) / temperature.masked_fill(greedy, 1.0)  # in this order it cannot overflow upwards
-    law = torch.softmax(warm, -1)
-    if filtered:
-        law = law * (law >= _threshold(law, by_row(how.top_k), by_row(how.top_p)))
-        law = law / law.sum(-1, keepdim=True)
-    place = torch.arange(x.shape[-1], device=x.device)
-    return torch.where(greedy, (place == best).to(law.dtype), law), fine
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """logits [R, ..., V] -> laws [R, ..., V], and [R, ...] a number that is finite only where all logits are: a law
+        of others means nothing, and whoever reads it must say so later.
+        """
+        x = logits.to(self.dtype)
+        top, best = x.max(-1, keepdim=True)
+        warm = (x - top) / self._by_row(self._temperature, x)  # in this order it cannot overflow upwards
+        law = torch.softmax(warm, -1)
+        if self.kinds.top_k or self.kinds.top_p:
+            law = law * (law >= self._threshold(law))
+            law = law / law.sum(-1, keepdim=True)
+        if self.kinds.greedy:
+            law = torch.where(self._by_row(self._greedy, x), (self._place == best).to(law.dtype), law)
+        return law, x.sum(-1)
 
+    def _by_row(self, values: Tensor, like: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (like.ndim - 1))
 
-def _threshold(law: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest probability that survives, [..., 1]; top_k, top_p [R, 1, ...]: see `sampling._threshold`.
+    def _threshold(self, law: Tensor) -> Tensor:
+        """The smallest probability that survives, [..., 1]: see `sampling._threshold`.
 
-    Top-p is of the mass that top-k leaves, ties with the last of the k not counted. What is off keeps everything: all
-    V tokens, and a mass of which no running sum falls short.
-    """
-    size = law.shape[-1]
-    values = law.sort(-1, descending=True).values
-    most = torch.where(top_k > 0, top_k, size).clamp(max=size)
-    sums = values.cumsum(-1, dtype=torch.float64)
-    mass = torch.where(top_k > 0, sums.gather(-1, (most - 1).expand(*law.shape[:-1], 1)), 1.0) * top_p
-    before = torch.where(top_p < 1, (sums <= mass).sum(-1, keepdim=True), size)
-    return values.gather(-1, torch.minimum(before, most - 1))
+        Top-p is of the mass that top-k leaves, ties with the last of the k not counted. What is off keeps everything.
+        """
+        values = law.sort(-1, descending=True).values
+        sums = values.cumsum(-1, dtype=torch.float64)
+        mass = self._by_row(self._mass, law)
+        if not self.kinds.top_k:
+            before = (sums <= mass).sum(-1, keepdim=True)
+            return values.gather(-1, before.clamp_(max=law.shape[-1] - 1))
+        last = self._by_row(self._last, law).expand(*law.shape[:-1], 1)
+        mass = torch.where(self._by_row(self._some, law), sums.gather(-1, last) * mass, mass)
+        before = (sums <= mass).sum(-1, keepdim=True)
+        return values.gather(-1, torch.minimum(before, last))
 
 
 def mixed(logits: Tensor, guidance: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.rounds.draft import StaticDraft
-from spear_spec.decoding.rounds.laws import laws, mixed
+from spear_spec.decoding.rounds.laws import Kinds, Law, mixed
 from spear_spec.decoding.rounds.rows import CAP, EOS, Rows, longest_draw
 from spear_spec.decoding.verifiers.base import SettlingVerifier
 from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, uniforms_for
@@ -24,7 +24,7 @@ from spear_spec.runtime.static import StaticStep
 class Round:
     """The round of the first rows. draft None: the autoregressive loop's, one token a row; gamma is 0 then.
 
-    filtered: False where no row's top-k or top-p does anything.
+    kinds: of sampling that its rows have.
     """
 
     rows: Rows
@@ -33,7 +33,7 @@ class Round:
     rule: SettlingVerifier | None
     gamma: int
     eos: int
-    filtered: bool
+    kinds: Kinds
 
     def __call__(self) -> None:
         """Run it. Rows that are not active keep all they have; what is written of them lies behind what counts, or
@@ -45,27 +45,25 @@ class Round:
         room = rows.cap - rows.kept
         uniforms = rows.ahead(longest_draw(gamma))
         ids, drafted, q, fine = at(rows.fresh, rows.count - 1)[:, None], torch.zeros_like(base), None, active
+        law_of = Law(
+            rows.how, step.target.vocab_size, torch.promote_types(step.target.dtype, torch.float32), self.kinds
+        )
         if self.draft is not None:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             limits = (room - 1).clamp(0, gamma).masked_fill(~active, 0)
             before = (base + 1 - rows.count).clamp(min=0)  # tokens that the draft has read
-            drawn = self.draft.draw(
-                rows.fresh, rows.count, rows.features, before, limits, uniforms[:, :gamma], self._law_of
-            )
+            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms[:, :gamma], law_of)
             ids, drafted, q, fine = torch.cat((ids, drawn.tokens), 1), drawn.counts, drawn.laws, drawn.fine
         output = step.score(ids, base)
         logits = output.logits
         if step.lanes > 1:
             logits = mixed(logits.unflatten(0, (-1, step.lanes)), rows.how.guidance)
-        p, sound = laws(logits, rows.how, filtered=self.filtered)
+        p, sums = law_of(logits)
         place = torch.arange(gamma + 1, device=ids.device)
-        fine = fine & (sound | (place > drafted[:, None])).all(1)
+        fine = fine & (sums.isfinite() | (place > drafted[:, None])).all(1)
         settled = self._settle(ids[:, 1:], drafted, q, p, uniforms)
         self._feed(output)
         self._append(settled, drafted, room, fine)
-
-    def _law_of(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        return laws(logits, self.rows.how, filtered=self.filtered)
 
     def _settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
         if self.rule is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
-from spear_spec.decoding.rounds.laws import Settings, filters, laws, mixed
+from spear_spec.decoding.rounds.laws import Kinds, Law, Settings, mixed
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.kernels import native
 from spear_spec.runtime.lanes import Lanes
@@ -19,6 +19,14 @@ EVERY = [
     SamplingConfig(temperature=t, top_k=k, top_p=p)
     for t, k, p in itertools.product((0.0, 5e-4, 0.02, 0.7, 1.0, 10.0), (0, 1, 7, 900, 5000), (1e-6, 0.1, 0.95, 1.0))
 ]
+
+
+def laws(logits: Tensor, samplings: list[SamplingConfig], kinds: Kinds | None = None) -> tuple[Tensor, Tensor]:
+    """Laws of rows with these settings, and whether they are any."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    made = Law(Settings.of(samplings), logits.shape[-1], dtype, Kinds.of(samplings) if kinds is None else kinds)
+    law, total = made(logits)
+    return law, total.isfinite()
 
 
 def near(law: Tensor, sampling: SamplingConfig) -> bool:
@@ -47,7 +55,7 @@ def test_it_is_probabilities(size: int, dtype: torch.dtype, by: str, monkeypatch
     generator, left_out = torch.Generator().manual_seed(size), 0
     scale = torch.tensor([0.1, 3.0, 20.0 if by == "C" else 8.0], dtype=dtype)[:, None]
     logits = torch.randn(len(EVERY), 3, size, generator=generator, dtype=dtype) * scale
-    found, fine = laws(logits, Settings.of(EVERY))
+    found, fine = laws(logits, EVERY)
     assert found.dtype == dtype and fine.all()
     for row, sampling in enumerate(EVERY):
         wanted = probabilities(logits[row], sampling)
@@ -78,7 +86,7 @@ def test_ties(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
         SamplingConfig(temperature=0.0, top_k=3, top_p=0.2),
     ):
         wanted = probabilities(logits, sampling)
-        found, _ = laws(logits, Settings.of([sampling] * 4))
+        found, _ = laws(logits, [sampling] * 4)
         assert torch.equal(found > 0, wanted > 0), sampling
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
 
@@ -89,16 +97,23 @@ def test_a_mass_that_a_running_sum_meets_exactly() -> None:
     logits = torch.stack([logits.exp().log(), logits.flip(0)])
     for top_p in (0.5, 0.75, 0.875, 0.9375):
         sampling = SamplingConfig(temperature=1.0, top_p=top_p)
-        found, _ = laws(logits, Settings.of([sampling] * 2))
+        found, _ = laws(logits, [sampling] * 2)
         torch.testing.assert_close(found, probabilities(logits, sampling), atol=1e-12, rtol=0)
 
 
-def test_without_filters_nothing_is_sorted_and_the_law_is_the_same() -> None:
-    plain = [SamplingConfig(temperature=t, top_p=p) for t, p in ((0.0, 0.5), (0.7, 1.0), (2.0, 1.0))]
-    assert not any(map(filters, plain)) and filters(SamplingConfig(top_p=0.9)) and filters(SamplingConfig(top_k=1))
-    logits = torch.randn(3, 2, 50, dtype=torch.float64)
-    one, other = (laws(logits, Settings.of(plain), filtered=filtered)[0] for filtered in (True, False))
-    torch.testing.assert_close(one, other, atol=1e-15, rtol=0)
+def test_what_no_row_has_costs_nothing_and_changes_nothing() -> None:
+    """Each kind alone, against the form that has all kinds."""
+    for sampling, kinds in (
+        (SamplingConfig(temperature=0.7, top_p=1.0), (False, False, False)),
+        (SamplingConfig(temperature=0.7, top_p=0.9), (False, True, False)),
+        (SamplingConfig(temperature=0.7, top_k=3, top_p=1.0), (True, False, False)),
+        (SamplingConfig(temperature=0.0, top_k=3, top_p=0.5), (False, False, True)),
+    ):
+        assert Kinds.of([sampling]) == kinds
+        logits = torch.randn(3, 2, 50, dtype=torch.float64)
+        one, other = (laws(logits, [sampling] * 3, every)[0] for every in (None, Kinds()))
+        torch.testing.assert_close(one, other, atol=1e-15, rtol=0)
+    assert Kinds.of([SamplingConfig(), SamplingConfig(temperature=0.0)]) == (False, True, True)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -106,14 +121,14 @@ def test_bad_logits_are_told(bad: float) -> None:
     logits = torch.zeros(4, 3, 40)
     logits[1, 2, 39] = logits[3, 0, 0] = bad
     samplings = [SamplingConfig(temperature=0.0), SamplingConfig(temperature=0.0), SamplingConfig(), SamplingConfig()]
-    found, fine = laws(logits, Settings.of(samplings))
+    found, fine = laws(logits, samplings)
     assert (~fine).nonzero().tolist() == [[1, 2], [3, 0]]
     assert found[fine].isfinite().all()
 
 
 def test_half_precision_gives_laws_in_float32() -> None:
     logits = torch.randn(2, 30).bfloat16()
-    found, _ = laws(logits, Settings.of([SamplingConfig()] * 2))
+    found, _ = laws(logits, [SamplingConfig()] * 2)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, probabilities(logits, SamplingConfig()), atol=1e-6, rtol=0)
 
