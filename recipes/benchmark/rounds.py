@@ -226,10 +226,8 @@ class Bench:
         for other in rows:
             if case.drafter != "none" and other.get("case") == loop and "us_round" in other:
                 result["over_loop"] = speed / other.get("tokens_per_s_at", other["tokens_per_s"])
-        if case.runtime == "graphs":
-            for other in rows:
-                if other.get("case") == replace(case, runtime="eager").name and "us_round" in other:
-                    result["over_eager"] = other["us_round"] / result["us_round"]
+            if other.get("case") == replace(case, runtime="graphs").name and "us_round" in other:
+                result["graphs_faster"] = result["us_round"] / other["us_round"]  # in a line of the eager runtime
 
     def profile(self) -> dict[str, Any]:
         """What a round of the shipped voice spends its time on: kernels by time."""

@@ -20,6 +20,7 @@ class StaticCache:
     """
 
     longest = 0  # of what a caller may count on; `places` has its own table
+    native = None  # no kernel in C runs on it
 
     def __init__(self, k: Tensor, v: Tensor, table: Tensor) -> None:
         self.k, self.v, self.table = k, v, table

@@ -1,6 +1,7 @@
 """A step of the target on memory that stays where it is: rows have slots, and what a step does needs no host.
 
-Buffers grow between steps only (`room`), by powers of two; `version` counts that, for whoever holds views of them.
+Buffers grow between steps only (`room`), rows and positions by powers of two; `version` counts that, for whoever holds
+views of them.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class StaticRuntime:
         rows = bucket(max(max(self.free(memory.batch)) + 1, self.rows))
         positions = bucket(max(positions, self.positions), 64)
         width = memory.cross[0][0].shape[2]
-        slots = bucket(max(width, self._text.slots if self._text is not None else 0), _SLOTS)
+        slots = max(-(-width // _SLOTS) * _SLOTS, self.slots_of_text)
         pairs = self.pairs or guided
         old = self._text
         if old is not None and (rows, positions, slots, pairs) == (self.rows, self.positions, old.slots, self.pairs):

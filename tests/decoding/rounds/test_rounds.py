@@ -113,8 +113,7 @@ def alike(one: Engine, other: Engine, wanted: list[Request]) -> list[Utterance]:
     return rounds
 
 
-@pytest.mark.parametrize("rule", [None, *RULES])
-@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize(("rule", "ahead"), [(None, 1), ("block", 3), *((rule, 1) for rule in RULES)])
 def test_a_batch_says_what_the_eager_engine_says(model: TextToSemantic, rule: str | None, ahead: int) -> None:
     wanted = requests(9, 2)
     said = alike(engine(model, rule, "eager"), engine(model, rule, "graphs", ahead=ahead), wanted)
@@ -134,8 +133,9 @@ def test_every_gamma(model: TextToSemantic, gamma: int) -> None:
     alike(engine(model, "block", "eager", gamma=gamma), engine(model, "block", "graphs", gamma=gamma), wanted)
 
 
-@pytest.mark.parametrize(("rule", "ahead"), [(None, 1), (None, 3), ("rejection", 2), ("block", 1), ("block", 4)])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("rule", "ahead", "seed"), [(None, 3, 0), ("rejection", 2, 1), ("block", 1, 0), ("block", 4, 1)]
+)
 def test_an_utterance_does_not_notice_who_comes_and_goes(
     model: TextToSemantic, rule: str | None, ahead: int, seed: int
 ) -> None:

@@ -25,7 +25,9 @@ def test_it_says_the_same(eager: TTS) -> None:
 
 
 def test_verify_finds_nothing() -> None:
-    result = verify_drafter(TTS.load(threads=1, runtime="graphs"), samples=150, batch=4)
+    result = verify_drafter(
+        TTS.load(threads=1, runtime="graphs"), texts=["It rains.", "Good morning!"], samples=120, batch=4
+    )
     assert result["pass"], result
 
 
