@@ -7,10 +7,11 @@
 #                 recipes/gpu.sh wheels                                    what the machine's Python lacks -> .gpu/wheels
 #   there:        recipes/gpu.sh train STAGE MINUTES CONFIG [SECTION.KEY=VALUE ...]   (carry .gpu; STAGE: t2s, vocoder or draft)
 #   here, after:  recipes/gpu.sh collect FILES STAGE RECIPE_OUT            FILES: where $OUT came back
+#   there:        recipes/gpu.sh bench                                    tests/gpu and benchmark/rounds.py, in six minutes
 #   then again `train`, or on with recipes/default_voice/run.sh --from 3: the stage finds its checkpoint and finishes it.
 #
 # There it needs Python 3.12, torch 2.11, numpy, safetensors, tqdm; the vocoder soundfile, soxr and pyworld as well (wheels).
-# PYTHON names the interpreter, DEVICE the device (default cuda), GPU_DIR the parcel's folder (default .gpu).
+# `bench` needs pytest and scipy beside torch. PYTHON names the interpreter, DEVICE the device (default cuda; cpu rehearses), GPU_DIR the parcel's folder (default .gpu).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
@@ -64,6 +65,19 @@ case $action in
     "$python" "$here/gpu.py" unshard "$parcel/state" "$recipe/$stage/checkpoint.pt" --name "$stage"
     if [[ -d $recipe/t2s/export ]]; then rm -rf "$parcel/state/t2s_export"; cp -r "$recipe/t2s/export" "$parcel/state/t2s_export"; fi
     echo "collected: $recipe/$stage/checkpoint.pt"
+    ;;
+  bench)
+    (($#)) && usage
+    : "${OUT:?OUT must name the folder whose files come back}"
+    device=${DEVICE:-cuda} status=0 patience=1 small=(--minutes 2.7)
+    [[ $device == cpu ]] && patience=6 small=(--minutes 30 --tiny)  # a rehearsal, on a machine that may be busy
+    check() { # SECONDS WHICH: tests of tests/gpu
+      timeout "$((patience * $1))" "$python" -m pytest -q -p no:cacheprovider "$root/tests/gpu" -k "$2" 2>&1 | tee -a "$OUT/tests.log" || status=1
+    }
+    check 80 "not verify and not law"
+    timeout "$((patience * 180))" "$python" "$here/benchmark/rounds.py" --out "$OUT/rounds.jsonl" --device "$device" "${small[@]}" || status=1
+    check 90 "verify or law"
+    exit "$status"
     ;;
   *) usage ;;
 esac

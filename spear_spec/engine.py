@@ -12,13 +12,14 @@ Made once for a transformer, a drafter and a rule; it knows nothing of text, pho
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.decode import Parts
 from spear_spec.decoding.drafters.base import Drafter
@@ -26,11 +27,25 @@ from spear_spec.decoding.limits import FRAME_RATE
 from spear_spec.decoding.loop import Gamma, Plain, Speculative
 from spear_spec.decoding.proposal import DecodeStats, Verdict
 from spear_spec.decoding.request import Request
+from spear_spec.decoding.rounds.board import Board
+from spear_spec.decoding.rounds.loop import Rounds, RoundSession
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.verifiers.base import Verifier
-from spear_spec.errors import ContractError
+from spear_spec.errors import ConfigError, ContractError
 from spear_spec.models.contract import Target
 from spear_spec.runtime.contract import Runtime
+
+RUNTIMES = ("eager", "graphs", "auto")
+
+
+def check_runtime(name: object) -> None:
+    """Refuse a name that is none.
+
+    Raises:
+        ConfigError: it is not one of `RUNTIMES`.
+    """
+    if name not in RUNTIMES:
+        raise ConfigError(f"there is no runtime {shown(name)}; available: {', '.join(RUNTIMES)}")
 
 
 @dataclass(eq=False)
@@ -57,27 +72,37 @@ class Utterance:
 class Engine:
     """Decodes requests together.
 
-    drafter None: the autoregressive loop. runtime: who runs a step; None: eager PyTorch. chance: None: every row draws
-    from the stream of its request's seed. frame_rate: semantic tokens a second, for caps and the guard.
+    drafter None: the autoregressive loop. runtime: who runs a step; None is eager PyTorch; a board, which must be made
+    of the same target, drafter, rule and gamma, runs whole rounds on the device. chance: None: every row draws from the
+    stream of its request's seed. frame_rate: semantic tokens a second, for caps and the guard.
+
+    Raises:
+        ConfigError: a board with a chance of one's own.
     """
 
     target: Target
     drafter: Drafter | None = None
     verifier: Verifier | None = None
     gamma: Gamma = 5
-    runtime: Runtime | None = None
+    runtime: Runtime | Board | None = None
     chance: Chance | None = None
     frame_rate: float = FRAME_RATE
     session: Session = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.session = Session(self.target, chance=self.chance, runtime=self.runtime, frame_rate=self.frame_rate)
-        self._loop: Plain | Speculative
-        if self.drafter is None:
-            self._loop = Plain(self.session)
+        assert self.drafter is None or self.verifier is not None, "a drafter goes with a rule"
+        self._loop: Plain | Speculative | Rounds
+        if isinstance(self.runtime, Board):
+            if self.chance is not None:
+                raise ConfigError("runtime graphs draws from the rows' own streams: leave chance out")
+            self.session = session = RoundSession(self.runtime, frame_rate=self.frame_rate)
+            self._loop = Rounds(session)
         else:
-            assert self.verifier is not None, "a drafter goes with a rule"
-            self._loop = Speculative(self.session, self.drafter, self.verifier, self.gamma)
+            self.session = Session(self.target, chance=self.chance, runtime=self.runtime, frame_rate=self.frame_rate)
+            if self.drafter is None or self.verifier is None:
+                self._loop = Plain(self.session)
+            else:
+                self._loop = Speculative(self.session, self.drafter, self.verifier, self.gamma)
         self._running: dict[int, Utterance] = {}
 
     @property
@@ -144,22 +169,48 @@ class Decoder:
     """What an engine is made of: a transformer, what drafts for it and by which rule, and the sampling it is used with.
 
     What measures and tests decoding (bench, tune, verify) needs no more of a voice than this.
+
+    runtime: who runs the steps, one of `RUNTIMES`: "eager" PyTorch; "graphs", whole rounds on the device, captured as
+    CUDA graphs where there is CUDA; "auto" takes these on CUDA where they know how to run the target, drafter and rule.
     """
 
     target: Target
     parts: Parts
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     frame_rate: float = FRAME_RATE
+    runtime: str = "eager"
+    # what was captured is used again by the next engine, when nobody has the one before any more
+    _boards: list[tuple[weakref.ref[Engine], Board]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     def engine(self) -> Engine:
         """A new engine, with nothing in it.
 
         Raises:
-            ConfigError: the settings cannot be decoded with.
+            ConfigError: the settings cannot be decoded with, or not by this runtime.
         """
-        if self.parts.plain:
-            return Engine(self.target, frame_rate=self.frame_rate)
-        return Engine(self.target, *self.parts.made, self.parts.spec.gamma_at, frame_rate=self.frame_rate)
+        check_runtime(self.runtime)
+        drafter, verifier = (None, None) if self.parts.plain else self.parts.made
+        gamma, board = self.parts.spec.gamma, None
+        if self.runtime == "graphs" or (self.runtime == "auto" and self.target.device.type == "cuda"):
+            try:
+                board = self._board(drafter, verifier, gamma)
+            except ConfigError:
+                if self.runtime == "graphs":
+                    raise
+        drafts = self.parts.spec.gamma_at if board is None else gamma
+        engine = Engine(self.target, drafter, verifier, drafts, board, frame_rate=self.frame_rate)
+        if board is not None:
+            self._boards.append((weakref.ref(engine), board))
+        return engine
+
+    def _board(self, drafter: Drafter | None, verifier: Verifier | None, gamma: int) -> Board:
+        for entry in self._boards:
+            if entry[0]() is None:
+                self._boards.remove(entry)
+                return entry[1]
+        return Board(self.target, drafter, verifier, gamma)
 
     def alone(self) -> Decoder:
         """The same transformer in the autoregressive loop."""
@@ -186,5 +237,6 @@ class Decoder:
             "device": str(self.target.device),
             "threads": torch.get_num_threads(),
             "dtype": str(self.target.dtype).removeprefix("torch."),
+            "runtime": self.runtime,
             "sampling": self.sampling.to_dict(),
         }

@@ -28,7 +28,7 @@ from spear_spec.decoding.chance import SENTENCE, SOUND, check_seed, derive
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
 from spear_spec.decoding.request import check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
-from spear_spec.engine import Decoder, Engine, Utterance
+from spear_spec.engine import Decoder, Engine, Utterance, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.contract import Target
@@ -84,6 +84,7 @@ class TTS:
     embedding: Tensor | None = None  # of the semantic tokens, for the verifier that groups them
     own_drafter: Drafter | None = None  # objects of the user's, in place of what `spec` names
     own_verifier: Verifier | None = None
+    runtime: str = "eager"  # see `Decoder`
 
     @classmethod
     def load(
@@ -94,6 +95,7 @@ class TTS:
         *,
         dtype: str = "float32",
         threads: int | None = None,
+        runtime: str = "eager",
         **spec: Any,
     ) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
@@ -104,6 +106,8 @@ class TTS:
                 own, like a verifier in `spec` (protocols `Drafter` and `Verifier` of `spear_spec.decoding`).
             dtype: of the text-to-semantic transformer and its draft; the acoustic stage is always float32.
             threads: CPU threads of torch (process-wide); None leaves them as they are.
+            runtime: who runs the transformer: "eager"; "graphs", CUDA graphs of whole rounds, for chains of a draft
+                decoder (on a CPU the same without graphs, slower than "eager"); "auto": graphs on CUDA where they can.
             spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows
                 from what is given: a verifier brings the draft it is made for, a tree or several drafts a verifier.
 
@@ -118,6 +122,7 @@ class TTS:
         where, kind = find_device(device), find_dtype(dtype)
         if threads is not None:
             set_threads(threads)
+        check_runtime(runtime)
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
@@ -129,7 +134,9 @@ class TTS:
             if drafter is not None or spec:
                 raise
             raise BundleError(f"{bundle.path / 'config.json'}: spec: {error}") from None  # nothing else was asked for
-        tts = cls(bundle, front_end, target, stage, drafts, settings, bundle.sampling, embedding=embedding)
+        tts = cls(
+            bundle, front_end, target, stage, drafts, settings, bundle.sampling, embedding=embedding, runtime=runtime
+        )
         tts = tts.using(**own) if own else tts
         tts.load_s = time.perf_counter() - began
         return tts
@@ -173,7 +180,7 @@ class TTS:
     def decoder(self) -> Decoder:
         """What decoding is done with: the transformer, what drafts for it, the rule, the sampling."""
         parts = Parts(self.spec, self.drafts, self.embedding, self.own_drafter, self.own_verifier)
-        return Decoder(self.target, parts, self.sampling, self.bundle.config.clock.token_rate)
+        return Decoder(self.target, parts, self.sampling, self.bundle.config.clock.token_rate, self.runtime)
 
     def synthesize(self, text: str, **options: Any) -> Audio:
         """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""

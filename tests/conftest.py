@@ -31,8 +31,11 @@ def _no_config_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where there is none; nothing else is ever skipped."""
-    if torch.cuda.is_available():
+    """Tests marked `gpu` are skipped where there is none; nothing else is ever skipped.
+
+    DEVICE=cpu rehearses those of `tests/gpu` without one (`recipes/gpu.sh bench`).
+    """
+    if torch.cuda.is_available() or os.environ.get("DEVICE") == "cpu":
         return
     for item in items:
         if "gpu" in item.keywords:

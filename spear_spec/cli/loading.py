@@ -44,7 +44,12 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
         from spear_spec.pipeline import TTS
 
         tts = TTS.load(
-            bundle, device=args.device, dtype=args.dtype or "float32", threads=args.threads, **spec_overrides(args)
+            bundle,
+            device=args.device,
+            dtype=args.dtype or "float32",
+            threads=args.threads,
+            runtime=getattr(args, "runtime", "eager"),  # not every command has a say
+            **spec_overrides(args),
         )
     except BaseException:
         if ahead is not None:

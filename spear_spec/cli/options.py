@@ -138,6 +138,16 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     )
 
 
+def _runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=("eager", "graphs", "auto"),
+        default="eager",
+        help="who runs the transformer: eager (default); graphs: CUDA graphs of whole rounds; auto: graphs where they "
+        "can be",
+    )
+
+
 def _speculation(parser: argparse.ArgumentParser) -> None:
     """The fields of `SpecConfig`."""
     spec = parser.add_argument_group("speculation")
@@ -176,6 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
     _common(say)
+    _runtime(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
     bench.add_argument("--drafters", type=_names, metavar="NAMES", help="all, or names with commas")
@@ -202,6 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")
     verify.add_argument("--samples", type=_whole(1, 10**7), metavar="N", help="tokens to test")
     _common(verify)
+    _runtime(verify)
 
     evaluate = commands.add_parser(
         "eval", help="WER, phoneme error, MOS, speaker similarity, RTF and TTFA, speculation on and off"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.nn.cache import KVCache
+from spear_spec.nn.static import StaticCache
 from spear_spec.nn.tree import Tree
 
 
@@ -141,13 +142,16 @@ class Skip:
 
 
 def cached_positions(
-    table: Tensor, cache: KVCache, length: int, tree: Tree | None
+    table: Tensor, cache: KVCache | StaticCache, length: int, tree: Tree | None
 ) -> tuple[Tensor, Tensor | None, bool]:
     """Rotations and mask for `length` new tokens behind each row of a cache.
 
     tree: of the new tokens, or of more nodes, of which the new tokens are the last and the others were written before
     them, behind each row's committed prefix.
     """
+    if isinstance(cache, StaticCache):
+        assert tree is None, "trees are not run in fixed memory"
+        return cache.places(length)
     longest = cache.longest
     if tree is None and cache.uniform:
         here = table[longest : longest + length]

@@ -15,8 +15,8 @@ from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
 from spear_spec.errors import AudioError, ContractError, NumericsError
 from spear_spec.kernels import native
-from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
 from spear_spec.models.seen import Seen
 

@@ -1,0 +1,99 @@
+"""A round: every row drafts, the target scores all drafts in one call, the rule settles them, rows go on or end.
+
+One function of tensors in fixed memory: nothing is read back, no shape depends on a value, nothing is made of lists. So
+a CUDA graph can hold it, and on a CPU it is the same function that is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spear_spec.decoding.rounds.draft import StaticDraft
+from spear_spec.decoding.rounds.laws import Kinds, Law, mixed
+from spear_spec.decoding.rounds.rows import CAP, EOS, Rows, longest_draw
+from spear_spec.decoding.verifiers.base import SettlingVerifier
+from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, uniforms_for
+from spear_spec.models.memory import DecoderOutput
+from spear_spec.runtime.static import StaticStep
+
+
+@dataclass(frozen=True)
+class Round:
+    """The round of the first rows. draft None: the autoregressive loop's, one token a row; gamma is 0 then.
+
+    kinds: of sampling that its rows have.
+    """
+
+    rows: Rows
+    step: StaticStep
+    draft: StaticDraft | None
+    rule: SettlingVerifier | None
+    gamma: int
+    eos: int
+    kinds: Kinds
+
+    def __call__(self) -> None:
+        """Run it. Rows that are not active keep all they have; what is written of them lies behind what counts, or
+        where a row that has left reaches beyond this view, in what was its own.
+        """
+        rows, step, gamma = self.rows, self.step, self.gamma
+        active = rows.active
+        base = rows.kept.clamp(max=step.cache.room - gamma - 1)  # tokens that the target has read
+        room = rows.cap - rows.kept
+        uniforms = rows.ahead(longest_draw(gamma))
+        ids, drafted, q, fine = at(rows.fresh, rows.count - 1)[:, None], torch.zeros_like(base), None, active
+        law_of = Law(
+            rows.how, step.target.vocab_size, torch.promote_types(step.target.dtype, torch.float32), self.kinds
+        )
+        if self.draft is not None:
+            # the call itself adds one token, so a draft that reaches the cap would be thrown away
+            limits = (room - 1).clamp(0, gamma).masked_fill(~active, 0)
+            before = (base + 1 - rows.count).clamp(min=0)  # tokens that the draft has read
+            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms[:, :gamma], law_of)
+            ids, drafted, q, fine = torch.cat((ids, drawn.tokens), 1), drawn.counts, drawn.laws, drawn.fine
+        output = step.score(ids, base)
+        logits = output.logits
+        if step.lanes > 1:
+            logits = mixed(logits.unflatten(0, (-1, step.lanes)), rows.how.guidance)
+        p, sums = law_of(logits)
+        place = torch.arange(gamma + 1, device=ids.device)
+        fine = fine & (sums.isfinite() | (place > drafted[:, None])).all(1)
+        settled = self._settle(ids[:, 1:], drafted, q, p, uniforms)
+        self._feed(output)
+        self._append(settled, drafted, room, fine)
+
+    def _settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
+        if self.rule is None:
+            drawn = categorical(p[:, 0], uniforms[:, 0])
+            return Settled(drawn[:, None], counts, torch.ones_like(counts))
+        own = counts[:, None] + torch.arange(uniforms_for(self.gamma), device=counts.device)
+        return self.rule.settle(tokens, counts, q, p, uniforms.gather(1, own))
+
+    def _append(self, settled: Settled, drafted: Tensor, room: Tensor, fine: Tensor) -> None:
+        """Cut at an end token or the cap, go on from there, and say what was kept."""
+        rows, active, tokens = self.rows, self.rows.active, settled.tokens
+        before = ((tokens == self.eos).long().cumsum(1) == 0).sum(1)  # tokens in front of the first end token
+        count = torch.minimum(settled.accepted, before) + 1  # no more than there is room: drafts are shorter
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        tokens = tokens.masked_fill(place >= count[:, None], -1)
+        eos = at(tokens, (count - 1).clamp(min=0)) == self.eos
+        ended = eos.long() * EOS + (~eos & (count >= room)).long() * CAP
+        accepted = torch.minimum(settled.accepted, count)
+        told = torch.stack((count, accepted, drafted, ended, fine.long()), 1)
+        rows.told.copy_(torch.cat((told, tokens), 1).masked_fill(~active[:, None], 0))
+        rows.fresh.copy_(torch.where(active[:, None], tokens.clamp(min=0), rows.fresh))
+        rows.count.copy_(torch.where(active, count, rows.count))
+        rows.kept.add_(count.masked_fill(~active, 0))
+        rows.drawn.add_((drafted + settled.used).masked_fill(~active, 0))
+        rows.active.logical_and_((ended == 0) & fine)
+
+    def _feed(self, output: DecoderOutput) -> None:
+        """The target's features at the positions that predicted what is fresh now; what is behind means nothing."""
+        if self.draft is None or not self.step.features:
+            return
+        texts = [layer.unflatten(0, (-1, self.step.lanes))[:, 0] for layer in output.features]
+        rows = self.rows
+        rows.features.copy_(torch.where(rows.active[:, None, None], self.draft.fuse(texts), rows.features))

@@ -1,0 +1,116 @@
+"""The order of things around a capture, with a CUDA that is none: functions run where they would be captured, what they
+changed is put back, and a replay calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from spear_spec.config import SamplingConfig
+from spear_spec.decoding import Request, make_drafter, make_verifier
+from spear_spec.decoding.rounds.board import Board
+from spear_spec.engine import Engine
+from spear_spec.exactness.oracles import tiny_draft, tiny_model
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.runtime import graphs
+
+
+@pytest.fixture(scope="module")
+def model() -> TextToSemantic:
+    return tiny_model(semantic=20, seed=4)
+
+
+class Cuda:
+    """Stands in for what `runtime/graphs.py` asks of `torch.cuda`; done: what happened, in order."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        self.board: Board
+        self.function: Callable[[], None]
+        fakes = {
+            "device": lambda device: self.context("device"), "Stream": lambda: self, "current_stream": lambda: self,
+            "stream": lambda stream: self.context("aside"), "graph_pool_handle": lambda: (0, 1),
+            "CUDAGraph": lambda: Graph(self), "graph": self.capture, "synchronize": lambda device: self.note("wait"),
+        }  # fmt: skip
+        for name, fake in fakes.items():
+            patch.setattr(torch.cuda, name, fake)
+        patch.setattr(graphs.Graphs, "captures", True)
+        right = graphs.Graphs._capture
+
+        def remember(mine: graphs.Graphs, function: Callable[[], None]) -> Any:
+            self.function = function
+            return right(mine, function)
+
+        patch.setattr(graphs.Graphs, "_capture", remember)
+
+    def note(self, what: str) -> None:
+        self.done.append(what)
+
+    def wait_stream(self, other: Any) -> None:
+        self.note("after")
+
+    @contextmanager
+    def context(self, name: str) -> Iterator[None]:
+        self.note(name)
+        yield
+
+    @contextmanager
+    def capture(self, graph: Graph, *, pool: Any, capture_error_mode: str) -> Iterator[None]:
+        """Nothing that is captured happens."""
+        assert pool == (0, 1) and capture_error_mode == "thread_local"
+        self.note("capture")
+        rows, caches = self.board.rows.tensors, (self.board.runtime._k, self.board.runtime._v)
+        before = [x.clone() for x in (*rows, *caches)]
+        graph.function = self.function
+        yield
+        for x, was in zip((*rows, *caches), before):
+            x.copy_(was)
+
+
+class Graph:
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
+        self.function: Callable[[], None]
+
+    def replay(self) -> None:
+        self.cuda.note("replay")
+        self.function()
+
+
+@pytest.mark.parametrize("rule", [None, "block"])
+def test_it_captures_once_and_replays(model: TextToSemantic, rule: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: tuple[Any, ...] = (None, None, 4)
+    if rule is not None:
+        made = (make_drafter("eagle", tiny_draft(model)), make_verifier(rule), 4)
+    law = SamplingConfig(temperature=1.2, top_p=0.9)
+    wanted = [Request([n + 1, 2], seed=n, sampling=law, cap=20) for n in range(5)]
+    right = [u.tokens for u in Engine(model, *made).run(wanted)]
+    cuda = Cuda(monkeypatch)
+    cuda.board = board = Board(model, *made)
+    busy = Engine(model, *made, board)
+    busy.session.ahead = 2  # type: ignore[attr-defined]
+    said = busy.admit(wanted[:2])
+    busy.step()
+    assert cuda.done[:7] == ["device", "after", "aside", "after", "capture", "replay", "device"]
+    assert cuda.done.count("capture") == 2  # uniforms and the round
+    for _ in range(2):
+        busy.step() if busy.running else None
+    assert cuda.done.count("capture") == 2
+    said += busy.admit(wanted[2:])  # more rows than there was room for
+    assert cuda.done[-1] == "wait" and not board.graphs._graphs
+    while busy.running:
+        busy.step()
+    assert cuda.done.count("capture") == 2 + 1 + len(board.made)
+    assert [u.tokens for u in said] == right
+
+
+def test_a_message_is_what_it_was_when_it_was_sent() -> None:
+    values = torch.tensor([[1, 2]])
+    message = graphs.send(values)
+    values.zero_()
+    assert message.there and message.read() == [[1, 2]]

@@ -1,0 +1,184 @@
+"""Graphs on a GPU: the eager engine's tokens, the target's law, the shipped voice, rows that come and go.
+
+`recipes/gpu.sh bench` runs these there, and DEVICE=cpu rehearses them anywhere. The machine has no text front end, so
+the voice is given text ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import Parts, Request, make_drafter, make_verifier
+from spear_spec.decoding.chance import SENTENCE, derive
+from spear_spec.decoding.rounds.board import Board
+from spear_spec.decoding.rounds.laws import Law, Settings
+from spear_spec.decoding.sampling import probabilities
+from spear_spec.engine import Decoder, Engine, Utterance
+from spear_spec.exactness.oracles import UncachedTarget, chi_square, tiny_draft, tiny_model
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.voice.bundle import open_voice
+from spear_spec.voice.drafts import Drafts
+from spear_spec.voice.parts import load_target
+
+pytestmark = pytest.mark.gpu
+DEVICE = torch.device(os.environ.get("DEVICE") or "cuda")
+SMALL = DEVICE.type == "cpu"  # a rehearsal
+IDS = Path(__file__).parents[2] / "recipes" / "benchmark" / "ids.json"
+TEXTS = [[3, 1, 4], [2], [5, 5, 6, 2, 1], [6], [1, 2, 3], [4, 4], [2, 6, 1, 5], [3]]
+MIXED = [
+    SamplingConfig(temperature=1.0, top_p=1.0),
+    SamplingConfig(temperature=1.2, top_p=0.9),
+    SamplingConfig(temperature=0.5, top_k=4, top_p=1.0),
+    SamplingConfig(temperature=0.0),
+    SamplingConfig(temperature=1.2, top_p=0.9, guidance=2.0),
+]
+RULES: dict[str, dict[str, Any]] = {
+    "rejection": {}, "block": {}, "matching": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
+    "typical": {"eps": 0.2, "delta": 0.6}, "coarse": {"theta": 0.3},
+}  # fmt: skip
+
+
+def requests(count: int, seed: int = 0) -> list[Request]:
+    rng = random.Random(seed)
+    return [
+        Request(
+            TEXTS[n % 8],
+            prefix=tuple(rng.randrange(20) for _ in range(rng.choice((0, 0, 1, 4)))),
+            seed=derive(seed, n, SENTENCE),
+            sampling=rng.choice(MIXED),
+            cap=rng.randint(6, 24),
+        )
+        for n in range(count)
+    ]
+
+
+def engines(model: TextToSemantic, rule: str | None, draft_of: Any = tiny_draft) -> tuple[Engine, Engine]:
+    """Eager, and by rounds."""
+    made: tuple[Any, ...] = (None, None, 4)
+    if rule is not None:
+        draft = draft_of(model).to(DEVICE)
+        verifier = make_verifier(rule, RULES[rule], embedding=model.semantic_emb.weight[:-1])
+        made = (make_drafter("eagle", draft), verifier, 4)
+    return Engine(model, *made), Engine(model, *made, Board(model, *made))
+
+
+@pytest.fixture(scope="module")
+def model() -> TextToSemantic:
+    return tiny_model(semantic=20, seed=4).to(DEVICE)  # in float64 rounding moves no draw
+
+
+def told(utterances: list[Utterance]) -> list[Any]:
+    return [(u.tokens, u.ended, vars(u.stats)) for u in utterances]
+
+
+def test_filters() -> None:
+    samplings = [*MIXED, SamplingConfig(temperature=0.7, top_k=50, top_p=0.9), SamplingConfig(top_k=1)]
+    logits = torch.randn(len(samplings), 3, 1025, device=DEVICE, dtype=torch.float64) * 4
+    found, total = Law(Settings.of(samplings, DEVICE), 1025, torch.float64)(logits)
+    torch.testing.assert_close(found, probabilities(logits, samplings), atol=1e-9, rtol=0)
+    assert total.isfinite().all()
+
+
+@pytest.mark.parametrize("rule", [None, *RULES])
+def test_it_says_what_the_eager_engine_says(model: TextToSemantic, rule: str | None) -> None:
+    eager, rounds = engines(model, rule)
+    wanted = requests(4 if SMALL else 12, 2)
+    assert told(eager.run(wanted)) == told(rounds.run(wanted))
+    if DEVICE.type == "cuda":
+        board: Any = rounds.runtime
+        assert board.graphs._graphs.keys() == {"uniforms", *board.made}, "something was not captured"
+
+
+@pytest.mark.parametrize("rule", [None, "block"])
+def test_admit_and_release_under_load(model: TextToSemantic, rule: str | None) -> None:
+    """Every utterance says what it says alone, whoever comes and goes; buffers grow and are captured anew."""
+    rng, waiting, all_ = random.Random(1), requests(5 if SMALL else 30, 1), list[Utterance]()
+    wanted, (_, busy) = list(waiting), engines(model, rule)
+    while waiting or busy.running:
+        count = min(len(waiting), rng.randint(0 if busy.running else 1, 3))
+        all_ += busy.admit(waiting[:count])
+        del waiting[:count]
+        if busy.running:
+            busy.step()
+        running = [u for u in all_ if u.ended is None]
+        if running and rng.random() < 0.2:
+            busy.release([rng.choice(running)])
+    for request, utterance in zip(wanted, all_, strict=True):
+        (alone,) = engines(model, rule)[0].run([request])
+        if utterance.ended == "cancelled":
+            assert utterance.tokens == alone.tokens[: len(utterance.tokens)]
+        else:
+            assert told([utterance]) == told([alone])
+
+
+def test_on_a_stream_of_ones_own(model: TextToSemantic) -> None:
+    """Tokens come step by step; work on the default stream beside it does not disturb them."""
+    eager, rounds = engines(model, "block")
+    wanted = requests(3, 5)
+    right = eager.run(wanted)
+    beside = torch.randn(256, 256, device=DEVICE)
+    stream = torch.cuda.Stream() if DEVICE.type == "cuda" else None
+    with torch.cuda.stream(stream):  # None: nothing happens
+        said, before = rounds.admit(wanted), [0, 0, 0]
+        while rounds.running:
+            rounds.step()
+            beside = torch.tanh(beside @ beside)
+            now = [len(u.tokens) for u in said]
+            assert all(a <= b for a, b in zip(before, now))
+            before = now
+    assert told(said) == told(right)
+
+
+def test_the_law_on_the_device() -> None:
+    """Float32, among rows of other samplings, against the enumerated law: chi-square."""
+    tiny = tiny_model(semantic=3, dtype=torch.float32, seed=3)
+    law = UncachedTarget(tiny_model(semantic=3, seed=3), [3, 1, 4, 7], MIXED[0]).sequences(3)
+    _, busy = engines(tiny.to(DEVICE), "block")
+    counts: Counter[tuple[int, ...]] = Counter()
+    rows, wanted = 8 if SMALL else 32, 200 if SMALL else 6000
+    for batch in range(wanted // rows + 1):
+        seeds = [derive(7, batch * 2 * rows + n, SENTENCE) for n in range(rows + 3)]
+        ours = [Request([3, 1, 4], seed=seed, sampling=MIXED[0], cap=3) for seed in seeds[:rows]]
+        strange = [Request(TEXTS[n], seed=seed, sampling=MIXED[n], cap=3) for n, seed in enumerate(seeds[rows:], 1)]
+        counts.update(tuple(u.tokens) for u in busy.run([*ours, *strange])[:rows])
+    assert chi_square(counts, law, sum(counts.values())) > 0.001
+
+
+@pytest.mark.parametrize("dtype", [torch.float32] if SMALL else [torch.float32, torch.bfloat16])
+def test_verify_on_the_shipped_voice(dtype: torch.dtype) -> None:
+    from spear_spec.exactness.verify import _verify
+
+    bundle = open_voice(None)
+    target = load_target(bundle, DEVICE, dtype)
+    parts = Parts(bundle.spec, Drafts(bundle, target, DEVICE, dtype))
+    decoder = Decoder(target, parts, bundle.sampling, bundle.config.clock.token_rate, runtime="graphs")
+    ids = json.loads(IDS.read_text())["ids"][: 2 if SMALL else None]
+    samples, cap = (100, 60) if SMALL else (1500, None)
+    result = _verify("kokoro-duo", decoder, ids, samples=samples, batch=4, seed=0, max_tokens=cap, progress=None)
+    assert result["pass"], result["checks"]
+
+
+def test_half_precision_speaks_for_its_own_target() -> None:
+    """bf16: every token is one that the uncached target would write, near ties aside; at temperature 0."""
+    bundle = open_voice(None)
+    target = load_target(bundle, DEVICE, torch.bfloat16)
+    ids = json.loads(IDS.read_text())["ids"][2]
+    greedy = SamplingConfig(temperature=0.0)
+    for spec in (SpecConfig(drafter="none"), bundle.spec):
+        parts = Parts(spec, Drafts(bundle, target, DEVICE, torch.bfloat16))
+        (said,) = Decoder(target, parts, runtime="graphs").engine().run([Request(ids, sampling=greedy, cap=40)])
+        with torch.inference_mode():
+            memory = target.encode(torch.tensor([target.text(ids)], device=DEVICE))
+            tokens = torch.tensor([[target.start_id, *said.tokens[:-1]]], device=DEVICE)
+            logits = target(tokens, memory).logits[0].float()
+        chosen = logits.gather(-1, torch.tensor(said.tokens, device=DEVICE)[:, None])[:, 0]
+        assert float((logits.amax(-1) - chosen).max()) < 0.4
