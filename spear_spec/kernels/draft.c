@@ -14,7 +14,7 @@
 
 #include "draft.h"
 
-#define VERSION 6 /* of the structures and arguments in the headers; native.py has the same number */
+#define VERSION 7 /* of the structures and arguments in the headers; native.py has the same number */
 
 INLINE float dot(const float *a, const float *b, int64_t size)
 {
@@ -67,17 +67,17 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
 
         unit(x, rows, dim, 0, normed);
         spear_product(&w->to_qkv, rows, normed, NULL, 0, mapped);
-        spear_attend_past(&view, batch, past, l, heads, heads, dim_head, mapped, weight, seen);
+        spear_attend_past(1, &view, batch, past, l, heads, heads, dim_head, mapped, weight, seen);
         spear_product(&w->self_out, rows, seen, x, dim, x);
 
         unit(x, rows, dim, 0, normed);
         spear_product(&w->to_q, rows, normed, NULL, 0, mapped);
-        spear_attend_text(&view, batch, past, l, heads, dim_head, mapped, weight, seen);
+        spear_attend_text(1, &view, batch, past, l, heads, dim_head, mapped, weight, seen);
         spear_product(&w->cross_out, rows, seen, x, dim, x);
 
         unit(x, rows, dim, 0, normed);
         spear_product(&w->up, rows, normed, w->up_bias, 0, mapped);
-        spear_gate(mapped, rows, inner, gated);
+        spear_gate(1, mapped, rows, inner, gated);
         spear_add(x, rows, dim, w->down_bias);
         spear_product(&w->down, rows, gated, x, dim, x);
     }

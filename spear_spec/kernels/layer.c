@@ -1,6 +1,9 @@
 /* See layer.h. */
 
 #include "layer.h"
+#include "team.h"
+
+#define ENOUGH 300000 /* products of queries and keys that are worth a second thread */
 
 INLINE int64_t whole(int64_t count) { return (count + KEYS - 1) / KEYS * KEYS; }
 
@@ -81,46 +84,73 @@ static void turn(const float *x, const float *angle, int64_t heads, int64_t dim,
         }
 }
 
-void spear_attend_past(const struct view *view, int64_t batch, const struct past *past, int64_t layer, int64_t heads,
-                       int64_t kv_heads, int64_t dim_head, float *mapped, float *weight, float *seen)
+/* Heads of all utterances, one after the other, and what their parts share. */
+struct attending {
+    const struct view *view;
+    const struct seen *seen;
+    int64_t heads, kv_heads, dim_head, items, parts, q_step, head_step;
+    const float *q, *k, *v;
+    float *weight, *out;
+};
+
+static void attend_part(void *context, int64_t part)
 {
-    const int64_t width = heads * dim_head, all = width + 2 * kv_heads * dim_head, step = past->capacity * dim_head;
-    for (int64_t b = 0; b < batch; b++) {
-        const int64_t first = view->begin[b], rows = view->begin[b + 1] - first;
-        float *keys = past->keys + layer * past->layer_step + b * kv_heads * step;
-        float *values = past->values + layer * past->layer_step + b * kv_heads * step;
-        for (int64_t r = first; r < first + rows; r++) {
-            const float *angle = past->angles + view->position[r] * dim_head;
-            float *q = mapped + r * all, *k = q + width, *v = k + kv_heads * dim_head;
-            turn(q, angle, heads, dim_head, dim_head, q);
-            turn(k, angle, kv_heads, dim_head, step, keys + view->slot[r] * dim_head);
-            for (int64_t h = 0; h < kv_heads; h++)
-                memcpy(values + h * step + view->slot[r] * dim_head, v + h * dim_head, (size_t)dim_head * sizeof *v);
-        }
-        for (int64_t h = 0; h < heads && rows; h++)
-            spear_attend(rows, mapped + first * all + h * dim_head, all, keys + h % kv_heads * step,
-                         values + h % kv_heads * step, dim_head, view->own + first, weight, view->most,
-                         seen + first * width + h * dim_head, width);
+    const struct attending *all = context;
+    const int64_t last = (part + 1) * all->items / all->parts, width = all->heads * all->dim_head;
+    float *weight = all->weight + part * all->view->longest * all->view->most;
+    for (int64_t item = part * all->items / all->parts; item < last; item++) {
+        const int64_t b = item / all->heads, h = item % all->heads, first = all->view->begin[b];
+        const int64_t rows = all->view->begin[b + 1] - first;
+        const int64_t place = (b * all->kv_heads + h % all->kv_heads) * all->head_step;
+        if (rows)
+            spear_attend(rows, all->q + first * all->q_step + h * all->dim_head, all->q_step, all->k + place,
+                         all->v + place, all->dim_head, all->seen + first, weight, all->view->most,
+                         all->out + first * width + h * all->dim_head, width);
     }
 }
 
-void spear_attend_text(const struct view *view, int64_t batch, const struct past *past, int64_t layer, int64_t heads,
-                       int64_t dim_head, const float *queries, float *weight, float *seen)
+static void attend_all(int64_t threads, struct attending *all, int64_t batch)
 {
-    const int64_t width = heads * dim_head, step = past->memory * dim_head;
-    for (int64_t b = 0; b < batch; b++) {
-        const int64_t first = view->begin[b], rows = view->begin[b + 1] - first;
-        for (int64_t h = 0; h < heads && rows; h++)
-            spear_attend(rows, queries + first * width + h * dim_head, width,
-                         past->cross[2 * layer] + (b * heads + h) * step,
-                         past->cross[2 * layer + 1] + (b * heads + h) * step, dim_head, view->text + first, weight,
-                         view->most, seen + first * width + h * dim_head, width);
-    }
+    if (all->view->rows * all->view->most * all->heads * all->dim_head < ENOUGH) threads = 1;
+    all->items = batch * all->heads;
+    all->parts = ATTENDING(threads) < all->items ? ATTENDING(threads) : all->items;
+    spear_together(threads, all->parts, attend_part, all);
+}
+
+void spear_attend_past(int64_t threads, const struct view *view, int64_t batch, const struct past *past, int64_t layer,
+                       int64_t heads, int64_t kv_heads, int64_t dim_head, float *mapped, float *weight, float *seen)
+{
+    const int64_t width = heads * dim_head, all = width + 2 * kv_heads * dim_head, step = past->capacity * dim_head;
+    float *keys = past->keys + layer * past->layer_step, *values = past->values + layer * past->layer_step;
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t r = view->begin[b]; r < view->begin[b + 1]; r++) {
+            const int64_t place = b * kv_heads * step + view->slot[r] * dim_head;
+            const float *angle = past->angles + view->position[r] * dim_head;
+            float *q = mapped + r * all, *k = q + width, *v = k + kv_heads * dim_head;
+            turn(q, angle, heads, dim_head, dim_head, q);
+            turn(k, angle, kv_heads, dim_head, step, keys + place);
+            for (int64_t h = 0; h < kv_heads; h++)
+                memcpy(values + place + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
+        }
+    struct attending work = {.view = view, .seen = view->own, .heads = heads, .kv_heads = kv_heads,
+                             .dim_head = dim_head, .q_step = all, .head_step = step, .q = mapped, .k = keys,
+                             .v = values, .weight = weight, .out = seen};
+    attend_all(threads, &work, batch);
+}
+
+void spear_attend_text(int64_t threads, const struct view *view, int64_t batch, const struct past *past, int64_t layer,
+                       int64_t heads, int64_t dim_head, const float *queries, float *weight, float *seen)
+{
+    struct attending work = {.view = view, .seen = view->text, .heads = heads, .kv_heads = heads,
+                             .dim_head = dim_head, .q_step = heads * dim_head, .head_step = past->memory * dim_head,
+                             .q = queries, .k = past->cross[2 * layer], .v = past->cross[2 * layer + 1],
+                             .weight = weight, .out = seen};
+    attend_all(threads, &work, batch);
 }
 
 /* The error function's complement has a relative error of 1.2e-7 (a Chebyshev fit: Press et al., Numerical Recipes,
    6.2). */
-EVERY_CPU void spear_gate(const float *mapped, int64_t rows, int64_t inner, float *gated)
+EVERY_CPU static void gate(const float *mapped, int64_t rows, int64_t inner, float *gated)
 {
     for (int64_t r = 0; r < rows; r++, mapped += 2 * inner, gated += inner)
         for (int64_t i = 0; i < inner; i++) {
@@ -138,6 +168,25 @@ EVERY_CPU void spear_gate(const float *mapped, int64_t rows, int64_t inner, floa
             const float beyond = 0.5f * t * exp_below(fit - size * size); /* the chance of more than |g| */
             gated[i] = mapped[i] * g * (g > 0 ? 1 - beyond : beyond);
         }
+}
+
+struct gating {
+    const float *mapped;
+    int64_t rows, inner, parts;
+    float *gated;
+};
+
+static void gate_part(void *context, int64_t part)
+{
+    const struct gating *all = context;
+    const int64_t first = part * all->rows / all->parts, last = (part + 1) * all->rows / all->parts;
+    gate(all->mapped + 2 * first * all->inner, last - first, all->inner, all->gated + first * all->inner);
+}
+
+void spear_gate(int64_t threads, const float *mapped, int64_t rows, int64_t inner, float *gated)
+{
+    struct gating work = {mapped, rows, inner, rows < threads ? rows : threads, gated};
+    spear_together(rows * inner < 10000 ? 1 : threads, work.parts, gate_part, &work);
 }
 
 void spear_add(float *x, int64_t rows, int64_t width, const float *add)

@@ -5,6 +5,8 @@
 
 #include "attention.h"
 
+#define ATTENDING(threads) ((threads) < 2 ? 1 : 2 * (threads)) /* parts that attention is done in */
+
 /* What lies before the new tokens of a batch.
 
    lengths [batch]: committed positions of each row; angles [positions, dim_head]: cosine and sine of each pair in turn,
@@ -41,16 +43,16 @@ void spear_looked(struct view *view);
 
 /* Self-attention of a layer: mapped [rows, (heads + 2 kv_heads) dim_head] -> seen [rows, heads dim_head]. Turns queries
    and keys of `mapped`, writes keys and values to the cache. Query head h uses key head h mod kv_heads. weight
-   [longest, most]: scratch. */
-void spear_attend_past(const struct view *view, int64_t batch, const struct past *past, int64_t layer, int64_t heads,
-                       int64_t kv_heads, int64_t dim_head, float *mapped, float *weight, float *seen);
+   [ATTENDING(threads), longest, most]: scratch. */
+void spear_attend_past(int64_t threads, const struct view *view, int64_t batch, const struct past *past, int64_t layer,
+                       int64_t heads, int64_t kv_heads, int64_t dim_head, float *mapped, float *weight, float *seen);
 
 /* Cross-attention: queries [rows, heads dim_head] -> seen [rows, heads dim_head]. */
-void spear_attend_text(const struct view *view, int64_t batch, const struct past *past, int64_t layer, int64_t heads,
-                       int64_t dim_head, const float *queries, float *weight, float *seen);
+void spear_attend_text(int64_t threads, const struct view *view, int64_t batch, const struct past *past, int64_t layer,
+                       int64_t heads, int64_t dim_head, const float *queries, float *weight, float *seen);
 
 /* GEGLU: mapped [rows, 2 inner], values and then gates -> gated [rows, inner]. */
-void spear_gate(const float *mapped, int64_t rows, int64_t inner, float *gated);
+void spear_gate(int64_t threads, const float *mapped, int64_t rows, int64_t inner, float *gated);
 
 /* x [rows, width] += add [width]. */
 void spear_add(float *x, int64_t rows, int64_t width, const float *add);

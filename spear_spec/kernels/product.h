@@ -23,8 +23,8 @@ struct matrix {
    or among others. */
 void spear_product(const struct matrix *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y);
 
-/* The same for strips first to last alone. */
-void spear_product_strips(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
-                          const float *add, int64_t add_step, float *y);
+/* The same on several threads: the same bits. */
+void spear_product_by(int64_t threads, const struct matrix *w, int64_t rows, const float *x, const float *add,
+                      int64_t add_step, float *y);
 
 #endif

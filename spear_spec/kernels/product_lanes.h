@@ -95,14 +95,11 @@ TARGET static void NAMED(block)(const struct matrix *w, int64_t first, int64_t l
     }
 }
 
-/* Two strips at a time, so that their weights are near when the next rows come; rows in blocks of nearly equal size.
-   Blocks of more than FEW rows are read from `packed` (room for x, or NULL: then there are only small ones), where what
-   is multiplied at once lies side by side. */
-TARGET static void NAMED(product)(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
-                                  const float *add, int64_t add_step, float *y, float *packed)
+/* Rows in blocks of nearly equal size; those of more than FEW rows are read from where what is multiplied at once lies
+   side by side. */
+TARGET static void NAMED(pack)(int64_t in, int64_t rows, const float *x, float *packed)
 {
-    const int64_t in = w->in, most = packed ? ROWS : FEW;
-    const int64_t blocks = (rows + most - 1) / most, wide = blocks > 1 ? 2 : last - first;
+    const int64_t blocks = (rows + ROWS - 1) / ROWS;
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t r = b * rows / blocks, count = (b + 1) * rows / blocks - r;
         float *to = packed + r * in;
@@ -110,6 +107,15 @@ TARGET static void NAMED(product)(const struct matrix *w, int64_t first, int64_t
             for (int64_t j = 0; j < count; j++)
                 for (int64_t i = 0; i < in; i++) to[i * count + j] = x[(r + j) * in + i];
     }
+}
+
+/* Two strips at a time, so that their weights are near when the next rows come. packed: from `pack`, or NULL, and then
+   blocks are small ones. */
+TARGET static void NAMED(product)(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
+                                  const float *add, int64_t add_step, float *y, const float *packed)
+{
+    const int64_t in = w->in, most = packed ? ROWS : FEW;
+    const int64_t blocks = (rows + most - 1) / most, wide = blocks > 1 ? 2 : last - first;
     for (int64_t strip = first; strip < last; strip += wide) {
         const int64_t end = strip + wide < last ? strip + wide : last;
         for (int64_t b = 0; b < blocks; b++) {

@@ -5,6 +5,8 @@
    machine have lanes. So the autoregressive loop, which scores one token a call, and verification, which scores eleven,
    see the same numbers bit for bit; only a tree's nodes, which may lie in another order, differ by rounding.
 
+   So do several threads: they share a product by its outputs, attention by its heads.
+
    Weights are read as they are: 16 bits where half precision holds them exactly, else 32 (kernels/step.py chooses).
    Gains of norms are not folded into them, or half precision would no longer hold them. */
 
@@ -22,7 +24,7 @@ EVERY_CPU static void norm(const float *x, int64_t rows, int64_t dim, const floa
     }
 }
 
-int spear_target_step(const struct target *target, int64_t first, int64_t last, int64_t batch, int64_t count,
+int spear_target_step(int64_t threads, const struct target *target, int64_t first, int64_t last, int64_t batch, int64_t count,
                       const int64_t *tokens, float *x, const struct past *past, int64_t nodes,
                       const uint8_t *node_mask, const int64_t *node_depth, const uint8_t *skip,
                       float *const *features, float *hidden, float *logits)
@@ -35,7 +37,7 @@ int spear_target_step(const struct target *target, int64_t first, int64_t last, 
     struct view view;
     const int status = spear_look(&view, batch, count, NULL, past, nodes, node_mask, node_depth);
     if (status) return status;
-    float *normed = malloc((size_t)(rows * (dim + wide + width + inner) + count * view.most) * sizeof *normed);
+    float *normed = malloc((size_t)(rows * (dim + wide + width + inner) + ATTENDING(threads) * count * view.most) * sizeof *normed);
     if (!normed) {
         spear_looked(&view);
         return NO_MEMORY;
@@ -48,27 +50,27 @@ int spear_target_step(const struct target *target, int64_t first, int64_t last, 
         const struct target_layer *w = target->layers + l;
         if (!(skip && skip[l] & 1)) {
             norm(x, rows, dim, w->self_gain, normed);
-            spear_product(&w->to_qkv, rows, normed, NULL, 0, mapped);
-            spear_attend_past(&view, batch, past, l, heads, kv_heads, dim_head, mapped, weight, seen);
-            spear_product(&w->self_out, rows, seen, x, dim, x);
+            spear_product_by(threads, &w->to_qkv, rows, normed, NULL, 0, mapped);
+            spear_attend_past(threads, &view, batch, past, l, heads, kv_heads, dim_head, mapped, weight, seen);
+            spear_product_by(threads, &w->self_out, rows, seen, x, dim, x);
 
             norm(x, rows, dim, w->cross_gain, normed);
-            spear_product(&w->to_q, rows, normed, NULL, 0, mapped);
-            spear_attend_text(&view, batch, past, l, heads, dim_head, mapped, weight, seen);
-            spear_product(&w->cross_out, rows, seen, x, dim, x);
+            spear_product_by(threads, &w->to_q, rows, normed, NULL, 0, mapped);
+            spear_attend_text(threads, &view, batch, past, l, heads, dim_head, mapped, weight, seen);
+            spear_product_by(threads, &w->cross_out, rows, seen, x, dim, x);
         }
         if (!(skip && skip[l] & 2)) {
             norm(x, rows, dim, w->forward_gain, normed);
-            spear_product(&w->up, rows, normed, w->up_bias, 0, mapped);
-            spear_gate(mapped, rows, inner, gated);
+            spear_product_by(threads, &w->up, rows, normed, w->up_bias, 0, mapped);
+            spear_gate(threads, mapped, rows, inner, gated);
             spear_add(x, rows, dim, w->down_bias);
-            spear_product(&w->down, rows, gated, x, dim, x);
+            spear_product_by(threads, &w->down, rows, gated, x, dim, x);
         }
         if (features && features[l]) memcpy(features[l], x, (size_t)(rows * dim) * sizeof *x);
     }
     if (last == target->depth) {
         norm(x, rows, dim, target->gain, hidden);
-        spear_product(target->head, rows, hidden, NULL, 0, logits);
+        spear_product_by(threads, target->head, rows, hidden, NULL, 0, logits);
     }
     free(normed);
     spear_looked(&view);

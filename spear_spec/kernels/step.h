@@ -19,7 +19,7 @@ struct target {
     const struct matrix *head;
 };
 
-/* Layers first to last - 1 on `count` new tokens behind each row of a batch; where last is the depth, norm and head too.
+/* On so many threads: layers first to last - 1 on `count` new tokens behind each row of a batch; where last is the depth, norm and head too.
 
    tokens [batch, count]: read by layer 0; NULL: x has what the layers before gave. x [batch, count, dim]: the residual
    stream, overwritten. past, nodes, node_mask, node_depth: as in layer.h.
@@ -27,7 +27,7 @@ struct target {
    features: NULL or [depth]: where the residual stream after a layer goes, NULL where it is not wanted.
    hidden [batch, count, dim], logits [batch, count, head->out]: after the norm, and of the head.
    Returns 0, NO_MEMORY, NO_TOKEN or NO_TREE. */
-int spear_target_step(const struct target *target, int64_t first, int64_t last, int64_t batch, int64_t count,
+int spear_target_step(int64_t threads, const struct target *target, int64_t first, int64_t last, int64_t batch, int64_t count,
                       const int64_t *tokens, float *x, const struct past *past, int64_t nodes,
                       const uint8_t *node_mask, const int64_t *node_depth, const uint8_t *skip,
                       float *const *features, float *hidden, float *logits);

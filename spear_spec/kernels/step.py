@@ -167,6 +167,7 @@ class NativeStep:
             hidden = torch.empty(shape, dtype=_FLOAT, device="cpu")
             logits = torch.empty(batch, count, stack.vocabulary, dtype=_FLOAT, device="cpu")
         status = stack.call(
+            torch.get_num_threads(),
             stack.struct,
             first,
             last,

@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 6  # as in draft.c
+VERSION = 7  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
@@ -167,7 +167,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "spear_target_step": (
         c_int,
-        [POINTER(CTarget), c_int64, c_int64, c_int64, c_int64]  # target, first, last, batch, count
+        [c_int64, POINTER(CTarget), c_int64, c_int64, c_int64, c_int64]  # threads, target, first, last, batch, count
         + [c_void_p, c_void_p, POINTER(CPast), c_int64, c_void_p, c_void_p]  # tokens, x, past, the tree's
         + [c_void_p, c_void_p, c_void_p, c_void_p],  # skip, features, hidden, logits
     ),

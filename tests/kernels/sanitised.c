@@ -184,7 +184,7 @@ static void products(int64_t format, int64_t in, int64_t out)
 static void target(int64_t format, int64_t dim, int64_t heads, int64_t kv_heads, int64_t dim_head, int64_t inner,
                    int64_t batch, int masked)
 {
-    const int64_t depth = 2, width = heads * dim_head, ids = 64, memory = 1 + batch, nodes = 5, count = 1 + batch % 4;
+    const int64_t threads = 1 + batch % 3, depth = 2, width = heads * dim_head, ids = 64, memory = 1 + batch, nodes = 5, count = 1 + batch % 4;
     const int64_t most = 7, capacity = most + nodes, size = ids - 1, gap = 2, all = width + 2 * kv_heads * dim_head;
     struct matrix head = map("head of the target", format, dim, size);
     struct target_layer *layers = array("layers", depth, sizeof *layers);
@@ -222,18 +222,18 @@ static void target(int64_t format, int64_t dim, int64_t heads, int64_t kv_heads,
     const int64_t stream = batch * count * dim;
     float *x = floats("stream", stream), *hidden = floats("target hidden", stream);
     float *logits = floats("target logits", batch * count * size), *features[2] = {floats("feature", stream), NULL};
-    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, features, hidden,
+    REQUIRE(spear_target_step(threads, &target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, features, hidden,
                               logits) == 0);
-    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, skip, NULL, hidden,
+    REQUIRE(spear_target_step(threads, &target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, skip, NULL, hidden,
                               logits) == 0);
-    REQUIRE(spear_target_step(&target, 0, 1, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, NULL, NULL, NULL) == 0);
-    REQUIRE(spear_target_step(&target, 1, depth, batch, count, NULL, x, &past, nodes, sees, deep, NULL, NULL, hidden,
+    REQUIRE(spear_target_step(threads, &target, 0, 1, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, NULL, NULL, NULL) == 0);
+    REQUIRE(spear_target_step(threads, &target, 1, depth, batch, count, NULL, x, &past, nodes, sees, deep, NULL, NULL, hidden,
                               logits) == 0);
     deep[0] = -1;
-    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, nodes, sees, deep, NULL, NULL, hidden,
+    REQUIRE(spear_target_step(threads, &target, 0, depth, batch, count, tokens, x, &past, nodes, sees, deep, NULL, NULL, hidden,
                               logits) == NO_TREE);
     tokens[0] = -1;
-    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, NULL, hidden,
+    REQUIRE(spear_target_step(threads, &target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, NULL, hidden,
                               logits) == NO_TOKEN);
     release();
 }

@@ -186,6 +186,20 @@ def test_one_token_a_call_gives_the_bits_of_many() -> None:
 
 
 @torch.inference_mode()
+def test_threads_change_no_bit() -> None:
+    model, _ = models()
+    memory, tokens = model.encode(texts(3)), torch.randint(0, 40, (3, 60))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(model(tokens, memory, model.new_cache(3)).logits)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@torch.inference_mode()
 def test_halves_are_taken_where_they_are_exact() -> None:
     """And only there: one weight between two halves keeps its matrix in 32 bits."""
     weight = torch.randn(40, 33).half().float()
