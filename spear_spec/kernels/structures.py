@@ -157,6 +157,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
+    "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
     "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),

@@ -92,7 +92,17 @@ def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Pa
         (folder / Path(name).name).write_text(text)
         if name.endswith(".c"):
             sources.append(Path(name).name)
-    command = ["gcc", *settings["extra-compile-args"], *SANITISERS, *flags, *sources, "-lm", "-lpthread", "-o", "sanitised"]
+    command = [
+        "gcc",
+        *settings["extra-compile-args"],
+        *SANITISERS,
+        *flags,
+        *sources,
+        "-lm",
+        "-lpthread",
+        "-o",
+        "sanitised",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "sanitised"

@@ -33,7 +33,17 @@ def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Pa
             text = text.replace(*fault)
         (folder / Path(name).name).write_text(text)
     sources = ["product.c", "team.c", "vocoder.c", "sanitised_vocoder.c"]
-    command = ["gcc", *settings["extra-compile-args"], *SANITISERS, *flags, *sources, "-lm", "-lpthread", "-o", "sanitised"]
+    command = [
+        "gcc",
+        *settings["extra-compile-args"],
+        *SANITISERS,
+        *flags,
+        *sources,
+        "-lm",
+        "-lpthread",
+        "-o",
+        "sanitised",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "sanitised"
