@@ -12,12 +12,14 @@ from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.rounds.draft import DraftRows
 from spear_spec.decoding.rounds.laws import Kinds
+from spear_spec.decoding.rounds.prefill import Prefill, pack
 from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.rounds.rows import Rows, rounds_a_pool
 from spear_spec.decoding.verifiers.base import SettlingVerifier, Verifier
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.memory import Memory
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.runtime.graphs import Graphs, Message, send
 from spear_spec.runtime.static import StaticRuntime, bucket
 
@@ -49,6 +51,7 @@ class Board:
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)
         self.made: dict[Hashable, Round] = {}
+        self.begins: dict[Hashable, Prefill] = {}
         self.rows: Rows
         self._version = 0
         self._pool = 0  # rounds that the uniforms still last for
@@ -63,15 +66,14 @@ class Board:
 
     def room(self, memory: Memory, samplings: Sequence[SamplingConfig], caps: Sequence[int]) -> None:
         """See to it that the rows of a memory find room."""
-        # behind the last kept token a whole draft may still be written, and the draft itself is one token ahead
-        positions = max(caps) + self.gamma + 2
         runtime, target = self.runtime, self.target
-        runtime.room(memory, positions, any(sampling.guidance != 1 for sampling in samplings))
+        runtime.room(memory, self.positions(caps), any(sampling.guidance != 1 for sampling in samplings))
         if runtime.version == self._version:
             return
         # buffers have grown: those of the draft and the rows' own follow, and nothing that was captured holds any more
         self.graphs.forget()
         self.made.clear()
+        self.begins.clear()
         if self.drafts is not None:
             self.drafts.room(memory, runtime.rows, runtime.positions, runtime.slots_of_text)
         fed = 0 if self.drafts is None else self.drafts.fed
@@ -117,6 +119,43 @@ class Board:
         rows.active.index_fill_(0, at, True)
         self._pool = 0
         self.runtime.arrived = None
+
+    def positions(self, caps: Sequence[int]) -> int:
+        """Positions that rows of these caps need.
+
+        Behind the last kept token a whole draft may still be written, and the draft itself is one token ahead.
+        """
+        return max(caps) + self.gamma + 2
+
+    def takes(self, texts: Sequence[Sequence[int]], samplings: Sequence[SamplingConfig], caps: Sequence[int]) -> bool:
+        """Whether rows without prefix can begin without the host: a target that is known, buffers that are there."""
+        guided = any(sampling.guidance != 1 for sampling in samplings)
+        slots = max(map(len, texts)) + 1
+        fits = self._version > 0 and self.runtime.fits(len(texts), self.positions(caps), slots, guided)
+        return fits and isinstance(self.target, TextToSemantic)
+
+    def begin(
+        self,
+        texts: Sequence[Sequence[int]],
+        samplings: Sequence[SamplingConfig],
+        seeds: Sequence[int],
+        caps: Sequence[int],
+    ) -> None:
+        """Rows of these texts, with their end tokens, take the lowest free slots; where `takes` says so."""
+        runtime, device = self.runtime, self.target.device
+        slots = runtime.free(len(texts))
+        batch, guided = bucket(len(texts)), any(sampling.guidance != 1 for sampling in samplings)
+        width = min(bucket(max(map(len, texts)) + 1, LEAST), runtime.slots_of_text) - 1
+        numbers, reals = pack(texts, slots, seeds, caps, samplings, batch, width)
+        key = ("begin", batch, width, guided)
+        if key not in self.begins:
+            there = (numbers.to(device), reals.to(device))
+            self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided)
+        prefill = self.begins[key]
+        for store, given in ((prefill.numbers, numbers), (prefill.reals, reals)):
+            store.copy_(given.pin_memory() if device.type == "cuda" else given, non_blocking=True)
+        self.graphs.run(key, prefill)
+        runtime.slots += slots
 
     def close(self, slots: Sequence[int]) -> None:
         """These rows are not in the next round."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,6 +152,23 @@ def test_an_utterance_does_not_notice_who_comes_and_goes(
             assert told([utterance]) == told([alone])
         assert utterance.tokens[: len(request.prefix)] == list(request.prefix)
     assert cancelled >= 1
+
+
+@pytest.mark.parametrize("samplings", [MIXED, [GUIDED, *MIXED]], ids=["plain", "guided"])
+def test_rows_join_without_the_host(model: TextToSemantic, samplings: list[SamplingConfig]) -> None:
+    """Where there is room and no prefix; three at a time fill up four, one of them twice."""
+    wanted = [replace(request, prefix=()) for request in requests(10, 6, samplings)]
+    busy = engine(model, "block", "graphs", ahead=2)
+    said = busy.admit(wanted[:7])
+    rounds: Any = busy.session
+    while len(rounds.rows) > 5:
+        busy.step()
+    assert not rounds.board.begins
+    said += busy.admit(wanted[7:])
+    assert [key[1] for key in rounds.board.begins] == [4]
+    while busy.running:
+        busy.step()
+    assert told(said) == told([engine(model, "block", "eager").run([request])[0] for request in wanted])
 
 
 def test_guidance(model: TextToSemantic) -> None:
