@@ -24,7 +24,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.decode import Parts
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.limits import FRAME_RATE
-from spear_spec.decoding.loop import Plain, Speculative
+from spear_spec.decoding.loop import Gamma, Plain, Speculative
 from spear_spec.decoding.proposal import DecodeStats, Verdict
 from spear_spec.decoding.request import Request
 from spear_spec.decoding.rounds.board import Board
@@ -83,7 +83,7 @@ class Engine:
     target: Target
     drafter: Drafter | None = None
     verifier: Verifier | None = None
-    gamma: int = 5
+    gamma: Gamma = 5
     runtime: Runtime | Board | None = None
     chance: Chance | None = None
     frame_rate: float = FRAME_RATE
@@ -192,7 +192,7 @@ class Decoder:
         """
         check_runtime(self.runtime)
         drafter, verifier = (None, None) if self.parts.plain else self.parts.made
-        gamma, board = self.parts.spec.gamma, None
+        gamma, board = self.parts.spec.gamma_at, None
         if self.runtime == "graphs" or (self.runtime == "auto" and self.target.device.type == "cuda"):
             try:
                 board = self._board(drafter, verifier, gamma)
@@ -204,7 +204,7 @@ class Decoder:
             self._boards.append((weakref.ref(engine), board))
         return engine
 
-    def _board(self, drafter: Drafter | None, verifier: Verifier | None, gamma: int) -> Board:
+    def _board(self, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> Board:
         for entry in self._boards:
             if entry[0]() is None:
                 self._boards.remove(entry)
@@ -226,7 +226,8 @@ class Decoder:
             "drafter": drafter.name,
             "verifier": None if plain else verifier.name,
             "lossless": plain or verifier.lossless,
-            "gamma": 0 if plain else spec.gamma,
+            "gamma": 0 if plain else spec.gamma_at(batch),
+            "gammas": {} if plain else dict(spec.gammas),
             "num_drafts": spec.num_drafts,
             "tree": spec.tree,
             "options": dict(spec.options),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -10,6 +10,7 @@ import torch
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.loop import Gamma
 from spear_spec.decoding.rounds.draft import DraftRows
 from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.prefill import Prefill, pack
@@ -24,17 +25,18 @@ from spear_spec.runtime.graphs import Graphs, Message, send
 from spear_spec.runtime.static import StaticRuntime, bucket
 
 LEAST = 64  # positions of the smallest view of the caches
+MOST_ROWS = 4096  # for how many rows a draft length is asked
 
 
 class Board:
     """Made for a target, a drafter and a rule; one session at a time has it, and it is as good as new after `clear`.
 
     Buffers grow when rows are admitted that need more (`room`). Rounds are made for buckets: rows and positions by
-    powers of two, whether anybody is guided, which kinds of sampling there are.
+    powers of two, draft length, whether anybody is guided, which kinds of sampling there are.
     """
 
-    def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: int) -> None:
-        """drafter None: the autoregressive loop's rounds.
+    def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> None:
+        """drafter None: the autoregressive loop's rounds. gamma: see `Speculative`.
 
         Raises:
             ConfigError: a target, drafter or rule that does not run on tensors alone.
@@ -44,10 +46,12 @@ class Board:
                 f"verifier {getattr(verifier, 'name', None)} has no form on tensors alone: use runtime eager"
             )
         self.target = target
-        self.gamma = 0 if drafter is None else gamma
+        by_rows = (lambda rows: gamma) if isinstance(gamma, int) else gamma
+        self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else by_rows
+        self.gamma = max(map(self.gamma_at, range(1, MOST_ROWS + 1)))  # room is made for the longest
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
-        self.drafts = None if drafter is None else DraftRows(drafter, target, gamma)
+        self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma)
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)
         self.made: dict[Hashable, Round] = {}
@@ -174,7 +178,7 @@ class Board:
         rows = min(bucket(max(runtime.slots) + 1), runtime.rows)
         positions = min(bucket(longest + self.gamma + 2, LEAST), runtime.positions)
         guided = any(sampling.guidance != 1 for sampling in samplings)
-        key = (rows, positions, guided, Kinds.of(samplings))
+        key = (rows, positions, self.gamma_at(len(samplings)), guided, Kinds.of(samplings))
         if not self._pool:
             self.graphs.run("uniforms", self.rows.refill)
             self._pool = rounds_a_pool(self.gamma)
@@ -184,11 +188,11 @@ class Board:
         self.graphs.run(key, self.made[key])
         return send(self.rows.told[:rows])
 
-    def _make(self, rows: int, positions: int, guided: bool, kinds: Kinds) -> Round:
+    def _make(self, rows: int, positions: int, gamma: int, guided: bool, kinds: Kinds) -> Round:
         eos = self.target.eos_id
         draft = None if self.drafts is None else self.drafts.view(rows, positions, eos)
         step = self.runtime.view(rows, positions, guided)
-        return Round(self.rows.first(rows), step, draft, self.rule, self.gamma, eos, kinds)
+        return Round(self.rows.first(rows), step, draft, self.rule, gamma, eos, kinds)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

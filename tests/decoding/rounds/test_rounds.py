@@ -128,6 +128,14 @@ def test_other_chains_of_a_decoder(model: TextToSemantic, name: str) -> None:
     alike(engine(model, "block", "eager", name), engine(model, "block", "graphs", name, ahead=2), wanted)
 
 
+def test_draft_lengths_by_the_number_of_rows(model: TextToSemantic) -> None:
+    wanted = requests(6, 2, longest=40)
+    made = (drafter(model), make_verifier("block"), lambda rows: {1: 7, 2: 1, 3: 4}.get(rows, 3))
+    rounds = Engine(model, *made, Board(model, *made))
+    alike(Engine(model, *made), rounds, wanted)
+    assert len({key[2] for key in rounds.runtime.made}) > 2  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("gamma", [1, 2, 9])
 def test_every_gamma(model: TextToSemantic, gamma: int) -> None:
     wanted = requests(6, gamma, longest=30)
