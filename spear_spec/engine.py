@@ -192,7 +192,7 @@ class Decoder:
         """
         check_runtime(self.runtime)
         drafter, verifier = (None, None) if self.parts.plain else self.parts.made
-        gamma, board = self.parts.spec.gamma, None
+        gamma, board = self.parts.spec.gamma_at, None
         if self.runtime == "graphs" or (self.runtime == "auto" and self.target.device.type == "cuda"):
             try:
                 board = self._board(drafter, verifier, gamma)
@@ -205,7 +205,7 @@ class Decoder:
             self._boards.append((weakref.ref(engine), board))
         return engine
 
-    def _board(self, drafter: Drafter | None, verifier: Verifier | None, gamma: int) -> Board:
+    def _board(self, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> Board:
         for entry in self._boards:
             if entry[0]() is None:
                 self._boards.remove(entry)

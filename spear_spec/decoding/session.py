@@ -98,13 +98,7 @@ class Session:
         self._check_whole()
         if not requests:
             return []
-        vocabulary, eos = self.model.vocab_size, self.model.eos_id
-        caps = self._capped([request.limit(self.frame_rate) for request in requests])
-        for request, cap in zip(requests, caps):
-            if any(not is_token(token, vocabulary) or token == eos for token in request.prefix):
-                raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
-            if len(request.prefix) >= cap:
-                raise ConfigError(f"a prefix of {len(request.prefix)} tokens leaves nothing of a cap of {cap}")
+        caps = self._checked(requests)
         memory = encode(self.model, [request.ids for request in requests])
         with self._step():
             return self._begin(
@@ -114,6 +108,17 @@ class Session:
                 caps,
                 [tuple(request.prefix) for request in requests],
             )
+
+    def _checked(self, requests: Sequence[Request]) -> list[int]:
+        """The caps of requests that can be decoded."""
+        vocabulary, eos = self.model.vocab_size, self.model.eos_id
+        caps = self._capped([request.limit(self.frame_rate) for request in requests])
+        for request, cap in zip(requests, caps):
+            if any(not is_token(token, vocabulary) or token == eos for token in request.prefix):
+                raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
+            if len(request.prefix) >= cap:
+                raise ConfigError(f"a prefix of {len(request.prefix)} tokens leaves nothing of a cap of {cap}")
+        return caps
 
     def _capped(self, caps: Sequence[int]) -> list[int]:
         """No more than the target has positions."""
@@ -133,6 +138,16 @@ class Session:
             raise ConfigError("this transformer knows no text-free lane: leave guidance at 1")
         with exact_math(self.model):
             self.runtime.admit(memory, guided, prefixes)
+        return self._enter(samplings, seeds, caps, prefixes)
+
+    def _enter(
+        self,
+        samplings: Sequence[SamplingConfig],
+        seeds: Sequence[int],
+        caps: Sequence[int],
+        prefixes: Sequence[tuple[int, ...]],
+    ) -> list[int]:
+        """Numbers for rows that the runtime has admitted."""
         rows = []
         for seed, cap, prefix in zip(seeds, caps, prefixes):
             row = self._free.pop() if self._free else len(self.tokens)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.errors import ConfigError, ContractError
@@ -64,9 +65,7 @@ class Text:
             for store, new in zip((self.k[layer], self.v[layer]), pair):
                 store.index_fill_(0, at, 0.0)
                 store[:, :, :width].index_copy_(0, at, new)
-        closed = torch.ones(len(at), self.slots, dtype=torch.bool, device=at.device)
-        closed[:, : memory.null_slots] = False
-        closed[:, memory.null_slots : width] = ~memory.mask
+        closed = F.pad(F.pad(~memory.mask, (memory.null_slots, 0), value=False), (0, self.slots - width), value=True)
         bias = torch.zeros_like(closed, dtype=self.bias.dtype).masked_fill_(closed, -torch.inf)
         self.bias.index_copy_(0, at, bias[:, None, None])
 
@@ -218,6 +217,23 @@ class StaticRuntime:
         if self._condition is not None and memory.condition is not None:
             self._condition.index_copy_(0, at, memory.condition)
         put_cache(cache, (self._k, self._v), at)
+
+    def fits(self, rows: int, positions: int, slots: int, guided: bool) -> bool:
+        """Whether `room` has nothing to do for so many more rows."""
+        most = max(self.free(rows)) + 1
+        return (
+            most <= self.rows
+            and positions <= self.positions
+            and slots <= self.slots_of_text
+            and (self.pairs or not guided)
+        )
+
+    def begin(self, memory: Memory, at: Tensor) -> None:
+        """The rows of a memory begin in the lanes `at`, with nothing read. Whoever calls it takes the slots."""
+        assert self._text is not None
+        self._text.put(memory, at)
+        for store in (self._k, self._v):
+            store.index_fill_(1, at, 0.0)
 
     def leave(self, stay: Sequence[int]) -> None:
         """Only the rows at these places go on; the others' slots are free."""

@@ -101,7 +101,7 @@ def test_it_says_what_the_eager_engine_says(model: TextToSemantic, rule: str | N
 @pytest.mark.parametrize("rule", [None, "block"])
 def test_admit_and_release_under_load(model: TextToSemantic, rule: str | None) -> None:
     """Every utterance says what it says alone, whoever comes and goes; buffers grow and are captured anew."""
-    rng, waiting, all_ = random.Random(1), requests(5 if SMALL else 30, 1), list[Utterance]()
+    rng, waiting, all_ = random.Random(1), requests(5 if SMALL else 16, 1), list[Utterance]()
     wanted, (_, busy) = list(waiting), engines(model, rule)
     while waiting or busy.running:
         count = min(len(waiting), rng.randint(0 if busy.running else 1, 3))

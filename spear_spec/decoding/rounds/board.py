@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -10,29 +10,33 @@ import torch
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.loop import Gamma
 from spear_spec.decoding.rounds.draft import DraftRows
 from spear_spec.decoding.rounds.laws import Kinds
+from spear_spec.decoding.rounds.prefill import Prefill, pack
 from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.rounds.rows import Rows, rounds_a_pool
 from spear_spec.decoding.verifiers.base import SettlingVerifier, Verifier
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.memory import Memory
+from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.runtime.graphs import Graphs, Message, send
 from spear_spec.runtime.static import StaticRuntime, bucket
 
 LEAST = 64  # positions of the smallest view of the caches
+MOST_ROWS = 4096  # for how many rows a draft length is asked
 
 
 class Board:
     """Made for a target, a drafter and a rule; one session at a time has it, and it is as good as new after `clear`.
 
     Buffers grow when rows are admitted that need more (`room`). Rounds are made for buckets: rows and positions by
-    powers of two, whether anybody is guided, which kinds of sampling there are.
+    powers of two, draft length, whether anybody is guided, which kinds of sampling there are.
     """
 
-    def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: int) -> None:
-        """drafter None: the autoregressive loop's rounds.
+    def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> None:
+        """drafter None: the autoregressive loop's rounds. gamma: see `Speculative`.
 
         Raises:
             ConfigError: a target, drafter or rule that does not run on tensors alone.
@@ -42,13 +46,16 @@ class Board:
                 f"verifier {getattr(verifier, 'name', None)} has no form on tensors alone: use runtime eager"
             )
         self.target = target
-        self.gamma = 0 if drafter is None else gamma
+        by_rows = (lambda rows: gamma) if isinstance(gamma, int) else gamma
+        self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else by_rows
+        self.gamma = max(map(self.gamma_at, range(1, MOST_ROWS + 1)))  # room is made for the longest
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
-        self.drafts = None if drafter is None else DraftRows(drafter, target, gamma)
+        self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma)
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)
         self.made: dict[Hashable, Round] = {}
+        self.begins: dict[Hashable, Prefill] = {}
         self.rows: Rows
         self._version = 0
         self._pool = 0  # rounds that the uniforms still last for
@@ -63,15 +70,14 @@ class Board:
 
     def room(self, memory: Memory, samplings: Sequence[SamplingConfig], caps: Sequence[int]) -> None:
         """See to it that the rows of a memory find room."""
-        # behind the last kept token a whole draft may still be written, and the draft itself is one token ahead
-        positions = max(caps) + self.gamma + 2
         runtime, target = self.runtime, self.target
-        runtime.room(memory, positions, any(sampling.guidance != 1 for sampling in samplings))
+        runtime.room(memory, self.positions(caps), any(sampling.guidance != 1 for sampling in samplings))
         if runtime.version == self._version:
             return
         # buffers have grown: those of the draft and the rows' own follow, and nothing that was captured holds any more
         self.graphs.forget()
         self.made.clear()
+        self.begins.clear()
         if self.drafts is not None:
             self.drafts.room(memory, runtime.rows, runtime.positions, runtime.slots_of_text)
         fed = 0 if self.drafts is None else self.drafts.fed
@@ -118,6 +124,43 @@ class Board:
         self._pool = 0
         self.runtime.arrived = None
 
+    def positions(self, caps: Sequence[int]) -> int:
+        """Positions that rows of these caps need.
+
+        Behind the last kept token a whole draft may still be written, and the draft itself is one token ahead.
+        """
+        return max(caps) + self.gamma + 2
+
+    def takes(self, texts: Sequence[Sequence[int]], samplings: Sequence[SamplingConfig], caps: Sequence[int]) -> bool:
+        """Whether rows without prefix can begin without the host: a target that is known, buffers that are there."""
+        guided = any(sampling.guidance != 1 for sampling in samplings)
+        slots = max(map(len, texts)) + 1
+        fits = self._version > 0 and self.runtime.fits(len(texts), self.positions(caps), slots, guided)
+        return fits and isinstance(self.target, TextToSemantic)
+
+    def begin(
+        self,
+        texts: Sequence[Sequence[int]],
+        samplings: Sequence[SamplingConfig],
+        seeds: Sequence[int],
+        caps: Sequence[int],
+    ) -> None:
+        """Rows of these texts, with their end tokens, take the lowest free slots; where `takes` says so."""
+        runtime, device = self.runtime, self.target.device
+        slots = runtime.free(len(texts))
+        batch, guided = bucket(len(texts)), any(sampling.guidance != 1 for sampling in samplings)
+        width = min(bucket(max(map(len, texts)) + 1, LEAST), runtime.slots_of_text) - 1
+        numbers, reals = pack(texts, slots, seeds, caps, samplings, batch, width)
+        key = ("begin", batch, width, guided)
+        if key not in self.begins:
+            there = (numbers.to(device), reals.to(device))
+            self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided)
+        prefill = self.begins[key]
+        for store, given in ((prefill.numbers, numbers), (prefill.reals, reals)):
+            store.copy_(given.pin_memory() if device.type == "cuda" else given, non_blocking=True)
+        self.graphs.run(key, prefill)
+        runtime.slots += slots
+
     def close(self, slots: Sequence[int]) -> None:
         """These rows are not in the next round."""
         for slot in slots:
@@ -135,7 +178,7 @@ class Board:
         rows = min(bucket(max(runtime.slots) + 1), runtime.rows)
         positions = min(bucket(longest + self.gamma + 2, LEAST), runtime.positions)
         guided = any(sampling.guidance != 1 for sampling in samplings)
-        key = (rows, positions, guided, Kinds.of(samplings))
+        key = (rows, positions, self.gamma_at(len(samplings)), guided, Kinds.of(samplings))
         if not self._pool:
             self.graphs.run("uniforms", self.rows.refill)
             self._pool = rounds_a_pool(self.gamma)
@@ -145,11 +188,11 @@ class Board:
         self.graphs.run(key, self.made[key])
         return send(self.rows.told[:rows])
 
-    def _make(self, rows: int, positions: int, guided: bool, kinds: Kinds) -> Round:
+    def _make(self, rows: int, positions: int, gamma: int, guided: bool, kinds: Kinds) -> Round:
         eos = self.target.eos_id
         draft = None if self.drafts is None else self.drafts.view(rows, positions, eos)
         step = self.runtime.view(rows, positions, guided)
-        return Round(self.rows.first(rows), step, draft, self.rule, self.gamma, eos, kinds)
+        return Round(self.rows.first(rows), step, draft, self.rule, gamma, eos, kinds)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.drafts.runner import DraftRunner
+from spear_spec.models.memory import Memory
 from spear_spec.nn.static import StaticCache
 from spear_spec.runtime.static import Arrived, Text, bucket, put_cache
 
@@ -105,7 +106,7 @@ class DraftRows:
         self._text: Text | None = None
         self._table: Tensor
 
-    def room(self, memory: Any, rows: int, positions: int, slots: int) -> None:
+    def room(self, memory: Memory, rows: int, positions: int, slots: int) -> None:
         """As much room as the target's rows have."""
         cfg, weight, old = self.draft.cfg, self.draft.enter.weight, self._text
         positions = bucket(self.gamma + 1, 8) if self.window else positions
@@ -144,6 +145,14 @@ class DraftRows:
         put_cache(state.cache, (self._k, self._v), at_)
         newest = torch.tensor([len(prefix) for prefix in prefixes], dtype=torch.int64, device=device)
         return at(fed, newest)
+
+    def begin(self, memory: Memory, at_: Tensor) -> None:
+        """Rows without prefix begin at these places: as `admit`, and nothing is read back."""
+        assert self._text is not None
+        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.draft.layers]
+        self._text.put(Memory(memory.hidden, memory.mask, cross, None), at_)
+        for store in (self._k, self._v):
+            store.index_fill_(1, at_, 0.0)
 
     def view(self, rows: int, positions: int, eos: int) -> StaticDraft:
         """The first so many rows, at most so many positions of each."""

@@ -50,6 +50,27 @@ class RoundSession(Session):
         with exact_math(board.target):
             board.clear()
 
+    def admit(self, requests: Sequence[Request]) -> list[int]:
+        """See `Session.admit`. Where there is room and no prefix, the host waits for nothing."""
+        self._check_whole()
+        if not requests or any(request.prefix for request in requests):
+            return super().admit(requests)
+        caps = self._checked(requests)
+        samplings = [request.sampling for request in requests]
+        texts = [self.model.text(request.ids) for request in requests]
+        if not self.board.takes(texts, samplings, caps):
+            return super().admit(requests)
+        seeds, none = [request.seed for request in requests], [()] * len(requests)
+        with self._step(), exact_math(self.model):
+            self.board.begin(texts, samplings, seeds, caps)
+            return self._stay(self._enter(samplings, seeds, caps, none))
+
+    def _stay(self, rows: list[int]) -> list[int]:
+        for row in rows:
+            self._count += 1
+            self._stays[row] = self._count
+        return rows
+
     def _begin(
         self,
         memory: Memory,
@@ -62,10 +83,7 @@ class RoundSession(Session):
             self.board.room(memory, samplings, caps)
             rows = super()._begin(memory, samplings, seeds, caps, prefixes)
             self.board.open(samplings, seeds, caps, prefixes)
-        for row in rows:
-            self._count += 1
-            self._stays[row] = self._count
-        return rows
+        return self._stay(rows)
 
     def _leave(self, stay: Sequence[int]) -> None:
         gone = set(range(len(self.rows))).difference(stay)

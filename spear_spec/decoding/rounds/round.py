@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.decoding.rounds.draft import StaticDraft
@@ -22,7 +23,8 @@ from spear_spec.runtime.static import StaticStep
 
 @dataclass(frozen=True)
 class Round:
-    """The round of the first rows. draft None: the autoregressive loop's, one token a row; gamma is 0 then.
+    """The round of the first rows. draft None: the autoregressive loop's, one token a row; gamma is 0 then. It may be
+    less than the rows have room for.
 
     kinds: of sampling that its rows have.
     """
@@ -41,7 +43,8 @@ class Round:
         """
         rows, step, gamma = self.rows, self.step, self.gamma
         active = rows.active
-        base = rows.kept.clamp(max=step.cache.room - gamma - 1)  # tokens that the target has read
+        width = rows.fresh.shape[1]  # of the longest draft, which the last round's may have been
+        base = rows.kept.clamp(max=step.cache.room - width)  # tokens that the target has read
         room = rows.cap - rows.kept
         uniforms = rows.ahead(longest_draw(gamma))
         ids, drafted, q, fine = at(rows.fresh, rows.count - 1)[:, None], torch.zeros_like(base), None, active
@@ -83,6 +86,7 @@ class Round:
         ended = eos.long() * EOS + (~eos & (count >= room)).long() * CAP
         accepted = torch.minimum(settled.accepted, count)
         told = torch.stack((count, accepted, drafted, ended, fine.long()), 1)
+        tokens = F.pad(tokens, (0, rows.fresh.shape[1] - tokens.shape[1]), value=-1)
         rows.told.copy_(torch.cat((told, tokens), 1).masked_fill(~active[:, None], 0))
         rows.fresh.copy_(torch.where(active[:, None], tokens.clamp(min=0), rows.fresh))
         rows.count.copy_(torch.where(active, count, rows.count))
@@ -95,5 +99,5 @@ class Round:
         if self.draft is None or not self.step.features:
             return
         texts = [layer.unflatten(0, (-1, self.step.lanes))[:, 0] for layer in output.features]
-        rows = self.rows
-        rows.features.copy_(torch.where(rows.active[:, None, None], self.draft.fuse(texts), rows.features))
+        fed = self.rows.features[:, : self.gamma + 1]
+        fed.copy_(torch.where(self.rows.active[:, None, None], self.draft.fuse(texts), fed))

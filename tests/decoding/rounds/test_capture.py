@@ -16,6 +16,7 @@ from spear_spec.decoding.rounds import draft as draft_module
 from spear_spec.decoding.rounds import rows as rows_module
 from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.loop import RoundSession
+from spear_spec.decoding.rounds.prefill import Prefill
 from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.verifiers.tensors import Settled
 from spear_spec.exactness.capturable import Capturable, without_values
@@ -76,6 +77,29 @@ def test_nor_by_other_drafts(model: TextToSemantic, name: str) -> None:
     found()
     with Capturable("meta"):
         found()
+
+
+def begun(made: RoundSession) -> Prefill:
+    """A row that joins."""
+    made.admit([Request([1, 2, 5], seed=3, sampling=made.samplings[0], cap=30)])
+    (found,) = made.board.begins.values()
+    return found
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("rule", [None, "block"])
+def test_rows_begin_without_the_host(model: TextToSemantic, rule: str | None, guidance: float) -> None:
+    found = begun(session(model, rule, guidance=guidance))
+    bare = without_values(found)
+    with Capturable("meta") as seen:
+        bare()
+    assert len(seen.trace) > 50
+    traces = []
+    for _ in range(2):
+        with Capturable() as seen:
+            found()
+        traces.append(seen.trace)
+    assert traces[0] == traces[1]
 
 
 def same_again(made: RoundSession, rounds: int = 6) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,14 @@ def test_other_chains_of_a_decoder(model: TextToSemantic, name: str) -> None:
     alike(engine(model, "block", "eager", name), engine(model, "block", "graphs", name, ahead=2), wanted)
 
 
+def test_draft_lengths_by_the_number_of_rows(model: TextToSemantic) -> None:
+    wanted = requests(6, 2, longest=40)
+    made = (drafter(model), make_verifier("block"), lambda rows: {1: 7, 2: 1, 3: 4}.get(rows, 3))
+    rounds = Engine(model, *made, Board(model, *made))
+    alike(Engine(model, *made), rounds, wanted)
+    assert len({key[2] for key in rounds.runtime.made}) > 2  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("gamma", [1, 2, 9])
 def test_every_gamma(model: TextToSemantic, gamma: int) -> None:
     wanted = requests(6, gamma, longest=30)
@@ -151,6 +160,23 @@ def test_an_utterance_does_not_notice_who_comes_and_goes(
             assert told([utterance]) == told([alone])
         assert utterance.tokens[: len(request.prefix)] == list(request.prefix)
     assert cancelled >= 1
+
+
+@pytest.mark.parametrize("samplings", [MIXED, [GUIDED, *MIXED]], ids=["plain", "guided"])
+def test_rows_join_without_the_host(model: TextToSemantic, samplings: list[SamplingConfig]) -> None:
+    """Where there is room and no prefix; three at a time fill up four, one of them twice."""
+    wanted = [replace(request, prefix=()) for request in requests(10, 6, samplings)]
+    busy = engine(model, "block", "graphs", ahead=2)
+    said = busy.admit(wanted[:7])
+    rounds: Any = busy.session
+    while len(rounds.rows) > 5:
+        busy.step()
+    assert not rounds.board.begins
+    said += busy.admit(wanted[7:])
+    assert [key[1] for key in rounds.board.begins] == [4]
+    while busy.running:
+        busy.step()
+    assert told(said) == told([engine(model, "block", "eager").run([request])[0] for request in wanted])
 
 
 def test_guidance(model: TextToSemantic) -> None:
