@@ -93,7 +93,7 @@ class CNorm(Structure):
 class CMap(Structure):
     """`struct map`."""
 
-    _fields_ = [("weight", CMatrix), ("bias", c_void_p)]
+    _fields_ = [("weight", CMatrix), ("tiles", c_void_p), ("bias", c_void_p)]
 
 
 class CContextBlock(Structure):
@@ -154,6 +154,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
     ),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
+    "spear_tiles": (c_int, []),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
     "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),
     "spear_vocoder_push": (
