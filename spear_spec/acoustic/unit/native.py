@@ -16,8 +16,8 @@ from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
 from spear_spec.errors import AudioError, ContractError, NumericsError
 from spear_spec.kernels import native
+from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.step import Matrix
 from spear_spec.kernels.structures import CContextBlock, CMap, CMatrix, CNorm, CVocoder
 from spear_spec.models.seen import Seen
 
@@ -91,7 +91,7 @@ class NativeVocoder:
         if tiles is not None:
             self._held.append(tiles)
             at = pointer(tiles, tiles.shape, torch.bfloat16, "tiles of weights")
-            return CMap(CMatrix(None, inputs, out, 0), at, bias)
+            return CMap(CMatrix(None, inputs, out, 0, None), at, bias)
         matrix = Matrix(linear.weight)
         self._held.append(matrix)
         return CMap(matrix.struct, None, bias)

@@ -103,7 +103,11 @@ class DraftRunner:
             )
         self.native: NativeDraft | None = None
         if self.enter.packed and native.available():
-            self.native = NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
+            fuse = None
+            if self.fed:
+                gains = torch.cat([norm.gamma for norm in draft.fuse_norm])
+                fuse = pack(fold(draft.fuse.weight, gains))
+            self.native = NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()), fuse)
         self._rotary = self._turns(2048)
 
     @_undisturbed
@@ -144,6 +148,15 @@ class DraftRunner:
             x = decode(_Folded(weights), x, table, state.cross[index], past=past, text=text)
         cache.advance(length)
         return x
+
+    @_undisturbed
+    def fuse(self, draft: DraftDecoder, features: list[Tensor], count: int) -> Tensor:
+        """The target's features [B, T, D] of each of the draft's `target_layers`, of the first `count` positions ->
+        [B, count, D], as `DraftDecoder.fuse_target`.
+        """
+        if self.native is not None and features[0].shape[0] * count <= _FEW:
+            return self.native.fuse(features, count)
+        return draft.fuse_target([layer[:, :count] for layer in features])
 
     @_undisturbed
     def chain(
