@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 7  # as in draft.c
+VERSION = 8  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
@@ -87,7 +87,7 @@ class CNorm(Structure):
 class CMap(Structure):
     """`struct map`."""
 
-    _fields_ = [("weight", CMatrix), ("bias", c_void_p)]
+    _fields_ = [("weight", CMatrix), ("tiles", c_void_p), ("bias", c_void_p)]
 
 
 class CContextBlock(Structure):
@@ -159,6 +159,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
+    "spear_tiles": (c_int, []),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
     "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),
     "spear_vocoder_push": (

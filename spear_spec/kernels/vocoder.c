@@ -41,11 +41,21 @@ struct scratch {
     float *tail;                                   /* [n_fft] overlap-add */
     float *a, *b, *normed, *wide, *prosody, *said; /* scratch from here on */
     float *one, *two, *three, *pieces;
+    uint16_t *split; /* inputs of spear_tiled_product */
 };
 
 static double wrapped(double angle)
 {
     return angle - TWO_PI * floor(angle / TWO_PI);
+}
+
+/* x [rows][in] -> y [rows][out]. */
+static void apply(const struct map *map, const struct scratch *scratch, int64_t rows, const float *x, float *y)
+{
+    for (int64_t r = 0; map->tiles && r < rows; r += TILE, x += TILE * map->weight.in, y += TILE * map->weight.out)
+        spear_tiled_product(map->tiles, map->weight.in, map->weight.out, rows - r < TILE ? rows - r : TILE, x, map->bias,
+                            scratch->split, y);
+    if (!map->tiles) spear_product(&map->weight, rows, x, map->bias, 0, y);
 }
 
 #define LANES 4
@@ -136,6 +146,7 @@ static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
     at->two = take(stream, &used, 2 * WIDTH * size);
     at->three = take(stream, &used, 2 * WIDTH * size);
     at->pieces = take(stream, &used, WIDTH * ((size + WIDTH - 1) / WIDTH * WIDTH));
+    at->split = (uint16_t *)take(stream, &used, TILE / 2 * 3 * (inner > widest ? inner : widest));
     return used;
 }
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit import native as unit_native
-from spear_spec.acoustic.unit.native import NativeStream, fits, native_for
+from spear_spec.acoustic.unit.native import NativeStream, fits, native_for, tiled
 from spear_spec.acoustic.unit.stage import open_stream, render, render_in_torch
 from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
@@ -45,6 +45,9 @@ def made(shape: dict[str, object], seed: int = 0) -> UnitVocoder:
                 weight.add_(0.1 * torch.randn_like(weight))
         model.head.out.weight.add_(0.02 * torch.randn_like(model.head.out.weight))
         model.prosody_out.weight.mul_(0.1)
+        if model.cfg.dim % 32 == 0:  # as in a voice's file; a tile unit takes no others
+            for weight in model.parameters():
+                weight.copy_(weight.half())
         model.head.out.bias[: model.head.bins] -= torch.linspace(0, 6, model.head.bins)
     return model
 
@@ -85,8 +88,15 @@ def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(native.SWITCH, raising=False)
 
 
+@pytest.fixture(params=["tiles", "none"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tile unit, where this machine has one, and without."""
+    if request.param == "none":
+        monkeypatch.setattr(unit_native, "tiled", lambda weight: None)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_equals_torch_in_double_precision(shape: dict[str, object]) -> None:
+def test_equals_torch_in_double_precision(shape: dict[str, object], tiles: None) -> None:
     model = made(shape)
     ids, who = tokens(50), model.cfg.num_speakers - 1
     wide = oracle(model, ids, who)
@@ -98,7 +108,7 @@ def test_equals_torch_in_double_precision(shape: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_cut_gives_the_same_bits(shape: dict[str, object]) -> None:
+def test_any_cut_gives_the_same_bits(shape: dict[str, object], tiles: None) -> None:
     model = made(shape)
     ids = tokens(75, 1)
     whole = render(model, ids, 0, seeded(3))
@@ -155,6 +165,18 @@ def test_every_weight_is_seen_when_it_changes() -> None:
     assert apart(spoken(model, ids, [12]), oracle(model, ids)) < 3e-3
     model.load_state_dict(other.state_dict())
     assert torch.equal(spoken(model, ids, [12]), spoken(other, ids, [12]))
+
+
+def test_tiles_hold_every_weight_or_none() -> None:
+    """The sum of the two parts is the weight, at the place that tiles.h names."""
+    weight = torch.randn(37, 64, generator=seeded(0)).half().float()
+    found = tiled(weight)
+    assert found is not None and found.shape == (3, 2, 2, 16, 16, 2) and found.dtype is torch.bfloat16
+    summed = found.float().sum(2)
+    for out, at in ((0, 0), (17, 33), (36, 63), (5, 31)):
+        assert summed[out // 16, at // 32, at % 32 // 2, out % 16, at % 2] == weight[out, at]
+    assert float(found[2, :, :, :, 5:].abs().max()) == 0
+    assert tiled(weight + 2**-20) is None and tiled(weight[:, :48]) is None
 
 
 def test_packs_once_and_keeps_no_voice_alive() -> None:

@@ -9,6 +9,7 @@ from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import token_noise
@@ -17,10 +18,11 @@ from spear_spec.errors import AudioError, ContractError, NumericsError
 from spear_spec.kernels import native
 from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
+from spear_spec.kernels.structures import CContextBlock, CMap, CMatrix, CNorm, CVocoder
 from spear_spec.models.seen import Seen
 
 _WIDTH = 16  # as in vocoder.h
+_EDGE = 16  # as in tiles.h
 _ALIGNED = 64
 _FLOAT = torch.float32
 
@@ -36,6 +38,7 @@ class NativeVocoder:
         """
         loaded, cfg = native.library(), model.cfg
         self.push, self._open = loaded.spear_vocoder_push, loaded.spear_vocoder_open
+        self._tiles = bool(loaded.spear_tiles())
         self._held: list[object] = []  # what the structures point at
         dim, wide, phases = cfg.dim, cfg.prosody_dim, cfg.frames_per_token
         angle = torch.arange(cfg.n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / cfg.n_fft)
@@ -83,9 +86,15 @@ class NativeVocoder:
     def _map(self, linear: nn.Linear, out: int, inputs: int) -> CMap:
         if linear.weight.shape != (out, inputs):
             raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
+        bias = self._at(linear.bias, (out,))
+        tiles = tiled(linear.weight) if self._tiles else None
+        if tiles is not None:
+            self._held.append(tiles)
+            at = pointer(tiles, tiles.shape, torch.bfloat16, "tiles of weights")
+            return CMap(CMatrix(None, inputs, out, 0, None), at, bias)
         matrix = Matrix(linear.weight)
         self._held.append(matrix)
-        return CMap(matrix.struct, self._at(linear.bias, (out,)))
+        return CMap(matrix.struct, None, bias)
 
     def _blocks(self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig) -> ctypes.Array[CContextBlock]:
         inner = cfg.expansion * dim
@@ -102,6 +111,21 @@ class NativeVocoder:
                 for block in blocks
             ]
         )
+
+
+def tiled(weight: Tensor) -> Tensor | None:
+    """Weights [out, in] as tiles.h has them: two bfloat16 numbers each; None where these do not hold every weight
+    exactly (as they hold whatever half precision does), or `in` is no multiple of a tile's.
+    """
+    out, inputs = weight.shape
+    most = weight.detach().bfloat16()
+    rest = weight.detach() - most.float()
+    less = rest.bfloat16()
+    if inputs % (2 * _EDGE) or not torch.equal(less.float(), rest):
+        return None
+    parts = F.pad(torch.stack([most, less]), (0, 0, 0, -out % _EDGE))
+    parts = parts.view(2, -1, _EDGE, inputs // (2 * _EDGE), _EDGE, 2)  # part, panel, output, depth, pair, of the pair
+    return parts.permute(1, 3, 0, 4, 2, 5).contiguous()
 
 
 def fits(cfg: VocoderConfig) -> bool:
