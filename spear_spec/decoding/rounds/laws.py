@@ -51,6 +51,9 @@ class Settings:
         return Settings(*(tensor[:rows] for tensor in self.tensors))
 
 
+_FROZEN = 1e-37  # temperatures up to here are 0: in float32 they would be, or nearly
+
+
 class Kinds(NamedTuple):
     """Which settings any of some rows has: what none of them has costs no operations."""
 
@@ -61,7 +64,7 @@ class Kinds(NamedTuple):
     @classmethod
     def of(cls, samplings: Sequence[SamplingConfig]) -> Kinds:
         """Of these rows; at temperature 0 there is nothing to filter."""
-        warm = [sampling for sampling in samplings if sampling.temperature > 0]
+        warm = [sampling for sampling in samplings if sampling.temperature > _FROZEN]
         return cls(
             any(sampling.top_k > 0 for sampling in warm),
             any(sampling.top_p < 1 for sampling in warm),
@@ -80,7 +83,7 @@ class Law:
         """dtype: of the laws, float32 or float64. kinds: what it does not have, no row of `how` may have."""
         self.kinds, self.dtype = kinds, dtype
         self._place = torch.arange(vocabulary, device=how.temperature.device)
-        self._greedy = how.temperature == 0
+        self._greedy = how.temperature <= _FROZEN
         self._temperature = how.temperature.masked_fill(self._greedy, 1.0).to(dtype)
         self._some = how.top_k > 0
         self._last = torch.where(self._some, how.top_k, vocabulary).clamp(max=vocabulary) - 1  # of the k, from 0

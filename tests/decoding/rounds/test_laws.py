@@ -91,6 +91,13 @@ def test_ties(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-38, 1e-30])
+def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.999, -4.0]])
+    found, _ = laws(logits, [SamplingConfig(temperature=temperature)])
+    assert found.tolist() == [[0.0, 1.0, 0.0, 0.0]]
+
+
 def test_a_mass_that_a_running_sum_meets_exactly() -> None:
     """.5 .25 .125 ...: removed is what has more than top-p before it, so the next token still stays."""
     logits = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], dtype=torch.float64).log()
