@@ -6,9 +6,10 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 8  # as in draft.c
+VERSION = 9  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
+EDGE = 16  # as in tiles.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -21,7 +22,10 @@ class CSampling(Structure):
 class CMatrix(Structure):
     """`struct matrix`."""
 
-    _fields_ = [("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("format", c_int64), ("scale", c_void_p)]
+    _fields_ = [
+        *(("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("format", c_int64), ("scale", c_void_p)),
+        ("tiles", c_void_p),
+    ]
 
 
 class CLayer(Structure):

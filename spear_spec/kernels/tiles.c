@@ -37,7 +37,9 @@ int spear_tiles(void)
     return found == 2;
 }
 
-int64_t spear_tiled_scratch(int64_t rows, int64_t in) { return (rows + EDGE - 1) / EDGE * EDGE * 3 * in; }
+INLINE int64_t deep(int64_t in) { return (in + DEEP - 1) / DEEP; }
+
+int64_t spear_tiled_scratch(int64_t rows, int64_t in) { return (rows + EDGE - 1) / EDGE * EDGE * 3 * deep(in) * DEEP; }
 
 /* The number as bfloat16, in the upper half of a float; ties to even. A NaN stays one or becomes infinite. */
 INLINE TARGET words rounded(lanes x)
@@ -52,14 +54,16 @@ INLINE TARGET void store_upper(uint16_t *at, words x)
     memcpy(at, &upper, sizeof upper);
 }
 
-/* Rows of x as [row blocks][in / DEEP][3][EDGE][DEEP]; rows behind the last are zero. */
-TARGET static void split(const float *x, int64_t rows, int64_t blocks, int64_t in, uint16_t *to)
+/* Rows of x as [row blocks][in / DEEP][3][EDGE][DEEP]; rows and inputs behind the last are zero. */
+TARGET void spear_tiled_split(int64_t in, int64_t rows, const float *x, uint16_t *to)
 {
+    const int64_t blocks = (rows + EDGE - 1) / EDGE, depth = deep(in);
     for (int64_t r = 0; r < blocks * EDGE; r++)
-        for (int64_t i = 0; i < in; i += EDGE) {
-            uint16_t *at = to + ((r / EDGE * (in / DEEP) + i / DEEP) * 3 * EDGE + r % EDGE) * DEEP + i % DEEP;
+        for (int64_t i = 0; i < depth * DEEP; i += EDGE) {
+            uint16_t *at = to + ((r / EDGE * depth + i / DEEP) * 3 * EDGE + r % EDGE) * DEEP + i % DEEP;
             lanes left = {0};
-            if (r < rows) memcpy(&left, x + r * in + i, sizeof left);
+            if (r < rows && i + EDGE <= in) memcpy(&left, x + r * in + i, sizeof left);
+            else if (r < rows && i < in) memcpy(&left, x + r * in + i, (size_t)(in - i) * sizeof *x);
             for (int part = 0; part < 3; part++) {
                 const words most = rounded(left);
                 store_upper(at + part * EDGE * DEEP, most);
@@ -103,21 +107,20 @@ INLINE TARGET void multiply(int pair, int64_t depth, const uint16_t *one, const 
     _tile_stored(3, sums[3], 64);
 }
 
-TARGET void spear_tiled_product(const uint16_t *weights, int64_t in, int64_t out, int64_t rows, const float *x,
-                                const float *bias, uint16_t *scratch, float *y)
+TARGET void spear_tiled_panels(int64_t first, int64_t last, const uint16_t *weights, int64_t in, int64_t out,
+                               int64_t rows, const float *add, int64_t add_step, const uint16_t *scratch, float *y)
 {
-    const int64_t depth = in / DEEP, blocks = (rows + EDGE - 1) / EDGE, step = depth * 3 * EDGE * DEEP;
-    const int64_t wide = (out + EDGE - 1) / EDGE, panel = depth * 2 * EDGE * DEEP;
+    const int64_t depth = deep(in), blocks = (rows + EDGE - 1) / EDGE, step = depth * 3 * EDGE * DEEP;
+    const int64_t panel = depth * 2 * EDGE * DEEP;
     struct config config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         config.columns[i] = 64;
         config.rows[i] = EDGE;
     }
     if (!rows) return;
-    split(x, rows, blocks, in, scratch);
     _tile_loadconfig(&config);
-    for (int64_t n = 0; n < wide; n += 2) {
-        const int64_t sides = n + 1 < wide ? 2 : 1;
+    for (int64_t n = first; n < last; n += 2) {
+        const int64_t sides = n + 1 < last ? 2 : 1;
         const uint16_t *left = weights + n * panel, *right = left + (sides - 1) * panel;
         for (int64_t b = 0; b < blocks; b += 2) {
             const uint16_t *one = scratch + b * step;
@@ -126,13 +129,14 @@ TARGET void spear_tiled_product(const uint16_t *weights, int64_t in, int64_t out
             else multiply(0, depth, one, one, left, right, sums);
             for (int64_t r = b * EDGE; r < rows && r < (b + 2) * EDGE; r++)
                 for (int64_t side = 0; side < sides; side++) {
-                    const int64_t from = (n + side) * EDGE, left_over = out - from;
+                    const int64_t from = (n + side) * EDGE, width = out - from < EDGE ? out - from : EDGE;
                     const float *sum = sums[(r / EDGE - b) * 2 + side] + r % EDGE * EDGE;
+                    const float *more = add ? add + r * add_step + from : NULL;
                     float *to = y + r * out + from;
-                    if (left_over >= EDGE)
-                        for (int64_t j = 0; j < EDGE; j++) to[j] = sum[j] + bias[from + j];
+                    if (more && width == EDGE)
+                        for (int64_t j = 0; j < EDGE; j++) to[j] = sum[j] + more[j];
                     else
-                        for (int64_t j = 0; j < left_over; j++) to[j] = sum[j] + bias[from + j];
+                        for (int64_t j = 0; j < width; j++) to[j] = sum[j] + (more ? more[j] : 0);
                 }
         }
     }
@@ -149,10 +153,23 @@ int64_t spear_tiled_scratch(int64_t rows, int64_t in)
     return 0;
 }
 
-void spear_tiled_product(const uint16_t *weights, int64_t in, int64_t out, int64_t rows, const float *x,
-                         const float *bias, uint16_t *scratch, float *y)
+void spear_tiled_split(int64_t in, int64_t rows, const float *x, uint16_t *scratch)
 {
-    (void)weights, (void)in, (void)out, (void)rows, (void)x, (void)bias, (void)scratch, (void)y;
+    (void)in, (void)rows, (void)x, (void)scratch;
+}
+
+void spear_tiled_panels(int64_t first, int64_t last, const uint16_t *weights, int64_t in, int64_t out, int64_t rows,
+                        const float *add, int64_t add_step, const uint16_t *scratch, float *y)
+{
+    (void)first, (void)last, (void)weights, (void)in, (void)out, (void)rows, (void)add, (void)add_step, (void)scratch;
+    (void)y;
 }
 
 #endif
+
+void spear_tiled_product(const uint16_t *weights, int64_t in, int64_t out, int64_t rows, const float *x,
+                         const float *add, int64_t add_step, uint16_t *scratch, float *y)
+{
+    spear_tiled_split(in, rows, x, scratch);
+    spear_tiled_panels(0, (out + EDGE - 1) / EDGE, weights, in, out, rows, add, add_step, scratch, y);
+}

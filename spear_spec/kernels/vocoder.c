@@ -53,7 +53,7 @@ static double wrapped(double angle)
 static void apply(const struct map *map, const struct scratch *scratch, int64_t rows, const float *x, float *y)
 {
     for (int64_t r = 0; map->tiles && r < rows; r += TILE, x += TILE * map->weight.in, y += TILE * map->weight.out)
-        spear_tiled_product(map->tiles, map->weight.in, map->weight.out, rows - r < TILE ? rows - r : TILE, x, map->bias,
+        spear_tiled_product(map->tiles, map->weight.in, map->weight.out, rows - r < TILE ? rows - r : TILE, x, map->bias, 0,
                             scratch->split, y);
     if (!map->tiles) spear_product(&map->weight, rows, x, map->bias, 0, y);
 }

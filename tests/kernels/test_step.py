@@ -186,8 +186,27 @@ def test_one_token_a_call_gives_the_bits_of_many() -> None:
 
 
 @torch.inference_mode()
-def test_threads_change_no_bit() -> None:
-    model, _ = models()
+def test_the_tile_unit_differs_by_rounding_alone() -> None:
+    """Where there is one: calls of 16 rows and more, of weights that are halves; the same bits whatever is beside."""
+    model, wide = models(halves=True)
+    ids = texts(3)
+    memory, tokens = model.encode(ids), torch.randint(0, 40, (3, 29))
+    at_once = model(tokens, memory, model.new_cache(3)).logits
+    near(model(tokens, memory, model.new_cache(3)), wide(tokens, wide.encode(ids), wide.new_cache(3)))
+    cache = model.new_cache(3)
+    singles = torch.cat([model(tokens[:, i : i + 1], memory, cache).logits for i in range(29)], 1)
+    assert differ(singles, at_once) < BOUND
+    tiles = bool(native.library().spear_tiles())
+    assert torch.equal(singles, at_once) != tiles
+    for row in range(3):
+        alone = model(tokens[row : row + 1], memory.select([row]), model.new_cache(1)).logits  # 29 rows: tiles as well
+        assert torch.equal(alone[0], at_once[row])
+
+
+@pytest.mark.parametrize("halves", [False, True], ids=["floats", "halves"])
+@torch.inference_mode()
+def test_threads_change_no_bit(halves: bool) -> None:
+    model, _ = models(halves=halves)
     memory, tokens = model.encode(texts(3)), torch.randint(0, 40, (3, 60))
     before, found = torch.get_num_threads(), []
     try:

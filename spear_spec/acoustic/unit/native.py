@@ -9,20 +9,18 @@ from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
 from spear_spec.errors import AudioError, ContractError, NumericsError
 from spear_spec.kernels import native
-from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.matrix import Matrix, tiled
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import CContextBlock, CMap, CMatrix, CNorm, CVocoder
 from spear_spec.models.seen import Seen
 
 _WIDTH = 16  # as in vocoder.h
-_EDGE = 16  # as in tiles.h
 _ALIGNED = 64
 _FLOAT = torch.float32
 
@@ -91,7 +89,7 @@ class NativeVocoder:
         if tiles is not None:
             self._held.append(tiles)
             at = pointer(tiles, tiles.shape, torch.bfloat16, "tiles of weights")
-            return CMap(CMatrix(None, inputs, out, 0, None), at, bias)
+            return CMap(CMatrix(None, inputs, out, 0, None, None), at, bias)
         matrix = Matrix(linear.weight)
         self._held.append(matrix)
         return CMap(matrix.struct, None, bias)
@@ -111,21 +109,6 @@ class NativeVocoder:
                 for block in blocks
             ]
         )
-
-
-def tiled(weight: Tensor) -> Tensor | None:
-    """Weights [out, in] as tiles.h has them: two bfloat16 numbers each; None where these do not hold every weight
-    exactly (as they hold whatever half precision does), or `in` is no multiple of a tile's.
-    """
-    out, inputs = weight.shape
-    most = weight.detach().bfloat16()
-    rest = weight.detach() - most.float()
-    less = rest.bfloat16()
-    if inputs % (2 * _EDGE) or not torch.equal(less.float(), rest):
-        return None
-    parts = F.pad(torch.stack([most, less]), (0, 0, 0, -out % _EDGE))
-    parts = parts.view(2, -1, _EDGE, inputs // (2 * _EDGE), _EDGE, 2)  # part, panel, output, depth, pair, of the pair
-    return parts.permute(1, 3, 0, 4, 2, 5).contiguous()
 
 
 def fits(cfg: VocoderConfig) -> bool:
