@@ -41,11 +41,11 @@ INLINE int64_t deep(int64_t in) { return (in + DEEP - 1) / DEEP; }
 
 int64_t spear_tiled_scratch(int64_t rows, int64_t in) { return (rows + EDGE - 1) / EDGE * EDGE * 3 * deep(in) * DEEP; }
 
-/* The number as bfloat16, in the upper half of a float; ties to even. A NaN stays one or becomes infinite. */
+/* The number as bfloat16, in the upper half of a float; ties to even. A NaN stays one. */
 INLINE TARGET words rounded(lanes x)
 {
-    const words bits = (words)x;
-    return (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    const words bits = (words)x, none = (words)(x != x);
+    return ((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000 & ~none) | (none & 0x7fc00000);
 }
 
 INLINE TARGET void store_upper(uint16_t *at, words x)

@@ -122,7 +122,7 @@ static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
     const int64_t tokens = ahead(v->token_blocks, v->tokens), prosody = ahead(v->prosody_blocks, v->prosody);
     const int64_t late = ahead(v->frame_blocks, v->frames), most = PIECE + tokens + prosody;
     const int64_t frames = most * v->phases + late, blocks = v->token_blocks + v->prosody_blocks + v->frame_blocks;
-    const int64_t samples = (frames + late + 2 * parts + 2) * hop + (most + 2) * v->phases * hop + size + WIDTH;
+    const int64_t samples = (frames + late + 2 * parts + 2) * hop + size + WIDTH;
     int64_t used = 0, inner = widest_inner(v->token_blocks, v->tokens, 0);
     inner = widest_inner(v->prosody_blocks, v->prosody, inner);
     inner = widest_inner(v->frame_blocks, v->frames, inner);

@@ -182,6 +182,37 @@ def test_tiles_hold_every_weight_or_none() -> None:
     assert torch.equal(narrow[:, 0], found[:, 0]) and float(narrow[:, 1, :, 8:].abs().max()) == 0
 
 
+@pytest.mark.parametrize("rows", [1, 15, 17, 33, 64])
+def test_a_tiled_product_is_a_sum_in_float32(rows: int) -> None:
+    """Where there is a tile unit; elsewhere the library must say so, and then nobody calls it."""
+    library = native.library()
+    if not library.spear_tiles():
+        assert not unit_native.NativeVocoder(made(SHAPES[3]))._tiles
+        return
+    weight, x = torch.randn(37, 96, generator=seeded(0)).half().float(), torch.randn(64, 96, generator=seeded(1))
+    x[3] *= 1e-12
+    x[5] *= 1e12
+    bias, tiles = torch.randn(37, generator=seeded(2)), tiled(weight)
+    assert tiles is not None
+    scratch = torch.empty(library.spear_tiled_scratch(64, 96), dtype=torch.int16)
+
+    def product(some: Tensor, to: Tensor) -> Tensor:
+        some = some.contiguous()
+        at = [t.data_ptr() for t in (some, bias, scratch, to)]
+        library.spear_tiled_product(tiles.data_ptr(), 96, 37, len(some), *at)
+        return to
+
+    found = product(x[:rows], torch.full((rows + 1, 37), 7.0))
+    assert torch.equal(found[rows], torch.full((37,), 7.0))
+    assert torch.equal(product(x[rows - 1 : rows], torch.zeros(1, 37))[0], found[rows - 1])  # alone or among others
+    expected = x[:rows].double() @ weight.double().t() + bias
+    largest = x[:rows].double().abs() @ weight.double().abs().t() + bias.abs()
+    assert float(((found[:rows] - expected).abs() / largest).max()) < 2.5e-7
+    found[0].fill_(0)
+    x.view(torch.int32)[0, 40] = 0x7FFFFFFF  # a NaN that a carry would make zero
+    assert not product(x[:rows], found)[0].isfinite().any()
+
+
 def test_packs_once_and_keeps_no_voice_alive() -> None:
     gc.collect()
     model, count = made(SHAPES[1]), len(unit_native._PLANS)
