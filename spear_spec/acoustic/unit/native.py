@@ -51,7 +51,7 @@ class NativeVocoder:
             *(len(some) for some in blocks.values()),
             self._blocks(blocks["token"], dim, cfg),
             self._blocks(blocks["prosody"], wide, cfg),
-            self._blocks(blocks["frame"], dim, cfg),
+            self._blocks(blocks["frame"], dim, cfg, many=True),
             self._map(model.prosody_in, wide, dim),
             self._norm(model.prosody_norm, wide),
             self._map(model.prosody_out, 3 * phases, wide),
@@ -60,7 +60,7 @@ class NativeVocoder:
             self._at(speaker, (cfg.num_speakers, dim)),
             self._norm(model.frame_norm, dim),
             self._norm(model.head.norm, dim),
-            self._map(model.head.out, 5 * model.head.bins, dim),
+            self._map(model.head.out, 5 * model.head.bins, dim, many=True),
             self._at(model.head.window, (cfg.n_fft,)),
             self._at(torch.stack([angle.cos(), -angle.sin()], -1).float(), (cfg.n_fft, 2)),
         )
@@ -81,11 +81,12 @@ class NativeVocoder:
     def _norm(self, norm: nn.LayerNorm, dim: int) -> CNorm:
         return CNorm(self._at(norm.weight, (dim,)), self._at(norm.bias, (dim,)))
 
-    def _map(self, linear: nn.Linear, out: int, inputs: int) -> CMap:
+    def _map(self, linear: nn.Linear, out: int, inputs: int, many: bool = False) -> CMap:
+        """many: rows of frames come through it. Tiles take twice the memory, and pay where many rows share them."""
         if linear.weight.shape != (out, inputs):
             raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
         bias = self._at(linear.bias, (out,))
-        tiles = tiled(linear.weight) if self._tiles else None
+        tiles = tiled(linear.weight) if self._tiles and many else None
         if tiles is not None:
             self._held.append(tiles)
             at = pointer(tiles, tiles.shape, torch.bfloat16, "tiles of weights")
@@ -94,15 +95,17 @@ class NativeVocoder:
         self._held.append(matrix)
         return CMap(matrix.struct, None, bias)
 
-    def _blocks(self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig) -> ctypes.Array[CContextBlock]:
+    def _blocks(
+        self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig, many: bool = False
+    ) -> ctypes.Array[CContextBlock]:
         inner = cfg.expansion * dim
         return (CContextBlock * len(blocks))(
             *[
                 CContextBlock(
                     self._at(block.taps, (cfg.kernel, dim)),
                     self._norm(block.norm, dim),
-                    self._map(block.up, inner, dim),
-                    self._map(block.down, dim, inner),
+                    self._map(block.up, inner, dim, many),
+                    self._map(block.down, dim, inner, many),
                     self._at(block.scale, (dim,)),
                     block.right,
                 )
