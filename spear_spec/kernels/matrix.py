@@ -17,9 +17,11 @@ _TYPES = {torch.float32: FLOATS, torch.half: HALVES, torch.int8: BYTES}
 class Matrix:
     """A matrix [out, in] in strips of outputs, and the structure that points at it."""
 
+    _held: tuple[Tensor | None, ...]
+
     def __init__(self, weight: Tensor, *, tiles: bool = False) -> None:
-        """weight: float32 on the CPU; kept in half precision where that holds every one of them exactly. tiles: a second
-        time for the tile unit, where there is one and the weights are such that nothing is lost.
+        """weight: float32 on the CPU; kept in half precision where that holds every one of them exactly. tiles: kept a
+        second time for the tile unit, where there is one and the weights are such that nothing is lost.
 
         Raises:
             ContractError: another dtype, device or number of dimensions.
@@ -54,7 +56,7 @@ class Matrix:
         shape = (-(-out // STRIP), inputs, STRIP)
         self.bytes = strips.numel() * strips.element_size()
         self.shape = (out, inputs)
-        self._held: tuple[Tensor | None, ...] = (strips, scale)  # what the structure points at
+        self._held = (strips, scale)  # what the structure points at
         self.struct = CMatrix(
             pointer(strips, shape, weight.dtype, "weights"),
             inputs,

@@ -165,7 +165,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_tiles": (c_int, []),
     "spear_tiled_scratch": (c_int64, [c_int64, c_int64]),
-    "spear_tiled_product": (None, [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p]),
+    "spear_tiled_product": (
+        None,
+        [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_void_p],
+    ),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
     "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),
     "spear_vocoder_push": (

@@ -198,8 +198,8 @@ def test_a_tiled_product_is_a_sum_in_float32(rows: int) -> None:
 
     def product(some: Tensor, to: Tensor) -> Tensor:
         some = some.contiguous()
-        at = [t.data_ptr() for t in (some, bias, scratch, to)]
-        library.spear_tiled_product(tiles.data_ptr(), 96, 37, len(some), *at)
+        ends = scratch.data_ptr(), to.data_ptr()
+        library.spear_tiled_product(tiles.data_ptr(), 96, 37, len(some), some.data_ptr(), bias.data_ptr(), 0, *ends)
         return to
 
     found = product(x[:rows], torch.full((rows + 1, 37), 7.0))
