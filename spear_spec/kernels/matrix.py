@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.errors import ContractError
-from spear_spec.kernels import native
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import BYTES, EDGE, FLOATS, HALVES, STRIP, CMatrix
+from spear_spec.kernels.structures import BYTES, FLOATS, HALVES, STRIP, CMatrix
 
 _TYPES = {torch.float32: FLOATS, torch.half: HALVES, torch.int8: BYTES}
 
@@ -19,9 +18,8 @@ class Matrix:
 
     _held: tuple[Tensor | None, ...]
 
-    def __init__(self, weight: Tensor, *, tiles: bool = False) -> None:
-        """weight: float32 on the CPU; kept in half precision where that holds every one of them exactly. tiles: kept a
-        second time for the tile unit, where there is one and the weights are such that nothing is lost.
+    def __init__(self, weight: Tensor) -> None:
+        """weight: float32 on the CPU; kept in half precision where that holds every one of them exactly.
 
         Raises:
             ContractError: another dtype, device or number of dimensions.
@@ -31,10 +29,6 @@ class Matrix:
             raise ContractError(f"the kernel's weights are float32 [out, in] on the CPU, not {weight.dtype}")
         rounded = weight.half()
         self._pack(rounded if bool((rounded.float() == weight).all()) else weight, None)
-        second = tiled(weight) if tiles and native.library().spear_tiles() else None
-        if second is not None:
-            self._held = (*self._held, second)
-            self.struct.tiles = pointer(second, second.shape, torch.bfloat16, "tiles of weights")
 
     @classmethod
     def of_codes(cls, codes: Tensor, scale: Tensor) -> Matrix:
@@ -63,21 +57,4 @@ class Matrix:
             out,
             _TYPES[weight.dtype],
             None if scale is None else pointer(scale, (out,), torch.float32, "scales of weights"),
-            None,
         )
-
-
-def tiled(weight: Tensor) -> Tensor | None:
-    """Weights [out, in] as tiles.h has them: two bfloat16 numbers each; None where these do not hold every weight
-    exactly (as they hold whatever half precision does).
-    """
-    weight = weight.detach()
-    out, inputs = weight.shape
-    most = weight.bfloat16()
-    rest = weight - most.float()
-    less = rest.bfloat16()
-    if not torch.equal(less.float(), rest):
-        return None
-    parts = F.pad(torch.stack([most, less]), (0, -inputs % (2 * EDGE), 0, -out % EDGE))
-    parts = parts.view(2, -1, EDGE, parts.shape[2] // (2 * EDGE), EDGE, 2)  # part, panel, output, depth, pair, of it
-    return parts.permute(1, 3, 0, 4, 2, 5).contiguous()

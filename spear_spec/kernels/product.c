@@ -2,7 +2,6 @@
 
 #include "product.h"
 #include "team.h"
-#include "tiles.h"
 #include "wider.h"
 
 #define FEW 4 /* rows that are read where they lie */
@@ -64,7 +63,6 @@ struct job {
     int64_t strips, parts, rows, add_step;
     const float *x, *add;
     float *y, *packed;
-    uint16_t *split;
 };
 
 static void pack_rows(const struct job *job)
@@ -75,14 +73,6 @@ static void pack_rows(const struct job *job)
     else
 #endif
         pack_4(job->w->in, job->rows, job->x, job->packed);
-}
-
-static void run_tiles(void *context, int64_t part)
-{
-    const struct job *job = context;
-    const int64_t panels = (job->w->out + EDGE - 1) / EDGE;
-    spear_tiled_panels(part * panels / job->parts, (part + 1) * panels / job->parts, job->w->tiles, job->w->in,
-                       job->w->out, job->rows, job->add, job->add_step, job->split, job->y);
 }
 
 static void run_part(void *context, int64_t part)
@@ -107,13 +97,6 @@ void spear_product_by(int64_t threads, const struct matrix *w, int64_t rows, con
     job.y = y;
     job.parts = rows * w->in * w->out < ENOUGH || threads < 2 ? 1 : 2 * threads;
     job.parts = job.parts < job.strips ? job.parts : job.strips;
-    if (w->tiles && rows >= MANY) job.split = malloc((size_t)spear_tiled_scratch(rows, w->in) * sizeof *job.split);
-    if (job.split) {
-        spear_tiled_split(w->in, rows, x, job.split);
-        spear_together(threads, job.parts, run_tiles, &job);
-        free(job.split);
-        return;
-    }
     if (rows > FEW) job.packed = malloc((size_t)(rows * w->in) * sizeof *job.packed);
     if (job.packed) pack_rows(&job);
     spear_together(threads, job.parts, run_part, &job);

@@ -10,21 +10,17 @@
 enum { FLOATS, HALVES, BYTES }; /* what the weights are: float, IEEE half precision, signed 8 bits */
 
 /* y = W x; weights [strips][in][STRIP]: a strip holds STRIP outputs, those behind `out` are zero. scale [out]: of the
-   weights of an output, where they are BYTES. tiles: NULL, or the weights for the tile unit as well (tiles.h), which
-   then makes the products of MANY and more rows. */
+   weights of an output, where they are BYTES. */
 struct matrix {
     const void *weights;
     int64_t in, out, format;
     const float *scale;
-    const uint16_t *tiles;
 };
-
-#define MANY 16
 
 /* x [rows, in] -> y [rows, out] = W x + add; add: NULL, or rows that lie add_step apart (0: a bias); may be y.
 
    Each sum runs over the input in order, whatever rows stand beside it: a row's result is the same, bit for bit, alone
-   or among others. The tile unit has another order, so there a row's result is one of two, which differ by rounding. */
+   or among others. */
 void spear_product(const struct matrix *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y);
 
 /* The same on several threads: the same bits. */

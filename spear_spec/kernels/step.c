@@ -5,9 +5,7 @@
    machine have lanes. So the autoregressive loop, which scores one token a call, and verification, which scores eleven,
    see the same numbers bit for bit; only a tree's nodes, which may lie in another order, differ by rounding.
 
-   So do several threads: they share a product by its outputs, attention by its heads. On processors with a tile unit
-   products of 16 and more rows are its affair: exact as well, but in another order, so that there a call of many rows
-   differs from one of few by rounding (some 1e-6 of a logit).
+   So do several threads: they share a product by its outputs, attention by its heads.
 
    Weights are read as they are: 16 bits where half precision holds them exactly, else 32 (kernels/step.py chooses).
    Gains of norms are not folded into them, or half precision would no longer hold them. */

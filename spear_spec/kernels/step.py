@@ -93,7 +93,7 @@ class NativeStack:
         )
 
     def _matrix(self, weight: Tensor) -> CMatrix:
-        matrix = Matrix(weight, tiles=True)
+        matrix = Matrix(weight)
         self._held.append(matrix)
         self.bytes += matrix.bytes
         return matrix.struct

@@ -6,10 +6,9 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 9  # as in draft.c
+VERSION = 10  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
-EDGE = 16  # as in tiles.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -22,10 +21,7 @@ class CSampling(Structure):
 class CMatrix(Structure):
     """`struct matrix`."""
 
-    _fields_ = [
-        *(("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("format", c_int64), ("scale", c_void_p)),
-        ("tiles", c_void_p),
-    ]
+    _fields_ = [("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("format", c_int64), ("scale", c_void_p)]
 
 
 class CLayer(Structure):
@@ -91,7 +87,7 @@ class CNorm(Structure):
 class CMap(Structure):
     """`struct map`."""
 
-    _fields_ = [("weight", CMatrix), ("tiles", c_void_p), ("bias", c_void_p)]
+    _fields_ = [("weight", CMatrix), ("bias", c_void_p)]
 
 
 class CContextBlock(Structure):
@@ -163,12 +159,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
-    "spear_tiles": (c_int, []),
-    "spear_tiled_scratch": (c_int64, [c_int64, c_int64]),
-    "spear_tiled_product": (
-        None,
-        [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_void_p],
-    ),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
     "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),
     "spear_vocoder_push": (

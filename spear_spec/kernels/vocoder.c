@@ -41,7 +41,6 @@ struct scratch {
     float *tail;                                   /* [n_fft] overlap-add */
     float *a, *b, *normed, *wide, *prosody, *said; /* scratch from here on */
     float *one, *two, *three, *pieces;
-    uint16_t *split; /* inputs of spear_tiled_product */
 };
 
 static double wrapped(double angle)
@@ -50,12 +49,9 @@ static double wrapped(double angle)
 }
 
 /* x [rows][in] -> y [rows][out]. */
-static void apply(const struct map *map, const struct scratch *scratch, int64_t rows, const float *x, float *y)
+static void apply(const struct map *map, int64_t rows, const float *x, float *y)
 {
-    for (int64_t r = 0; map->tiles && r < rows; r += TILE, x += TILE * map->weight.in, y += TILE * map->weight.out)
-        spear_tiled_product(map->tiles, map->weight.in, map->weight.out, rows - r < TILE ? rows - r : TILE, x, map->bias, 0,
-                            scratch->split, y);
-    if (!map->tiles) spear_product(&map->weight, rows, x, map->bias, 0, y);
+    spear_product(&map->weight, rows, x, map->bias, 0, y);
 }
 
 #define LANES 4
@@ -146,7 +142,6 @@ static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
     at->two = take(stream, &used, 2 * WIDTH * size);
     at->three = take(stream, &used, 2 * WIDTH * size);
     at->pieces = take(stream, &used, WIDTH * ((size + WIDTH - 1) / WIDTH * WIDTH));
-    at->split = (uint16_t *)take(stream, &used, TILE / 2 * 3 * (inner > widest ? inner : widest));
     return used;
 }
 

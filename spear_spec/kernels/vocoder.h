@@ -4,7 +4,6 @@
 #define SPEAR_VOCODER_H
 
 #include "product.h"
-#include "tiles.h"
 
 #define WIDTH 16 /* dim and wide are multiples of it */
 
@@ -12,10 +11,9 @@ struct norm {
     const float *gain, *bias; /* [dim] */
 };
 
-/* A product and its bias [out]; tiles: the weights for spear_tiled_product, or NULL, then `weight` has them. */
+/* A product and its bias [out]. */
 struct map {
     struct matrix weight;
-    const uint16_t *tiles;
     const float *bias;
 };
 

@@ -51,9 +51,9 @@ TARGET static int64_t NAMED(block)(const struct vocoder *v, const struct context
             NAMED(normalise)(&block->norm, dim, mixed, mixed);
         }
         float *wide = scratch->wide, *to = out + first * dim;
-        apply(&block->up, scratch, some, scratch->normed, wide);
+        apply(&block->up, some, scratch->normed, wide);
         for (int64_t i = 0; i < some * inner; i += LANES) NAMED(store)(wide + i, NAMED(gelu)(NAMED(load)(wide + i)));
-        apply(&block->down, scratch, some, wide, to);
+        apply(&block->down, some, wide, to);
         const float *middle = padded + (first + left) * dim;
         for (int64_t r = 0; r < some; r++, to += dim, middle += dim)
             for (int64_t i = 0; i < dim; i += LANES)
@@ -215,7 +215,7 @@ TARGET static int64_t NAMED(emit)(const struct vocoder *v, struct stream *s, con
         const int64_t some = count - first < TILE ? count - first : TILE;
         for (int64_t r = 0; r < some; r++)
             NAMED(normalise)(&v->head_norm, dim, scratch->frames + (first + r) * dim, scratch->normed + r * dim);
-        apply(&v->head, scratch, some, scratch->normed, scratch->said);
+        apply(&v->head, some, scratch->normed, scratch->said);
         for (int64_t f = 0; f < some; f += LANES) {
             const int64_t group = some - f < LANES ? some - f : LANES, at = (first + f) * hop;
             NAMED(shape)(v, group, scratch->said + f * v->head.weight.out, scratch->pulses + at, scratch->noise + at,
@@ -283,7 +283,7 @@ TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, cons
     s->hidden += count;
 
     float *branch = scratch->a + reach * wide, *other = scratch->b + reach * wide;
-    apply(&v->prosody_in, scratch, count, scratch->hidden + (s->hidden - count) * dim, branch);
+    apply(&v->prosody_in, count, scratch->hidden + (s->hidden - count) * dim, branch);
     for (int64_t l = 0; l < v->prosody_blocks; l++, context += reach * wide) {
         count = NAMED(block)(v, v->prosody + l, wide, context, kept++, branch, count, last, scratch, other);
         float *swap = branch;
@@ -291,11 +291,11 @@ TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, cons
         other = swap;
     }
     for (int64_t r = 0; r < count; r++) NAMED(normalise)(&v->prosody_norm, wide, branch + r * wide, branch + r * wide);
-    apply(&v->prosody_out, scratch, count, branch, scratch->prosody);
+    apply(&v->prosody_out, count, branch, scratch->prosody);
 
     x = scratch->a + reach * dim;
     y = scratch->b + reach * dim;
-    apply(&v->upsample, scratch, count, scratch->hidden, x);
+    apply(&v->upsample, count, scratch->hidden, x);
     for (int64_t r = 0; r < count; r++)
         for (int64_t p = 0; p < phases; p++) {
             const float *raw = scratch->prosody + r * 3 * phases + p;

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit import native as unit_native
-from spear_spec.acoustic.unit.native import NativeStream, fits, native_for, tiled
+from spear_spec.acoustic.unit.native import NativeStream, fits, native_for
 from spear_spec.acoustic.unit.stage import open_stream, render, render_in_torch
 from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
@@ -45,7 +45,7 @@ def made(shape: dict[str, object], seed: int = 0) -> UnitVocoder:
                 weight.add_(0.1 * torch.randn_like(weight))
         model.head.out.weight.add_(0.02 * torch.randn_like(model.head.out.weight))
         model.prosody_out.weight.mul_(0.1)
-        if model.cfg.dim % 32 == 0:  # as in a voice's file; a tile unit takes no others
+        if model.cfg.dim % 32 == 0:  # as in a voice's file
             for weight in model.parameters():
                 weight.copy_(weight.half())
         model.head.out.bias[: model.head.bins] -= torch.linspace(0, 6, model.head.bins)
@@ -88,15 +88,8 @@ def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(native.SWITCH, raising=False)
 
 
-@pytest.fixture(params=["tiles", "none"])
-def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the tile unit, where this machine has one, and without."""
-    if request.param == "none":
-        monkeypatch.setattr(unit_native, "tiled", lambda weight: None)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
-def test_equals_torch_in_double_precision(shape: dict[str, object], tiles: None) -> None:
+def test_equals_torch_in_double_precision(shape: dict[str, object]) -> None:
     model = made(shape)
     ids, who = tokens(50), model.cfg.num_speakers - 1
     wide = oracle(model, ids, who)
@@ -108,7 +101,7 @@ def test_equals_torch_in_double_precision(shape: dict[str, object], tiles: None)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_cut_gives_the_same_bits(shape: dict[str, object], tiles: None) -> None:
+def test_any_cut_gives_the_same_bits(shape: dict[str, object]) -> None:
     model = made(shape)
     ids = tokens(75, 1)
     whole = render(model, ids, 0, seeded(3))
@@ -165,52 +158,6 @@ def test_every_weight_is_seen_when_it_changes() -> None:
     assert apart(spoken(model, ids, [12]), oracle(model, ids)) < 3e-3
     model.load_state_dict(other.state_dict())
     assert torch.equal(spoken(model, ids, [12]), spoken(other, ids, [12]))
-
-
-def test_tiles_hold_every_weight_or_none() -> None:
-    """The sum of the two parts is the weight, at the place that tiles.h names."""
-    weight = torch.randn(37, 64, generator=seeded(0)).half().float()
-    found = tiled(weight)
-    assert found is not None and found.shape == (3, 2, 2, 16, 16, 2) and found.dtype is torch.bfloat16
-    summed = found.float().sum(2)
-    for out, at in ((0, 0), (17, 33), (36, 63), (5, 31)):
-        assert summed[out // 16, at // 32, at % 32 // 2, out % 16, at % 2] == weight[out, at]
-    assert float(found[2, :, :, :, 5:].abs().max()) == 0
-    assert tiled(weight + 2**-20) is None
-    narrow = tiled(weight[:, :48])  # inputs are filled up with zeros
-    assert narrow is not None and narrow.shape == found.shape
-    assert torch.equal(narrow[:, 0], found[:, 0]) and float(narrow[:, 1, :, 8:].abs().max()) == 0
-
-
-@pytest.mark.parametrize("rows", [1, 15, 17, 33, 64])
-def test_a_tiled_product_is_a_sum_in_float32(rows: int) -> None:
-    """Where there is a tile unit; elsewhere the library must say so, and then nobody calls it."""
-    library = native.library()
-    if not library.spear_tiles():
-        assert not unit_native.NativeVocoder(made(SHAPES[3]))._tiles
-        return
-    weight, x = torch.randn(37, 96, generator=seeded(0)).half().float(), torch.randn(64, 96, generator=seeded(1))
-    x[3] *= 1e-12
-    x[5] *= 1e12
-    bias, tiles = torch.randn(37, generator=seeded(2)), tiled(weight)
-    assert tiles is not None
-    scratch = torch.empty(library.spear_tiled_scratch(64, 96), dtype=torch.int16)
-
-    def product(some: Tensor, to: Tensor) -> Tensor:
-        some = some.contiguous()
-        ends = scratch.data_ptr(), to.data_ptr()
-        library.spear_tiled_product(tiles.data_ptr(), 96, 37, len(some), some.data_ptr(), bias.data_ptr(), 0, *ends)
-        return to
-
-    found = product(x[:rows], torch.full((rows + 1, 37), 7.0))
-    assert torch.equal(found[rows], torch.full((37,), 7.0))
-    assert torch.equal(product(x[rows - 1 : rows], torch.zeros(1, 37))[0], found[rows - 1])  # alone or among others
-    expected = x[:rows].double() @ weight.double().t() + bias
-    largest = x[:rows].double().abs() @ weight.double().abs().t() + bias.abs()
-    assert float(((found[:rows] - expected).abs() / largest).max()) < 2.5e-7
-    found[0].fill_(0)
-    x.view(torch.int32)[0, 40] = 0x7FFFFFFF  # a NaN that a carry would make zero
-    assert not product(x[:rows], found)[0].isfinite().any()
 
 
 def test_packs_once_and_keeps_no_voice_alive() -> None:

@@ -37,11 +37,7 @@ static struct map map(const char *name, const char *bias, int64_t in, int64_t ou
     const int64_t weights = (out + STRIP - 1) / STRIP * in * STRIP;
     float *x = floats(name, weights);
     for (int64_t i = 0; i < weights - !strcmp(name, shorter); i++) x[i] *= .1f;
-    if (!spear_tiles() || in % (2 * EDGE)) return (struct map){{x, in, out, FLOATS, NULL}, NULL, floats(bias, out)};
-    const int64_t halves = (out + EDGE - 1) / EDGE * EDGE * in * 2;
-    uint16_t *tiles = array(name, halves, sizeof *tiles);
-    memset(tiles, 0, (size_t)(halves - !strcmp(name, shorter)) * sizeof *tiles);
-    return (struct map){{NULL, in, out, FLOATS, NULL}, tiles, floats(bias, out)};
+    return (struct map){{x, in, out, FLOATS, NULL}, floats(bias, out)};
 }
 
 static struct norm norm(int64_t dim) { return (struct norm){floats("gain", dim), floats("shift", dim)}; }

@@ -24,7 +24,7 @@ ARRAYS = [
 def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Path:
     """The program, compiled as pyproject.toml says and with the sanitizers; fault: text of vocoder.c, another text."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
-    names = [f"spear_spec/kernels/{name}.c" for name in ("product", "team", "tiles", "vocoder")]
+    names = [f"spear_spec/kernels/{name}.c" for name in ("product", "team", "vocoder")]
     assert set(names) <= set(settings["sources"])
     for name in (*names, *settings["depends"], "tests/kernels/sanitised_vocoder.c"):
         text = (ROOT / name).read_text()
@@ -32,7 +32,7 @@ def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Pa
             assert text.count(fault[0]) == 1
             text = text.replace(*fault)
         (folder / Path(name).name).write_text(text)
-    sources = ["product.c", "team.c", "tiles.c", "vocoder.c", "sanitised_vocoder.c"]
+    sources = ["product.c", "team.c", "vocoder.c", "sanitised_vocoder.c"]
     command = [
         "gcc",
         *settings["extra-compile-args"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -167,8 +168,8 @@ def test_parts_of_layers_equal_float64() -> None:
 @torch.inference_mode()
 def test_one_token_a_call_gives_the_bits_of_many() -> None:
     """So the autoregressive loop and verification see the same numbers; alone and in a batch as well."""
-    for size in SIZES:
-        model, _ = models(size)
+    for size, halves in itertools.product(SIZES, (False, True)):
+        model, _ = models(size, halves=halves)
         ids = texts(3)
         memory = model.encode(ids)
         tokens = torch.randint(0, 40, (3, 29))
@@ -183,24 +184,6 @@ def test_one_token_a_call_gives_the_bits_of_many() -> None:
         for row in range(3):
             single = model(tokens[row : row + 1], memory.select([row]), model.new_cache(1)).logits
             assert torch.equal(single[0], at_once[row])
-
-
-@torch.inference_mode()
-def test_the_tile_unit_differs_by_rounding_alone() -> None:
-    """Where there is one: calls of 16 rows and more, of weights that are halves; the same bits whatever is beside."""
-    model, wide = models(halves=True)
-    ids = texts(3)
-    memory, tokens = model.encode(ids), torch.randint(0, 40, (3, 29))
-    at_once = model(tokens, memory, model.new_cache(3)).logits
-    near(model(tokens, memory, model.new_cache(3)), wide(tokens, wide.encode(ids), wide.new_cache(3)))
-    cache = model.new_cache(3)
-    singles = torch.cat([model(tokens[:, i : i + 1], memory, cache).logits for i in range(29)], 1)
-    assert differ(singles, at_once) < BOUND
-    tiles = bool(native.library().spear_tiles())
-    assert torch.equal(singles, at_once) != tiles
-    for row in range(3):
-        alone = model(tokens[row : row + 1], memory.select([row]), model.new_cache(1)).logits  # 29 rows: tiles as well
-        assert torch.equal(alone[0], at_once[row])
 
 
 @pytest.mark.parametrize("halves", [False, True], ids=["floats", "halves"])

@@ -15,9 +15,9 @@ from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
 from spear_spec.errors import AudioError, ContractError, NumericsError
 from spear_spec.kernels import native
-from spear_spec.kernels.matrix import Matrix, tiled
+from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import CContextBlock, CMap, CMatrix, CNorm, CVocoder
+from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
 from spear_spec.models.seen import Seen
 
 _WIDTH = 16  # as in vocoder.h
@@ -36,7 +36,6 @@ class NativeVocoder:
         """
         loaded, cfg = native.library(), model.cfg
         self.push, self._open = loaded.spear_vocoder_push, loaded.spear_vocoder_open
-        self._tiles = bool(loaded.spear_tiles())
         self._held: list[object] = []  # what the structures point at
         dim, wide, phases = cfg.dim, cfg.prosody_dim, cfg.frames_per_token
         angle = torch.arange(cfg.n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / cfg.n_fft)
@@ -51,7 +50,7 @@ class NativeVocoder:
             *(len(some) for some in blocks.values()),
             self._blocks(blocks["token"], dim, cfg),
             self._blocks(blocks["prosody"], wide, cfg),
-            self._blocks(blocks["frame"], dim, cfg, many=True),
+            self._blocks(blocks["frame"], dim, cfg),
             self._map(model.prosody_in, wide, dim),
             self._norm(model.prosody_norm, wide),
             self._map(model.prosody_out, 3 * phases, wide),
@@ -60,7 +59,7 @@ class NativeVocoder:
             self._at(speaker, (cfg.num_speakers, dim)),
             self._norm(model.frame_norm, dim),
             self._norm(model.head.norm, dim),
-            self._map(model.head.out, 5 * model.head.bins, dim, many=True),
+            self._map(model.head.out, 5 * model.head.bins, dim),
             self._at(model.head.window, (cfg.n_fft,)),
             self._at(torch.stack([angle.cos(), -angle.sin()], -1).float(), (cfg.n_fft, 2)),
         )
@@ -81,31 +80,23 @@ class NativeVocoder:
     def _norm(self, norm: nn.LayerNorm, dim: int) -> CNorm:
         return CNorm(self._at(norm.weight, (dim,)), self._at(norm.bias, (dim,)))
 
-    def _map(self, linear: nn.Linear, out: int, inputs: int, many: bool = False) -> CMap:
-        """many: rows of frames come through it. Tiles take twice the memory, and pay where many rows share them."""
+    def _map(self, linear: nn.Linear, out: int, inputs: int) -> CMap:
         if linear.weight.shape != (out, inputs):
             raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
         bias = self._at(linear.bias, (out,))
-        tiles = tiled(linear.weight) if self._tiles and many else None
-        if tiles is not None:
-            self._held.append(tiles)
-            at = pointer(tiles, tiles.shape, torch.bfloat16, "tiles of weights")
-            return CMap(CMatrix(None, inputs, out, 0, None, None), at, bias)
         matrix = Matrix(linear.weight)
         self._held.append(matrix)
-        return CMap(matrix.struct, None, bias)
+        return CMap(matrix.struct, bias)
 
-    def _blocks(
-        self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig, many: bool = False
-    ) -> ctypes.Array[CContextBlock]:
+    def _blocks(self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig) -> ctypes.Array[CContextBlock]:
         inner = cfg.expansion * dim
         return (CContextBlock * len(blocks))(
             *[
                 CContextBlock(
                     self._at(block.taps, (cfg.kernel, dim)),
                     self._norm(block.norm, dim),
-                    self._map(block.up, inner, dim, many),
-                    self._map(block.down, dim, inner, many),
+                    self._map(block.up, inner, dim),
+                    self._map(block.down, dim, inner),
                     self._at(block.scale, (dim,)),
                     block.right,
                 )
