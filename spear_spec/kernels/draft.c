@@ -14,7 +14,7 @@
 
 #include "draft.h"
 
-#define VERSION 3 /* of the structures and arguments in the headers; native.py has the same number */
+#define VERSION 4 /* of the structures and arguments in the headers; native.py has the same number */
 #define BLEND 32 /* of attention's outputs, held in registers */
 
 INLINE float dot(const float *a, const float *b, int64_t size)

@@ -1,4 +1,4 @@
-"""The structures and signatures of the C files (`common.h`, `law.h`, `linear.h`, `draft.c`, `philox.h`) for ctypes."""
+"""The structures and signatures of the C files (their headers, and `draft.c`) for ctypes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 3  # as in draft.c
+VERSION = 4  # as in draft.c
 PANEL = 64  # as in linear.h
+STRIP = 32  # as in product.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -56,6 +57,33 @@ class CPast(Structure):
     ]
 
 
+class CMatrix(Structure):
+    """`struct matrix`."""
+
+    _fields_ = [("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("half", c_int64)]
+
+
+class CTargetLayer(Structure):
+    """`struct target_layer`."""
+
+    _fields_ = [
+        *((name, CMatrix) for name in MAPS),
+        *((name, c_void_p) for name in ("self_gain", "cross_gain", "forward_gain", "up_bias", "down_bias")),
+    ]
+
+
+class CTarget(Structure):
+    """`struct target`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("dim", "heads", "kv_heads", "dim_head", "inner", "depth", "ids")),
+        ("table", c_void_p),
+        ("layers", POINTER(CTargetLayer)),
+        ("gain", c_void_p),
+        ("head", POINTER(CMatrix)),
+    ]
+
+
 _INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
 # result and arguments, in the order of the C declarations
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -74,6 +102,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [POINTER(CDraft), POINTER(CLinear), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
         + [_INTEGERS, c_int64, _DOUBLES, _DOUBLES, _DOUBLES]  # limits, eos, uniforms, most_entropy, least_chance
         + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
+    ),
+    "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
+    "spear_target_step": (
+        c_int,
+        [POINTER(CTarget), c_int64, c_int64, c_int64, c_int64]  # target, first, last, batch, count
+        + [c_void_p, c_void_p, POINTER(CPast), c_int64, c_void_p, c_void_p]  # tokens, x, past, the tree's
+        + [c_void_p, c_void_p, c_void_p, c_void_p],  # skip, features, hidden, logits
     ),
 }
 

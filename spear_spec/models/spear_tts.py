@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spear_spec.config import T2SConfig
 from spear_spec.errors import TextError
 from spear_spec.models.memory import Memory
+from spear_spec.models.native import step_for
 from spear_spec.models.stack import DecoderStack
 from spear_spec.nn.attention import FeedForward, RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
@@ -119,7 +120,7 @@ class TextToSemantic(DecoderStack[DecoderLayer]):
 
     def new_cache(self, batch: int, capacity: int = 512) -> KVCache:
         """An empty cache for `batch` rows."""
-        return KVCache(
+        cache = KVCache(
             self.cfg.target_depth,
             batch,
             self.cfg.kv_heads or self.cfg.heads,
@@ -128,6 +129,8 @@ class TextToSemantic(DecoderStack[DecoderLayer]):
             dtype=self.dtype,
             device=self.device,
         )
+        cache.native = step_for(self)
+        return cache
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Semantic ids [B, T], `start_id` included, to vectors [B, T, D]."""

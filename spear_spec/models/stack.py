@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,8 @@ class DecoderStack(nn.Module, Generic[L]):
         below (n, x [B, T0, D]): what the first n layers said of the first T0 tokens, whose rows of these layers are
         in the cache already (early exit: the draft ran them); there they run for the other tokens alone.
         """
+        if cache is not None and self._native(cache):
+            return self._step(tokens, memory, cache, tree, features, skip, below)
         here, mask, causal = self._places(tokens, cache, tree)
         x, reused, kept = self.enter(tokens, here, memory), 0, []
         if below is not None:
@@ -80,10 +82,70 @@ class DecoderStack(nn.Module, Generic[L]):
 
     def first_layers(self, tokens: Tensor, memory: Memory, cache: KVCache, count: int) -> Tensor:
         """The first `count` layers alone on tokens [B, T] behind each row's length: the residual stream [B, T, D]."""
+        if self._native(cache):
+            self._room(tokens.shape[1], cache)
+            x, *_ = self._call(tokens, memory, cache, 0, count)
+            cache.advance(tokens.shape[1])
+            return x
         here, mask, causal = self._places(tokens, cache, None)
         x = self._run(self.enter(tokens, here, memory), range(count), here, mask, causal, memory, cache)
         cache.advance(tokens.shape[1])
         return x
+
+    @staticmethod
+    def _native(cache: KVCache) -> bool:
+        """Whether C runs steps on this cache. It knows neither gradients nor autocast."""
+        return cache.native is not None and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+
+    def _step(
+        self,
+        tokens: Tensor,
+        memory: Memory,
+        cache: KVCache,
+        tree: Tree | None,
+        features: Sequence[int],
+        skip: Skip | None,
+        below: tuple[int, Tensor] | None,
+    ) -> DecoderOutput:
+        """`forward` by one call into C, or two where the first layers have run for some of the tokens."""
+        length = tokens.shape[1]
+        self._room(length, cache)
+        entering, reused, known = tokens, 0, []
+        if below is not None:
+            assert tree is None, "rows are reused from a cache, for chains"
+            reused, entering = below
+            done = entering.shape[1]
+            if done < length:
+                cache.advance(done)
+                rest, *_ = self._call(tokens[:, done:], memory, cache, 0, reused)
+                cache.lengths = [position - done for position in cache.lengths]
+                entering = torch.cat((entering, rest), 1)
+            known = [entering for layer in features if layer <= reused]
+        bits = None
+        if skip is not None:
+            bits = [(i in skip.attention) + 2 * (i in skip.feed_forward) for i in range(len(self.decoder))]
+        wanted = sorted(layer for layer in set(features) if layer > reused)
+        _, hidden, logits, kept = self._call(entering, memory, cache, reused, len(self.decoder), tree, wanted, bits)
+        cache.advance(length)
+        assert hidden is not None and logits is not None
+        return DecoderOutput(logits, hidden, [*known, *kept])
+
+    def _call(
+        self,
+        entering: Tensor,
+        memory: Memory,
+        cache: KVCache,
+        first: int,
+        last: int,
+        tree: Tree | None = None,
+        features: Sequence[int] = (),
+        skip: Sequence[int] | None = None,
+    ) -> Any:
+        """See `kernels.step.NativeStep.run`."""
+        angles = self.positions(cache.longest + entering.shape[1])
+        return cache.native.run(
+            entering, memory.cross, memory.cross_mask, cache, angles, first, last, tree, features, skip
+        )
 
     def _run(
         self,
@@ -126,13 +188,20 @@ class DecoderStack(nn.Module, Generic[L]):
     def _places(self, tokens: Tensor, cache: KVCache | None, tree: Tree | None) -> tuple[Tensor, Tensor | None, bool]:
         """Positions and self-attention mask of the new tokens; room for them in the cache."""
         length = tokens.shape[1]
-        settled = length - 1 if cache is None else cache.longest
-        if self.max_tokens is not None and settled >= self.max_tokens:
-            raise ConfigError(f"this transformer has {self.max_tokens} positions: set max_tokens to that or lower")
         if cache is not None:
-            cache.reserve(cache.longest + length)
+            self._room(length, cache)
             return cached_positions(self.positions(cache.longest + length), cache, length, tree)
+        self._fits(length)
         table = self.positions(length)
         if tree is None:
             return table[:length], None, length > 1
         return table[tree.depth], tree.mask[:, None], False
+
+    def _room(self, length: int, cache: KVCache) -> None:
+        """Room in the cache for so many new tokens."""
+        self._fits(cache.longest + 1)
+        cache.reserve(cache.longest + length)
+
+    def _fits(self, positions: int) -> None:
+        if self.max_tokens is not None and positions > self.max_tokens:
+            raise ConfigError(f"this transformer has {self.max_tokens} positions: set max_tokens to that or lower")

@@ -133,7 +133,7 @@ def test_an_address_that_is_used_again_is_not_the_same_weight() -> None:
     size = 9_000_000  # so large that the allocator gives it back, and the next one gets its address
     for _ in range(3):
         weight = torch.zeros(size)
-        seen = runners._Seen.of(weight)
+        seen = runners.Seen.of(weight)
         assert seen.still(weight)
         del weight
         assert not seen.still(torch.ones(size))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -27,6 +26,7 @@ from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import cached_positions
+from spear_spec.models.seen import Seen
 from spear_spec.nn.attention import merged, rotary_table, rotated, seeing
 from spear_spec.nn.transformer import decode
 from spear_spec.nn.tree import Tree
@@ -231,38 +231,8 @@ def _unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A weight as it was when a runner was made of it.
-
-    It keeps the weight's memory, so that no other weight can come to lie at the same address, and its version counter,
-    which every change in place raises. Tensors made in inference mode have none: of these it keeps the bits instead.
-    """
-
-    alias: Tensor
-    version: int | None
-    bits: Tensor | None
-
-    @classmethod
-    def of(cls, weight: Tensor) -> _Seen:
-        if weight.is_inference():
-            return cls(weight.detach(), None, weight.detach().clone())
-        return cls(weight.detach(), weight._version, None)
-
-    def still(self, weight: Tensor) -> bool:
-        """Whether the weight is where and what it was."""
-        alias = self.alias
-        if weight.data_ptr() != alias.data_ptr() or weight.dtype != alias.dtype or weight.shape != alias.shape:
-            return False
-        if weight.device != alias.device or weight.stride() != alias.stride():
-            return False
-        if self.bits is None:
-            return not weight.is_inference() and weight._version == self.version
-        return torch.equal(weight.detach(), self.bits)  # a NaN is never equal: then the runner is made again
-
-
 # values refer to weights, never to a module: a draft that nobody else holds goes, and its entry with it
-_RUNNERS: WeakKeyDictionary[DraftDecoder, tuple[list[_Seen], DraftRunner]] = WeakKeyDictionary()
+_RUNNERS: WeakKeyDictionary[DraftDecoder, tuple[list[Seen], DraftRunner]] = WeakKeyDictionary()
 _MAKING = Lock()
 
 
@@ -275,8 +245,8 @@ def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
     weights = (*draft.parameters(), *model.shared())
     with _MAKING:  # two threads that start at once make one
         known = _RUNNERS.get(draft)
-        if known is None or len(known[0]) != len(weights) or not all(map(_Seen.still, known[0], weights)):
+        if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
             with torch.inference_mode():
-                known = ([_Seen.of(weight) for weight in weights], DraftRunner(draft, model))
+                known = ([Seen.of(weight) for weight in weights], DraftRunner(draft, model))
             _RUNNERS[draft] = known
         return known[1]

@@ -1,0 +1,150 @@
+/* Attention for vectors of LANES floats: attention.c includes this once for each width, with TARGET (an attribute), the
+   names NAMED(x) and INDEX: 0, 1, ... LANES - 1. */
+
+typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
+typedef int32_t NAMED(integers) __attribute__((vector_size(4 * LANES)));
+
+INLINE TARGET NAMED(lanes) NAMED(load)(const float *at)
+{
+    NAMED(lanes) x;
+    memcpy(&x, at, sizeof x);
+    return x;
+}
+
+/* Of lanes that differ in bit `step`, one holds the sum of both of a, the other that of b. */
+INLINE TARGET NAMED(lanes) NAMED(fold)(NAMED(lanes) a, NAMED(lanes) b, int step)
+{
+    const NAMED(integers) index = INDEX, second = (index & step) / step * LANES;
+    return __builtin_shuffle(a, b, index + second) + __builtin_shuffle(a, b, (index ^ step) + second);
+}
+
+/* Products of q with LANES keys; each is summed in LANES parts, which are then added in halves. */
+INLINE TARGET NAMED(lanes) NAMED(dots)(const float *q, const float *k, int64_t dim, const int32_t *at)
+{
+    NAMED(lanes) sum[LANES];
+    UNROLL_ALL
+    for (int j = 0; j < LANES; j++) {
+        const float *key = k + at[j] * dim;
+        sum[j] = NAMED(load)(q) * NAMED(load)(key);
+        for (int64_t d = LANES; d < dim; d += LANES) sum[j] += NAMED(load)(q + d) * NAMED(load)(key + d);
+    }
+#if LANES > 8
+    UNROLL_ALL
+    for (int j = 0; j < 8; j++) sum[j] = NAMED(fold)(sum[j], sum[j + 8], 8);
+#endif
+#if LANES > 4
+    UNROLL_ALL
+    for (int j = 0; j < 4; j++) sum[j] = NAMED(fold)(sum[j], sum[j + 4], 4);
+#endif
+    UNROLL_ALL
+    for (int j = 0; j < 2; j++) sum[j] = NAMED(fold)(sum[j], sum[j + 2], 2);
+    return NAMED(fold)(sum[0], sum[1], 1);
+}
+
+/* Scores of a row for positions first to last of its list. */
+INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, float root, const int32_t *at,
+                                 int64_t first, int64_t last, float *weight)
+{
+    if (dim % LANES) {
+        for (int64_t i = first; i < last; i++) {
+            float sum = 0;
+            for (int64_t d = 0; d < dim; d++) sum += q[d] * k[at[i] * dim + d];
+            weight[i] = root * sum;
+        }
+        return;
+    }
+    for (int64_t i = first; i < last; i += LANES) {
+        const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, at + i) : NAMED(dots)(q, k, dim, at + i));
+        memcpy(weight + i, &sum, sizeof sum);
+    }
+}
+
+/* Scores to weights that are not yet divided by their sum, which is returned. */
+INLINE TARGET float NAMED(weigh)(float *weight, int64_t count)
+{
+    float top = -INFINITY, sum = 0, tops[LANES];
+    NAMED(lanes) most = top - (NAMED(lanes)){0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const NAMED(lanes) here = NAMED(load)(weight + i);
+        const NAMED(integers) more = here > most;
+        most = (NAMED(lanes))(((NAMED(integers))here & more) | ((NAMED(integers))most & ~more));
+    }
+    for (; i < count; i++) top = weight[i] > top ? weight[i] : top;
+    memcpy(tops, &most, sizeof most);
+    for (int j = 0; j < LANES; j++) top = tops[j] > top ? tops[j] : top;
+    for (i = 0; i < count; i++) weight[i] = exp_below(weight[i] - top);
+    for (i = 0; i < count; i++) sum += weight[i];
+    return sum;
+}
+
+/* Four vectors of the outputs of `rows` rows (a constant, once inlined): the rows share what is read of the values. */
+INLINE TARGET void NAMED(blend)(int rows, const struct seen *seen, const float *weight, int64_t most, const float *v,
+                                int64_t dim, const float *by, float *out, int64_t out_step)
+{
+    NAMED(lanes) sum[4][4] = {{{0}}};
+    int64_t common = seen[0].shared;
+    UNROLL_ALL
+    for (int r = 0; r < rows; r++) common = seen[r].count < common ? seen[r].count : common;
+    for (int64_t i = 0; i < common; i++) {
+        const float *value = v + seen[0].at[i] * dim;
+        UNROLL_ALL
+        for (int r = 0; r < rows; r++)
+            UNROLL_ALL
+            for (int c = 0; c < 4; c++) sum[r][c] += weight[r * most + i] * NAMED(load)(value + c * LANES);
+    }
+    UNROLL_ALL
+    for (int r = 0; r < rows; r++) {
+        for (int64_t i = common; i < seen[r].count; i++)
+            UNROLL_ALL
+            for (int c = 0; c < 4; c++)
+                sum[r][c] += weight[r * most + i] * NAMED(load)(v + seen[r].at[i] * dim + c * LANES);
+        UNROLL_ALL
+        for (int c = 0; c < 4; c++) {
+            const NAMED(lanes) seen_here = by[r] * sum[r][c];
+            memcpy(out + r * out_step + c * LANES, &seen_here, sizeof seen_here);
+        }
+    }
+}
+
+TARGET static void NAMED(attend)(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v,
+                                 int64_t dim, const struct seen *seen, float *weight, int64_t most, float *out,
+                                 int64_t out_step)
+{
+    const float root = 1 / sqrtf((float)dim);
+    int64_t longest = 0;
+    for (int64_t r = 0; r < rows; r++) longest = seen[r].count > longest ? seen[r].count : longest;
+    for (int64_t first = 0; first < longest; first += TILE)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t last = seen[r].count < first + TILE ? seen[r].count : first + TILE;
+            NAMED(scores)(q + r * q_step, k, dim, root, seen[r].at, first, last, weight + r * most);
+        }
+    float by[4];
+    for (int64_t r = 0; r < rows; r += 4) {
+        const int group = rows - r < 4 ? (int)(rows - r) : 4;
+        for (int g = 0; g < group; g++) by[g] = 1 / NAMED(weigh)(weight + (r + g) * most, seen[r + g].count);
+        int64_t j = 0;
+        for (; j + 4 * LANES <= dim; j += 4 * LANES) {
+            const float *w = weight + r * most;
+            float *to = out + r * out_step + j;
+            switch (group) {
+            case 1: NAMED(blend)(1, seen + r, w, most, v + j, dim, by, to, out_step); break;
+            case 2: NAMED(blend)(2, seen + r, w, most, v + j, dim, by, to, out_step); break;
+            case 3: NAMED(blend)(3, seen + r, w, most, v + j, dim, by, to, out_step); break;
+            default: NAMED(blend)(4, seen + r, w, most, v + j, dim, by, to, out_step);
+            }
+        }
+        for (int g = 0; g < group && j < dim; g++)
+            for (int64_t d = j; d < dim; d++) {
+                float sum = 0;
+                for (int64_t i = 0; i < seen[r + g].count; i++)
+                    sum += weight[(r + g) * most + i] * v[seen[r + g].at[i] * dim + d];
+                out[(r + g) * out_step + d] = by[g] * sum;
+            }
+    }
+}
+
+#undef INDEX
+#undef LANES
+#undef NAMED
+#undef TARGET

@@ -1,0 +1,64 @@
+/* Matrix products of the target's step and the vocoder, for the widest vectors that the machine has. */
+
+#include "product.h"
+#include "wider.h"
+
+typedef float four_floats __attribute__((vector_size(16)));
+typedef uint32_t four_words __attribute__((vector_size(16)));
+typedef uint16_t four_halves __attribute__((vector_size(8)));
+
+/* Exact for all that is finite: the exponent is set right by a product, which also takes what lies below 2^-14. */
+INLINE four_floats floats_of(const char *at)
+{
+    four_halves halves;
+    memcpy(&halves, at, sizeof halves);
+    const four_words bits = __builtin_convertvector(halves, four_words);
+    four_floats size = (four_floats)((bits & 0x7fff) << 13) * 0x1p112f;
+    return (four_floats)((four_words)size | (bits & 0x8000) << 16);
+}
+
+#define LANES 4
+#define ROWS 4
+#define NAMED(name) name##_4
+#define TARGET
+#define HALVES(at) floats_of(at)
+#include "product_lanes.h"
+
+#if WIDER
+#include <immintrin.h>
+
+#define LANES 8
+#define ROWS 6
+#define NAMED(name) name##_8
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+#define HALVES(at) ((lanes_8)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(at))))
+#include "product_lanes.h"
+
+#define LANES 16
+#define ROWS 12
+#define NAMED(name) name##_16
+#define TARGET __attribute__((target("avx512f,avx512vl,avx2,fma,f16c")))
+#define HALVES(at) ((lanes_16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(at))))
+#include "product_lanes.h"
+#endif
+
+void spear_product_strips(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
+                          const float *add, int64_t add_step, float *y)
+{
+#if WIDER
+    if (spear_lanes() == 16) {
+        product_16(w, first, last, rows, x, add, add_step, y);
+        return;
+    }
+    if (spear_lanes() == 8) {
+        product_8(w, first, last, rows, x, add, add_step, y);
+        return;
+    }
+#endif
+    product_4(w, first, last, rows, x, add, add_step, y);
+}
+
+void spear_product(const struct matrix *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y)
+{
+    spear_product_strips(w, 0, (w->out + STRIP - 1) / STRIP, rows, x, add, add_step, y);
+}

@@ -1,0 +1,27 @@
+/* Matrix products with weights of 16 or 32 bits. */
+
+#ifndef SPEAR_PRODUCT_H
+#define SPEAR_PRODUCT_H
+
+#include "common.h"
+
+#define STRIP 32 /* outputs that lie beside one another */
+
+/* y = W x; weights [strips][in][STRIP]: a strip holds STRIP outputs, those behind `out` are zero; IEEE half precision
+   where `half`, else float. */
+struct matrix {
+    const void *weights;
+    int64_t in, out, half;
+};
+
+/* x [rows, in] -> y [rows, out] = W x + add; add: NULL, or rows that lie add_step apart (0: a bias); may be y.
+
+   Each sum runs over the input in order, whatever rows stand beside it: a row's result is the same, bit for bit, alone
+   or among others. */
+void spear_product(const struct matrix *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y);
+
+/* The same for strips first to last alone. */
+void spear_product_strips(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
+                          const float *add, int64_t add_step, float *y);
+
+#endif

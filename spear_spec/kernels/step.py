@@ -1,0 +1,265 @@
+"""The target's step in C (`step.c`): weights as the kernel reads them, and the calls on a cache."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_int64, c_uint8, c_void_p
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spear_spec.errors import ContractError
+from spear_spec.kernels import native
+from spear_spec.kernels.pointers import pointer, stacked_pointer
+from spear_spec.kernels.structures import STRIP, CMatrix, CPast, CTarget, CTargetLayer
+from spear_spec.nn.cache import KVCache
+from spear_spec.nn.tree import Tree
+
+_FLOAT = torch.float32
+_MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
+_VECTORS = ("self_gain", "cross_gain", "forward_gain", "up_bias", "down_bias")
+
+
+@dataclass(frozen=True)
+class StepLayer:
+    """Weights of one decoder layer, float32: maps [out, in], gains of the norms before self-attention, cross-attention
+    and feed-forward [dim], biases.
+    """
+
+    to_qkv: Tensor
+    self_out: Tensor
+    to_q: Tensor
+    cross_out: Tensor
+    up: Tensor
+    down: Tensor
+    self_gain: Tensor
+    cross_gain: Tensor
+    forward_gain: Tensor
+    up_bias: Tensor
+    down_bias: Tensor
+
+
+class Matrix:
+    """A matrix [out, in] as `product.c` reads it: in half precision where that holds every weight exactly."""
+
+    def __init__(self, weight: Tensor) -> None:
+        """weight: float32 on the CPU.
+
+        Raises:
+            ContractError: another dtype, device or number of dimensions.
+        """
+        weight = weight.detach()
+        if weight.ndim != 2 or weight.dtype is not _FLOAT or not weight.is_cpu:
+            raise ContractError(f"the kernel's weights are float32 [out, in] on the CPU, not {weight.dtype}")
+        out, inputs = weight.shape
+        rounded = weight.half()
+        self.half = bool((rounded.float() == weight).all())
+        padded = F.pad(rounded if self.half else weight, (0, 0, 0, -out % STRIP))
+        strips = padded.view(-1, STRIP, inputs).transpose(1, 2).contiguous()
+        shape, dtype = (-(-out // STRIP), inputs, STRIP), torch.half if self.half else _FLOAT
+        self.bytes = strips.numel() * strips.element_size()
+        self._held = strips
+        self.struct = CMatrix(pointer(strips, shape, dtype, "weights"), inputs, out, int(self.half))
+
+
+class NativeStack:
+    """The decoder layers and head of one target. Holds weights alone: threads may share it, each with its own cache."""
+
+    def __init__(
+        self,
+        layers: Sequence[StepLayer],
+        table: Tensor,
+        gain: Tensor,
+        head: Tensor,
+        *,
+        heads: int,
+        kv_heads: int,
+        dim_head: int,
+    ) -> None:
+        """table [V + 1, dim]: vectors of the tokens and the start; gain [dim]: of the last norm; head [V, dim].
+
+        Raises:
+            ContractError: weights whose shapes do not fit together, of another dtype or device.
+        """
+        self.call = native.library().spear_target_step
+        self._held: list[object] = []  # what the structures point at
+        ids, dim = table.shape
+        inner, width = layers[0].down.shape[1], heads * dim_head
+        sizes = ((width + 2 * kv_heads * dim_head, dim), (dim, width), (width, dim), (dim, width))
+        expected = dict(zip(_MAPS, (*sizes, (2 * inner, dim), (dim, inner))))
+        lengths = dict(zip(_VECTORS, (dim, dim, dim, 2 * inner, dim)))
+        self.bytes = 0
+        made = []
+        for layer in layers:
+            for name, shape in expected.items():
+                if getattr(layer, name).shape != shape:
+                    raise ContractError(f"{name} is {list(getattr(layer, name).shape)}, it must be {list(shape)}")
+            maps = [self._matrix(getattr(layer, name)) for name in _MAPS]
+            vectors = [self._at(getattr(layer, name), (lengths[name],), name) for name in _VECTORS]
+            made.append(CTargetLayer(*maps, *vectors))
+        if head.shape[1] != dim:
+            raise ContractError(f"the head reads {head.shape[1]} numbers, the layers give {dim}")
+        self._layers = (CTargetLayer * len(made))(*made)
+        self._head = self._matrix(head)
+        self.dim, self.depth, self.vocabulary = dim, len(layers), len(head)
+        self.heads, self.kv_heads, self.dim_head = heads, kv_heads, dim_head
+        self.struct = CTarget(
+            *(dim, heads, kv_heads, dim_head, inner, len(layers), ids),
+            self._at(table, (ids, dim), "the table of tokens"),
+            self._layers,
+            self._at(gain, (dim,), "a gain"),
+            ctypes.pointer(self._head),
+        )
+
+    def _matrix(self, weight: Tensor) -> CMatrix:
+        matrix = Matrix(weight)
+        self._held.append(matrix)
+        self.bytes += matrix.bytes
+        return matrix.struct
+
+    def _at(self, weight: Tensor, shape: tuple[int, ...], name: str) -> int:
+        weight = weight.detach().contiguous()
+        self._held.append(weight)
+        return pointer(weight, shape, _FLOAT, name)
+
+
+class NativeStep:
+    """Steps of one stack on one cache; what was checked of cache and text is not checked again while they stay."""
+
+    def __init__(self, stack: NativeStack) -> None:
+        self.stack = stack
+        self._store: tuple[Tensor, Tensor, int, int, int] | None = None
+        self._text: tuple[object, Tensor | None, object, int, int | None, list[Tensor]] | None = None
+        self._turns: tuple[Tensor, int] | None = None
+
+    def run(
+        self,
+        entering: Tensor,
+        cross: list[tuple[Tensor, Tensor]],
+        cross_mask: Tensor | None,
+        cache: KVCache,
+        angles: Tensor,
+        first: int,
+        last: int,
+        tree: Tree | None = None,
+        features: Sequence[int] = (),
+        skip: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor]]:
+        """Layers first to last - 1 on new tokens behind each row's length: the residual stream x [B, n, D]; hidden
+        [B, n, D] and logits [B, n, V] where last is the depth; the stream after each of `features` (1 is the first
+        layer). Writes keys and values, does not advance the cache, which must have room.
+
+        entering: tokens [B, n], or the stream [B, n, D] that layer `first` reads. cross: k, v [B, H, S, dim_head] of
+        each layer; cross_mask [B, 1, 1, S]; angles: complex [positions, dim_head / 2]; tree of the new tokens and
+        nodes before them, as in `cached_positions`. skip: a layer each, bit 0: without attention, 1: without
+        feed-forward.
+
+        Raises:
+            ContractError: a tensor of another shape, dtype or device, no room in the cache, an unknown token.
+        """
+        stack = self.stack
+        batch, count = entering.shape[:2]
+        shape = (batch, count, stack.dim)
+        if entering.ndim == 2:
+            tokens: Tensor | None = entering.contiguous()
+            x = torch.empty(shape, dtype=_FLOAT)
+        else:
+            tokens, x = None, entering.clone(memory_format=torch.contiguous_format)
+        nodes, sees, depth = 0, None, None
+        if tree is not None:
+            nodes = tree.depth.shape[-1]
+            if tree.mask.shape != (batch, nodes, nodes) or tree.depth.shape != (batch, nodes) or nodes < count:
+                raise ContractError(
+                    f"a tree's mask {list(tree.mask.shape)} and depths {list(tree.depth.shape)} do not fit "
+                    f"{count} new nodes in {batch} rows"
+                )
+            sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
+        past = self._past(batch, count, nodes, cache, cross, cross_mask, angles)
+        kept = [torch.empty(shape, dtype=_FLOAT) for _ in features]
+        wanted = None
+        if kept:
+            wanted = (c_void_p * stack.depth)()
+            for layer, where in zip(features, kept):
+                wanted[layer - 1] = where.data_ptr()
+        hidden = logits = None
+        if last == stack.depth:
+            hidden = torch.empty(shape, dtype=_FLOAT)
+            logits = torch.empty(batch, count, stack.vocabulary, dtype=_FLOAT)
+        status = stack.call(
+            stack.struct,
+            first,
+            last,
+            batch,
+            count,
+            None if tokens is None else pointer(tokens, (batch, count), torch.int64, "tokens"),
+            pointer(x, shape, _FLOAT, "the residual stream"),
+            past,
+            nodes,
+            None if sees is None else pointer(sees, (batch, count, nodes), torch.bool, "the mask of a tree"),
+            None if depth is None else pointer(depth, (batch, count), torch.int64, "the depths of a tree"),
+            None if skip is None else (c_uint8 * stack.depth)(*skip),
+            wanted,
+            None if hidden is None else hidden.data_ptr(),
+            None if logits is None else logits.data_ptr(),
+        )
+        native.check(status, "the target's step")
+        return x, hidden, logits, kept
+
+    def _past(
+        self,
+        batch: int,
+        count: int,
+        nodes: int,
+        cache: KVCache,
+        cross: list[tuple[Tensor, Tensor]],
+        mask: Tensor | None,
+        angles: Tensor,
+    ) -> CPast:
+        stack = self.stack
+        lengths, capacity = cache.lengths, cache.capacity
+        written = nodes - count if nodes else 0  # nodes of the tree that lie in the cache already
+        if not batch or not count or len(lengths) != batch or min(lengths) < written:
+            raise ContractError(f"rows of {lengths} positions do not hold what {batch} rows of {count} tokens need")
+        reached, turns = max(lengths) + count, angles.shape[0]
+        if reached > capacity or reached > turns:
+            raise ContractError(f"{reached} positions do not fit into {capacity}, with {turns} rotations")
+        if self._store is None or self._store[0] is not cache.k or self._store[1] is not cache.v:
+            store = (stack.depth, batch, stack.kv_heads, capacity, stack.dim_head)
+            keys = stacked_pointer(cache.k, store, _FLOAT, "the cache of keys")
+            values = stacked_pointer(cache.v, store, _FLOAT, "the cache of values")
+            if cache.k.stride(0) != cache.v.stride(0):
+                raise ContractError("keys and values of the cache must lie alike")
+            self._store = (cache.k, cache.v, keys, values, cache.k.stride(0))
+        if self._text is None or self._text[0] is not cross or self._text[1] is not mask:
+            self._text = self._look_at(batch, cross, mask)
+        if self._turns is None or self._turns[0] is not angles:
+            shape = (turns, stack.dim_head // 2)
+            self._turns = (angles, pointer(angles, shape, torch.complex64, "rotations"))
+        _, _, keys, values, step = self._store
+        _, _, texts, memory, mask_at, _ = self._text
+        return CPast(
+            (c_int64 * batch)(*lengths), self._turns[1], keys, values, capacity, step, texts, memory, mask_at
+        )
+
+    def _look_at(
+        self, batch: int, cross: list[tuple[Tensor, Tensor]], mask: Tensor | None
+    ) -> tuple[object, Tensor | None, object, int, int | None, list[Tensor]]:
+        """The text of the rows. The list must not be changed: another text is another list."""
+        stack = self.stack
+        if len(cross) != stack.depth:
+            raise ContractError(f"a target of {stack.depth} layers needs the text of each, not of {len(cross)}")
+        held = [x.contiguous() for pair in cross for x in pair]
+        memory = held[0].shape[2] if held[0].ndim == 4 else 0
+        if not memory:
+            raise ContractError(f"keys of the text are [B, H, S, dim_head] with S above 0, not {list(held[0].shape)}")
+        text = (batch, stack.heads, memory, stack.dim_head)
+        texts = (c_void_p * len(held))(*[pointer(x, text, _FLOAT, "keys or values of the text") for x in held])
+        mask_at = None
+        if mask is not None:
+            own = mask.contiguous()
+            held.append(own)
+            mask_at = pointer(own, (batch, 1, 1, memory), torch.bool, "the mask of the text")
+        return cross, mask, texts, memory, mask_at, held

@@ -1,0 +1,71 @@
+"""The decoder of a Spear-TTS target as one call into C (`kernels/step.c`), for float32 on a CPU."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+
+from spear_spec.kernels import native
+from spear_spec.kernels.step import NativeStack, NativeStep, StepLayer
+from spear_spec.models.seen import Seen
+
+if TYPE_CHECKING:
+    from spear_spec.models.spear_tts import TextToSemantic
+
+# values refer to weights, never to a module: a target that nobody else holds goes, and its entry with it
+_STACKS: WeakKeyDictionary[TextToSemantic, tuple[list[Seen], NativeStack]] = WeakKeyDictionary()
+_MAKING = Lock()
+
+
+def step_for(model: TextToSemantic) -> NativeStep | None:
+    """Who runs the target's steps on a new cache: None where torch does (another dtype or device, no kernel, weights
+    made in inference mode, whose changes nobody counts).
+
+    The weights are packed once, and again when one has been changed in place, moved or replaced.
+    """
+    if model.dtype is not torch.float32 or model.device.type != "cpu" or not native.available():
+        return None
+    weights = (*model.decoder.parameters(), *model.decoder_norm.parameters(), *model.shared())
+    if any(weight.is_inference() or weight.dtype is not torch.float32 for weight in weights):
+        return None
+    with _MAKING:  # two threads that start at once make one
+        known = _STACKS.get(model)
+        if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
+            with torch.inference_mode():
+                known = ([Seen.of(weight) for weight in weights], _packed(model))
+            _STACKS[model] = known
+        return NativeStep(known[1])
+
+
+def _packed(model: TextToSemantic) -> NativeStack:
+    layers = []
+    for layer in model.decoder:
+        own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
+        layers.append(
+            StepLayer(
+                own.to_qkv.weight,
+                own.to_out.weight,
+                cross.to_q.weight,
+                cross.to_out.weight,
+                ff.up.weight,
+                ff.down.weight,
+                own.norm.gamma,
+                cross.norm.gamma,
+                ff.norm.gamma,
+                ff.up.bias,
+                ff.down.bias,
+            )
+        )
+    first = model.decoder[0].self_attn
+    return NativeStack(
+        layers,
+        model.embedding,
+        model.decoder_norm.gamma,
+        model.head,
+        heads=first.heads,
+        kv_heads=first.kv_heads,
+        dim_head=first.dim_head,
+    )
