@@ -39,6 +39,12 @@ class PackedLinear:
         """Whether the weights are in 8 bits."""
         return self._codes is not None
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight [out, in], where it is kept as it is."""
+        assert self._codes is None
+        return self._plain.t()
+
     def rounded(self) -> tuple[Tensor, Tensor]:
         """Codes int8 [out, in] and the scale of each row [out]: the weight is their product."""
         assert self._codes is not None

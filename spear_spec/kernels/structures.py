@@ -84,6 +84,29 @@ class CTarget(Structure):
     ]
 
 
+class CBlockLayer(Structure):
+    """`struct block_layer`."""
+
+    _fields_ = [("past", CMatrix), *((name, CMatrix) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
+
+
+class CBlock(Structure):
+    """`struct block`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids", "block", "window", "rank")),
+        ("table", c_void_p),
+        ("enter", POINTER(CMatrix)),
+        ("layers", POINTER(CBlockLayer)),
+        ("positions", c_void_p),
+        ("head", POINTER(CMatrix)),
+        ("gate", POINTER(CMatrix)),
+        ("gate_bias", c_void_p),
+        ("before", c_void_p),
+        ("after", POINTER(CMatrix)),
+    ]
+
+
 _INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
 # result and arguments, in the order of the C declarations
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -102,6 +125,22 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [POINTER(CDraft), POINTER(CLinear), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
         + [_INTEGERS, c_int64, _DOUBLES, _DOUBLES, _DOUBLES]  # limits, eos, uniforms, most_entropy, least_chance
         + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
+    ),
+    "spear_block_read": (
+        c_int,
+        [POINTER(CBlock), c_int64, c_int64, c_void_p, c_void_p, POINTER(CPast), _INTEGERS, c_void_p],
+    ),
+    "spear_block_pass": (
+        c_int,
+        [POINTER(CBlock), c_int64, c_int64, _INTEGERS, c_void_p, POINTER(CPast)]  # block, batch, steps, counts, ...
+        + [c_void_p, c_void_p, c_void_p],  # logits, gate, sure
+    ),
+    "spear_block_follow": (c_int, [POINTER(CBlock), c_int64, c_void_p, c_void_p, c_void_p, c_void_p]),
+    "spear_block_chain": (
+        c_int,
+        [POINTER(CBlock), _SAMPLINGS, c_int64, c_int64, c_int64, _INTEGERS, c_int64]  # ..., steps, limits, eos
+        + [_DOUBLES, _DOUBLES, _DOUBLES, c_double, c_void_p, _INTEGERS]  # uniforms, ..., cost, contexts, newest
+        + [POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # past, tokens, counts, laws
     ),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_target_step": (

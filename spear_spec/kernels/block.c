@@ -1,0 +1,267 @@
+/* The block decoder on a CPU: the mathematics of BlockRunner (models/drafts/block_runner.py).
+
+   A pass reads the weights once for all positions of a draft, so that it costs little more than a few steps of a
+   decoder that drafts one token after the other. What is computed for a row is the same, bit for bit, whatever rows
+   stand beside it.
+
+   Whoever calls has checked sizes, dtypes and lengths (block.py does); checked here is only what takes reading tensors:
+   token ids, NaN. */
+
+#include "block.h"
+#include "attention.h"
+#include "wider.h"
+
+/* x / max(|x|, least), row by row; y may be x. */
+EVERY_CPU static void unit(const float *x, int64_t rows, int64_t dim, float least, float *y)
+{
+    for (int64_t r = 0; r < rows; r++, x += dim, y += dim) {
+        float sum = 0;
+        for (int64_t i = 0; i < dim; i++) sum += x[i] * x[i];
+        const float size = sqrtf(sum), by = 1 / (size < least ? least : size);
+        for (int64_t i = 0; i < dim; i++) y[i] = by * x[i];
+    }
+}
+
+/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine); heads of `to` lie to_step
+   apart. */
+static void turn(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
+{
+    for (int64_t h = 0; h < heads; h++, x += dim, to += to_step)
+        for (int64_t j = 0; j < dim; j += 2) {
+            const float a = x[j], b = x[j + 1];
+            to[j] = a * angle[j] - b * angle[j + 1];
+            to[j + 1] = a * angle[j + 1] + b * angle[j];
+        }
+}
+
+static void spread(const float *x, int64_t heads, int64_t dim, int64_t to_step, float *to)
+{
+    for (int64_t h = 0; h < heads; h++) memcpy(to + h * to_step, x + h * dim, (size_t)dim * sizeof *x);
+}
+
+/* value * gelu(gate), with the error function's complement as in step.c. */
+EVERY_CPU static void gated_gelu(const float *mapped, int64_t rows, int64_t inner, float *gated)
+{
+    for (int64_t r = 0; r < rows; r++, mapped += 2 * inner, gated += inner)
+        for (int64_t i = 0; i < inner; i++) {
+            const float g = mapped[inner + i], size = fabsf(g) * 0.70710678f, t = 1 / (1 + 0.5f * size);
+            float fit = 0.17087277f;
+            fit = -0.82215223f + t * fit;
+            fit = 1.48851587f + t * fit;
+            fit = -1.13520398f + t * fit;
+            fit = 0.27886807f + t * fit;
+            fit = -0.18628806f + t * fit;
+            fit = 0.09678418f + t * fit;
+            fit = 0.37409196f + t * fit;
+            fit = 1.00002368f + t * fit;
+            fit = -1.26551223f + t * fit;
+            const float beyond = 0.5f * t * exp_below(fit - size * size);
+            gated[i] = mapped[i] * g * (g > 0 ? 1 - beyond : beyond);
+        }
+}
+
+static float chance(float x) { return 1 / (1 + expf(-x)); }
+
+INLINE int64_t whole(int64_t count) { return (count + KEYS - 1) / KEYS * KEYS; }
+
+int spear_block_read(const struct block *block, int64_t batch, int64_t count, const int64_t *tokens,
+                     const float *features, const struct past *past, const int64_t *counts, float *contexts)
+{
+    const int64_t dim = block->dim, heads = block->heads, dim_head = block->dim_head, width = heads * dim_head;
+    const int64_t step = past->capacity * dim_head;
+    int64_t rows = 0;
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t i = 0; i < (counts ? counts[b] : count); i++, rows++)
+            if (!(tokens[b * count + i] >= 0 && tokens[b * count + i] < block->ids)) return NO_TOKEN;
+    float *x = malloc((size_t)rows * (size_t)(2 * dim + 2 * width) * sizeof *x + (size_t)rows * sizeof(int64_t));
+    if (!x) return NO_MEMORY;
+    float *normed = x + rows * dim, *mapped = normed + rows * dim;
+    int64_t *from = (int64_t *)(mapped + rows * 2 * width), found = 0;
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t i = 0; i < (counts ? counts[b] : count); i++) from[found++] = b * count + i;
+    for (int64_t r = 0; r < rows; r++) {
+        unit(features + from[r] * dim, 1, dim, 1e-6f, normed + r * dim); /* the first feature of an utterance is zero */
+        memcpy(x + r * dim, block->table + tokens[from[r]] * dim, (size_t)dim * sizeof *x);
+    }
+    spear_product(block->enter, rows, normed, x, dim, x);
+    unit(x, rows, dim, 0, normed);
+    for (int64_t l = 0; l < block->depth; l++) {
+        spear_product(&block->layers[l].past, rows, normed, NULL, 0, mapped);
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t b = from[r] / count, slot = past->lengths[b] + from[r] % count;
+            const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
+            turn(mapped + r * 2 * width, past->angles + slot * dim_head, heads, dim_head, step, past->keys + place);
+            spread(mapped + r * 2 * width + width, heads, dim_head, step, past->values + place);
+        }
+    }
+    memset(contexts, 0, (size_t)(batch * count * dim) * sizeof *contexts);
+    for (int64_t r = 0; r < rows; r++) memcpy(contexts + from[r] * dim, x + r * dim, (size_t)dim * sizeof *x);
+    free(x);
+    return 0;
+}
+
+/* The list of positions that a row's block sees, of the store and of the text; all positions of a block see the same. */
+static void look(const struct block *block, const struct past *past, int64_t b, int64_t count, struct seen *own,
+                 struct seen *text, int32_t *list, int64_t most)
+{
+    const int64_t before = past->lengths[b], first = before > block->window ? before - block->window : 0;
+    int64_t sees = 0;
+    memset(list, 0, (size_t)(2 * most) * sizeof *list);
+    for (int64_t at = first; at < before + count; at++) list[sees++] = (int32_t)at;
+    for (int64_t i = 0; i < count; i++) own[i] = (struct seen){list, sees, sees};
+    list += most;
+    sees = 0;
+    for (int64_t j = 0; j < past->memory; j++)
+        if (!past->cross_mask || past->cross_mask[b * past->memory + j]) list[sees++] = (int32_t)j;
+    for (int64_t i = 0; i < count; i++) text[i] = (struct seen){list, sees, sees};
+}
+
+int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, const int64_t *counts,
+                     const float *contexts, const struct past *past, float *logits, float *gate, float *sure)
+{
+    const int64_t dim = block->dim, heads = block->heads, dim_head = block->dim_head, inner = block->inner;
+    const int64_t width = heads * dim_head, step = past->capacity * dim_head, memory = past->memory;
+    const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner, rank = block->rank, size = block->head->out;
+    const int64_t longest = block->window + steps, most = whole(longest > memory ? longest : memory);
+    int64_t rows = 0;
+    for (int64_t b = 0; b < batch; b++) rows += counts[b];
+    if (!rows) return 0;
+    struct seen *own = malloc((size_t)(2 * rows) * sizeof *own + (size_t)(batch * 2 * most) * sizeof(int32_t));
+    const size_t floats = (size_t)(rows * (2 * dim + wide + width + inner + rank + 1 + size) + steps * most);
+    float *x = malloc(floats * sizeof *x);
+    if (!own || !x) {
+        free(own);
+        free(x);
+        return NO_MEMORY;
+    }
+    struct seen *text = own + rows;
+    int32_t *lists = (int32_t *)(text + rows);
+    float *normed = x + rows * dim, *mapped = normed + rows * dim, *seen = mapped + rows * wide;
+    float *gated = seen + rows * width, *said = gated + rows * inner, *weight = said + rows * (rank + 1 + size);
+    for (int64_t b = 0, r = 0; b < batch; r += counts[b++]) {
+        look(block, past, b, counts[b], own + r, text + r, lists + b * 2 * most, most);
+        for (int64_t k = 0; k < counts[b]; k++)
+            for (int64_t i = 0; i < dim; i++)
+                x[(r + k) * dim + i] = contexts[b * dim + i] + block->positions[k * dim + i];
+    }
+    for (int64_t l = 0; l < block->depth; l++) {
+        const struct block_layer *w = block->layers + l;
+
+        unit(x, rows, dim, 0, normed);
+        spear_product(&w->to_qkv, rows, normed, NULL, 0, mapped);
+        for (int64_t b = 0, r = 0; b < batch; b++)
+            for (int64_t k = 0; k < counts[b]; k++, r++) {
+                const int64_t slot = past->lengths[b] + k;
+                const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
+                const float *angle = past->angles + slot * dim_head;
+                float *q = mapped + r * 3 * width;
+                turn(q, angle, heads, dim_head, dim_head, q);
+                turn(q + width, angle, heads, dim_head, step, past->keys + place);
+                spread(q + 2 * width, heads, dim_head, step, past->values + place);
+            }
+        for (int64_t b = 0, r = 0; b < batch; r += counts[b++])
+            for (int64_t h = 0; h < heads; h++) {
+                const int64_t place = l * past->layer_step + (b * heads + h) * step;
+                spear_attend(counts[b], mapped + r * 3 * width + h * dim_head, 3 * width, past->keys + place,
+                             past->values + place, dim_head, own + r, weight, most, seen + r * width + h * dim_head,
+                             width);
+            }
+        spear_product(&w->self_out, rows, seen, x, dim, x);
+
+        unit(x, rows, dim, 0, normed);
+        spear_product(&w->to_q, rows, normed, NULL, 0, mapped);
+        for (int64_t b = 0, r = 0; b < batch; r += counts[b++])
+            for (int64_t h = 0; h < heads; h++) {
+                const int64_t place = (b * heads + h) * memory * dim_head;
+                spear_attend(counts[b], mapped + r * width + h * dim_head, width, past->cross[2 * l] + place,
+                             past->cross[2 * l + 1] + place, dim_head, text + r, weight, most,
+                             seen + r * width + h * dim_head, width);
+            }
+        spear_product(&w->cross_out, rows, seen, x, dim, x);
+
+        unit(x, rows, dim, 0, normed);
+        spear_product(&w->up, rows, normed, w->up_bias, 0, mapped);
+        gated_gelu(mapped, rows, inner, gated);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < dim; i++) x[r * dim + i] += w->down_bias[i];
+        spear_product(&w->down, rows, gated, x, dim, x);
+    }
+    unit(x, rows, dim, 0, normed);
+    float *words = said + rows * (rank + 1);
+    spear_product(block->gate, rows, normed, block->gate_bias, 0, said);
+    spear_product(block->head, rows, normed, NULL, 0, words);
+    for (int64_t b = 0, r = 0; b < batch; b++)
+        for (int64_t k = 0; k < counts[b]; k++, r++) {
+            const int64_t to = b * steps + k;
+            memcpy(logits + to * size, words + r * size, (size_t)size * sizeof *logits);
+            for (int64_t i = 0; i < rank; i++) gate[to * rank + i] = 2 * chance(said[r * (rank + 1) + i]);
+            sure[to] = chance(said[r * (rank + 1) + rank]);
+        }
+    free(own);
+    free(x);
+    return 0;
+}
+
+int spear_block_follow(const struct block *block, int64_t rows, const float *logits, const float *gate,
+                       const int64_t *tokens, float *out)
+{
+    const int64_t rank = block->rank, size = block->head->out;
+    for (int64_t r = 0; r < rows; r++)
+        if (!(tokens[r] >= 0 && tokens[r] < block->ids)) return NO_TOKEN;
+    float *open = malloc((size_t)(rows * rank) * sizeof *open);
+    if (!open) return NO_MEMORY;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < rank; i++) open[r * rank + i] = block->before[tokens[r] * rank + i] * gate[r * rank + i];
+    spear_product(block->after, rows, open, logits, size, out);
+    free(open);
+    return 0;
+}
+
+/* The length that promises most tokens for its cost, by the chances of a row's positions; as adaptive.py's
+   `best_length`. */
+static int64_t best_length(const float *sure, int64_t longest, double cost)
+{
+    double tokens = 1, best = 0, reach = 1;
+    int64_t length = 0;
+    for (int64_t k = 1; k <= longest; k++) {
+        reach *= (double)sure[k - 1];
+        tokens += reach;
+        if (tokens / (1 + cost * (double)k) > best) {
+            best = tokens / (1 + cost * (double)k);
+            length = k;
+        }
+    }
+    return length;
+}
+
+int spear_block_chain(const struct block *block, const struct sampling *how, int64_t how_step, int64_t batch,
+                      int64_t steps, const int64_t *limits, int64_t eos, const double *uniforms,
+                      const double *most_entropy, const double *least_chance, double cost, const float *contexts,
+                      const int64_t *newest, const struct past *past, int64_t *tokens, int64_t *counts, float *laws)
+{
+    const int64_t size = block->head->out, rank = block->rank;
+    double *table = malloc((size_t)size * sizeof *table + (size_t)batch * sizeof(int64_t) +
+                           (size_t)(batch * steps * (size + rank + 1) + size) * sizeof(float));
+    if (!table) return NO_MEMORY;
+    int64_t *most = (int64_t *)(table + size);
+    float *logits = (float *)(most + batch), *gate = logits + batch * steps * size;
+    float *sure = gate + batch * steps * rank, *own = sure + batch * steps;
+    int status = spear_block_pass(block, batch, steps, limits, contexts, past, logits, gate, sure);
+    for (int64_t b = 0; b < batch && !status; b++) {
+        int64_t before = newest[b];
+        counts[b] = 0;
+        most[b] = cost < 0 ? limits[b] : best_length(sure + b * steps, limits[b], cost);
+        for (int64_t k = 0; k < most[b] && !status; k++) {
+            const int64_t at = b * steps + k;
+            float *law = laws + at * size;
+            if ((status = spear_block_follow(block, 1, logits + at * size, gate + at * rank, &before, own))) break;
+            if ((status = spear_laws(how + b * how_step, 0, 1, 1, size, own, law))) break;
+            if (most_entropy && !(spear_entropy(law, size) <= most_entropy[b])) break;
+            before = tokens[at] = spear_draw(law, size, uniforms[at], table);
+            counts[b]++;
+            if (before == eos || (least_chance && law[before] < least_chance[b])) break;
+        }
+    }
+    free(table);
+    return status;
+}

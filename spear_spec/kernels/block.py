@@ -1,0 +1,317 @@
+"""The block decoder in C (`block.c`): reading settled tokens, one pass, and whole drafts."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_double, c_int64, c_void_p
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spear_spec.config import SamplingConfig
+from spear_spec.errors import ContractError
+from spear_spec.kernels import native
+from spear_spec.kernels.pointers import pointer, stacked_pointer
+from spear_spec.kernels.step import Matrix
+from spear_spec.kernels.structures import MAPS, CBlock, CBlockLayer, CMatrix, CPast
+from spear_spec.nn.cache import KVCache
+
+_FLOAT = torch.float32
+Cross = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class BlockLayer:
+    """Weights of one layer, float32, gains of norms folded in: maps [out, in]; past: keys and values of a context."""
+
+    past: Tensor
+    to_qkv: Tensor
+    self_out: Tensor
+    to_q: Tensor
+    cross_out: Tensor
+    up: Tensor
+    down: Tensor
+    up_bias: Tensor
+    down_bias: Tensor
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """Weights of a block decoder, see `BlockRunner`: table [ids, D], enter [D, D], positions [block, D], head [V, D],
+    gate [rank + 1, D] and its bias, before [ids, rank], after [V, rank].
+    """
+
+    table: Tensor
+    enter: Tensor
+    layers: Sequence[BlockLayer]
+    positions: Tensor
+    head: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+    before: Tensor
+    after: Tensor
+    heads: int
+    dim_head: int
+    window: int
+
+
+class NativeBlock:
+    """The weights of one block decoder as the kernel reads them. Threads may share it, each with a cache of its own."""
+
+    def __init__(self, weights: BlockWeights) -> None:
+        """Everything float32 on the CPU.
+
+        Raises:
+            ContractError: weights whose shapes do not fit together, of another dtype or device.
+        """
+        loaded = native.library()
+        self._read, self._pass = loaded.spear_block_read, loaded.spear_block_pass
+        self._follow, self._chain = loaded.spear_block_follow, loaded.spear_block_chain
+        self._held: list[object] = []  # what the structures point at
+        self.ids, self.dim = weights.table.shape
+        self.heads, self.dim_head, self.depth = weights.heads, weights.dim_head, len(weights.layers)
+        self.block, self.window, self.rank = len(weights.positions), weights.window, weights.before.shape[1]
+        self.size = len(weights.head)
+        dim, width, inner = self.dim, self.heads * self.dim_head, weights.layers[0].down.shape[1]
+        sizes = ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner))
+        expected = {"past": (2 * width, dim), **dict(zip(MAPS, sizes))}
+        self._layers = (CBlockLayer * self.depth)(
+            *[
+                CBlockLayer(
+                    *[self._matrix(getattr(layer, name), shape, name) for name, shape in expected.items()],
+                    self._at(layer.up_bias, (2 * inner,), "a bias"),
+                    self._at(layer.down_bias, (dim,), "a bias"),
+                )
+                for layer in weights.layers
+            ]
+        )
+        self._maps = [
+            self._matrix(weights.enter, (dim, dim), "the entering map"),
+            self._matrix(weights.head, (self.size, dim), "the head"),
+            self._matrix(weights.gate, (self.rank + 1, dim), "the gate"),
+            self._matrix(weights.after, (self.size, self.rank), "what follows the token before"),
+        ]
+        enter, head, gate, after = map(ctypes.pointer, self._maps)
+        self._block = CBlock(
+            *(dim, self.heads, self.dim_head, inner, self.depth, self.ids, self.block, self.window, self.rank),
+            self._at(weights.table, (self.ids, dim), "the table of tokens"),
+            enter,
+            self._layers,
+            self._at(weights.positions, (self.block, dim), "positions"),
+            head,
+            gate,
+            self._at(weights.gate_bias, (self.rank + 1,), "a bias"),
+            self._at(weights.before, (self.ids, self.rank), "the token before"),
+            after,
+        )
+
+    def _at(self, weight: Tensor, shape: tuple[int, ...], name: str) -> int:
+        weight = weight.detach().contiguous()
+        self._held.append(weight)
+        return pointer(weight, shape, _FLOAT, name)
+
+    def _matrix(self, weight: Tensor, shape: tuple[int, ...], name: str) -> CMatrix:
+        if weight.shape != shape:
+            raise ContractError(f"{name} is {list(weight.shape)}, it must be {list(shape)}")
+        matrix = Matrix(weight)
+        self._held.append(matrix)
+        return matrix.struct
+
+    def read(
+        self, tokens: Tensor, features: Tensor, cache: KVCache, angles: Tensor, counts: list[int] | None = None
+    ) -> Tensor:
+        """tokens [B, n], features [B, n, D] -> contexts [B, n, D]; writes keys and values, does not advance the cache.
+
+        The cache must have room. counts [B]: tokens of each row that are there; the rest is padding and gives 0.
+
+        Raises:
+            ContractError: a tensor of another shape, dtype or device, no room in the cache, an unknown token.
+        """
+        batch, count = tokens.shape if tokens.ndim == 2 else (0, 0)
+        if not batch or not count:
+            raise ContractError(f"the draft reads tokens [B, n], not {list(tokens.shape)}")
+        if counts is not None and (len(counts) != batch or not all(0 <= n <= count for n in counts)):
+            raise ContractError(f"rows of at most {count} tokens cannot hold {counts}")
+        tokens, features = tokens.contiguous(), features.contiguous()
+        past, _held = self._past(batch, count, cache, None, None, angles)
+        features_at = pointer(features, (batch, count, self.dim), _FLOAT, "features")
+        contexts = torch.empty_like(features)
+        status = self._read(
+            self._block,
+            batch,
+            count,
+            pointer(tokens, (batch, count), torch.int64, "tokens"),
+            features_at,
+            past,
+            None if counts is None else (c_int64 * batch)(*counts),
+            contexts.data_ptr(),
+        )
+        native.check(status, "the block decoder")
+        return contexts
+
+    def ahead(
+        self,
+        contexts: Tensor,
+        counts: Sequence[int],
+        cache: KVCache,
+        cross: Cross,
+        cross_mask: Tensor | None,
+        angles: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass behind contexts [B, 1, D] of counts[b] positions: the logits [B, K, V] that do not look at the token
+        before, gates [B, K, rank] and chances [B, K], zero where there is no position. The cache must have room.
+
+        Raises:
+            ContractError: as `read`, or counts below 1 or above the block.
+        """
+        batch, steps = len(counts), max(counts, default=0)
+        self._check_counts(counts)
+        contexts = contexts.contiguous()
+        at = pointer(contexts, (batch, 1, self.dim), _FLOAT, "contexts")
+        past, _held = self._past(batch, steps, cache, cross, cross_mask, angles)
+        logits = contexts.new_zeros(batch, steps, self.size)
+        gate, sure = contexts.new_zeros(batch, steps, self.rank), contexts.new_zeros(batch, steps)
+        status = self._pass(
+            self._block, batch, steps, (c_int64 * batch)(*counts), at, past, logits.data_ptr(), gate.data_ptr(),
+            sure.data_ptr(),
+        )  # fmt: skip
+        native.check(status, "the block decoder's pass")
+        return logits, gate, sure
+
+    def follow(self, logits: Tensor, gate: Tensor, before: Tensor) -> Tensor:
+        """logits [R, V] and gate [R, rank] of a position, the tokens before it [R] -> logits [R, V].
+
+        Raises:
+            ContractError: as `read`.
+        """
+        rows = len(before)
+        logits, gate, before = logits.contiguous(), gate.contiguous(), before.contiguous()
+        out = torch.empty_like(logits)
+        status = self._follow(
+            self._block,
+            rows,
+            pointer(logits, (rows, self.size), _FLOAT, "logits"),
+            pointer(gate, (rows, self.rank), _FLOAT, "gates"),
+            pointer(before, (rows,), torch.int64, "tokens"),
+            out.data_ptr(),
+        )
+        native.check(status, "the block decoder")
+        return out
+
+    def chain(
+        self,
+        contexts: Tensor,
+        newest: list[int],
+        limits: list[int],
+        uniforms: list[list[float]],
+        sampling: SamplingConfig | Sequence[SamplingConfig],
+        eos: int,
+        cache: KVCache,
+        cross: Cross,
+        cross_mask: Tensor | None,
+        angles: Tensor,
+        entropy: list[float] | None = None,
+        least: list[float] | None = None,
+        cost: float | None = None,
+    ) -> tuple[list[list[int]], Tensor | None]:
+        """One pass behind contexts [B, 1, D] of the newest tokens, and up to limits[b] draws from left to right; nothing
+        follows `eos`.
+
+        uniforms, sampling, entropy, least and the result: see `NativeDraft.chain`. cost: a row drafts as many tokens as
+        promise most by the pass's own chances, where one more costs so much of a call; None: as many as it may. The
+        cache must have room; it gets keys and values behind its lengths and is not advanced.
+
+        Raises:
+            ContractError: as `ahead`, or a list of another length. NumericsError: the draft gives NaN or infinity.
+        """
+        batch, steps = len(limits), max(limits, default=0)
+        self._check_counts(limits)
+        if len(newest) != batch or [len(row) for row in uniforms] != [steps] * batch:
+            raise ContractError(f"drafts of {limits} tokens need as many newest tokens, and {steps} uniforms a row")
+        if any(bound is not None and len(bound) != batch for bound in (entropy, least)):
+            raise ContractError(f"{batch} rows need as many bounds to stop at")
+        how, how_step = native.samplings(sampling, batch)
+        contexts = contexts.contiguous()
+        at = pointer(contexts, (batch, 1, self.dim), _FLOAT, "contexts")
+        past, _held = self._past(batch, steps, cache, cross, cross_mask, angles)
+        tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
+        laws = contexts.new_zeros(batch, steps, self.size) if batch > 1 else contexts.new_empty(1, steps, self.size)
+        status = self._chain(
+            self._block,
+            how,
+            how_step,
+            batch,
+            steps,
+            (c_int64 * batch)(*limits),
+            eos,
+            (c_double * (batch * steps))(*[u for row in uniforms for u in row]),
+            None if entropy is None else (c_double * batch)(*entropy),
+            None if least is None else (c_double * batch)(*least),
+            -1.0 if cost is None else cost,
+            at,
+            (c_int64 * batch)(*newest),
+            past,
+            tokens,
+            counts,
+            laws.data_ptr(),
+        )
+        native.check(status, "the block decoder's draft")
+        longest = max(counts)
+        drawn = [tokens[row * steps : row * steps + count] for row, count in enumerate(counts)]
+        return drawn, laws[:, :longest] if longest else None
+
+    def _check_counts(self, counts: Sequence[int]) -> None:
+        if not counts or not all(0 < count <= self.block for count in counts):
+            raise ContractError(f"a pass has 1 to {self.block} positions a row, not {list(counts)}")
+
+    def _past(
+        self,
+        batch: int,
+        count: int,
+        cache: KVCache,
+        cross: Cross | None,
+        mask: Tensor | None,
+        angles: Tensor,
+    ) -> tuple[CPast, list[Tensor]]:
+        """What the kernel is told of the rows' past and of their text (None: it does not look); and tensors that must
+        live until it has returned. `count` positions are written behind each row.
+        """
+        lengths, capacity = cache.lengths, cache.capacity
+        if len(lengths) != batch or min(lengths) < 0:
+            raise ContractError(f"rows of {lengths} positions do not hold what {batch} rows need")
+        reached, turns = max(lengths) + count, angles.shape[0]
+        if reached > capacity or reached > turns:
+            raise ContractError(f"{reached} positions do not fit into {capacity}, with {turns} rotations")
+        store = (self.depth, batch, self.heads, capacity, self.dim_head)
+        keys = stacked_pointer(cache.k, store, _FLOAT, "the cache of keys")
+        values = stacked_pointer(cache.v, store, _FLOAT, "the cache of values")
+        if cache.k.stride(0) != cache.v.stride(0):
+            raise ContractError("keys and values of the cache must lie alike")
+        held: list[Tensor] = []
+        memory, texts, mask_at = 0, None, None
+        if cross is not None:
+            if len(cross) != self.depth:
+                raise ContractError(f"a draft of {self.depth} layers needs the text of each, not of {len(cross)}")
+            held = [x.contiguous() for pair in cross for x in pair]
+            memory = held[0].shape[2] if held[0].ndim == 4 else 0
+            if not memory:
+                raise ContractError(f"keys of the text are [B, H, S, dim_head] with S above 0, not {held[0].shape}")
+            text = (batch, self.heads, memory, self.dim_head)
+            texts = (c_void_p * len(held))(*[pointer(x, text, _FLOAT, "keys or values of the text") for x in held])
+            if mask is not None:
+                held.append(mask := mask.contiguous())
+                mask_at = pointer(mask, (batch, 1, 1, memory), torch.bool, "the mask of the text")
+        past = CPast(
+            (c_int64 * batch)(*lengths),
+            pointer(angles, (turns, self.dim_head // 2), torch.complex64, "rotations"),
+            keys,
+            values,
+            capacity,
+            cache.k.stride(0),
+            texts,
+            memory,
+            mask_at,
+        )
+        return past, held
