@@ -1,8 +1,8 @@
 /* The block decoder on a CPU: the mathematics of BlockRunner (models/drafts/block_runner.py).
 
-   A pass reads the weights once for all positions of a draft, so that it costs little more than a few steps of a
-   decoder that drafts one token after the other. What is computed for a row is the same, bit for bit, whatever rows
-   stand beside it.
+   A pass reads the 8-bit weights once or twice for all positions of a draft, so that it costs little more than a few
+   steps of a decoder that drafts one token after the other. What is computed for a row is the same, bit for bit,
+   whatever rows stand beside it.
 
    Whoever calls has checked sizes, dtypes and lengths (block.py does); checked here is only what takes reading tensors:
    token ids, NaN. */
@@ -73,20 +73,22 @@ int spear_block_read(const struct block *block, int64_t batch, int64_t count, co
     for (int64_t b = 0; b < batch; b++)
         for (int64_t i = 0; i < (counts ? counts[b] : count); i++, rows++)
             if (!(tokens[b * count + i] >= 0 && tokens[b * count + i] < block->ids)) return NO_TOKEN;
-    float *x = malloc((size_t)rows * (size_t)(2 * dim + 2 * width) * sizeof *x + (size_t)rows * sizeof(int64_t));
-    if (!x) return NO_MEMORY;
-    float *normed = x + rows * dim, *mapped = normed + rows * dim;
-    int64_t *from = (int64_t *)(mapped + rows * 2 * width), found = 0;
+    int64_t *from = malloc((size_t)rows * sizeof *from + (size_t)(rows * (2 * dim + 2 * width)) * sizeof(float) +
+                           (size_t)spear_bytes_room(rows, dim));
+    if (!from) return NO_MEMORY;
+    float *x = (float *)(from + rows), *normed = x + rows * dim, *mapped = normed + rows * dim;
+    void *room = mapped + rows * 2 * width;
+    int64_t found = 0;
     for (int64_t b = 0; b < batch; b++)
         for (int64_t i = 0; i < (counts ? counts[b] : count); i++) from[found++] = b * count + i;
     for (int64_t r = 0; r < rows; r++) {
         unit(features + from[r] * dim, 1, dim, 1e-6f, normed + r * dim); /* the first feature of an utterance is zero */
         memcpy(x + r * dim, block->table + tokens[from[r]] * dim, (size_t)dim * sizeof *x);
     }
-    spear_product(block->enter, rows, normed, x, dim, x);
+    spear_bytes(block->enter, rows, normed, x, dim, x, room);
     unit(x, rows, dim, 0, normed);
     for (int64_t l = 0; l < block->depth; l++) {
-        spear_product(&block->layers[l].past, rows, normed, NULL, 0, mapped);
+        spear_bytes(&block->layers[l].past, rows, normed, NULL, 0, mapped, room);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t b = from[r] / count, slot = past->lengths[b] + from[r] % count;
             const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
@@ -96,7 +98,7 @@ int spear_block_read(const struct block *block, int64_t batch, int64_t count, co
     }
     memset(contexts, 0, (size_t)(batch * count * dim) * sizeof *contexts);
     for (int64_t r = 0; r < rows; r++) memcpy(contexts + from[r] * dim, x + r * dim, (size_t)dim * sizeof *x);
-    free(x);
+    free(from);
     return 0;
 }
 
@@ -128,12 +130,15 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
     if (!rows) return 0;
     struct seen *own = malloc((size_t)(2 * rows) * sizeof *own + (size_t)(batch * 2 * most) * sizeof(int32_t));
     const size_t floats = (size_t)(rows * (2 * dim + wide + width + inner + rank + 1 + size) + steps * most);
-    float *x = malloc(floats * sizeof *x);
+    int64_t widest = dim > inner ? dim : inner;
+    if (width > widest) widest = width;
+    float *x = malloc(floats * sizeof *x + (size_t)spear_bytes_room(rows, widest));
     if (!own || !x) {
         free(own);
         free(x);
         return NO_MEMORY;
     }
+    void *room = x + floats;
     struct seen *text = own + rows;
     int32_t *lists = (int32_t *)(text + rows);
     float *normed = x + rows * dim, *mapped = normed + rows * dim, *seen = mapped + rows * wide;
@@ -148,7 +153,7 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
         const struct block_layer *w = block->layers + l;
 
         unit(x, rows, dim, 0, normed);
-        spear_product(&w->to_qkv, rows, normed, NULL, 0, mapped);
+        spear_bytes(&w->to_qkv, rows, normed, NULL, 0, mapped, room);
         for (int64_t b = 0, r = 0; b < batch; b++)
             for (int64_t k = 0; k < counts[b]; k++, r++) {
                 const int64_t slot = past->lengths[b] + k;
@@ -166,10 +171,10 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
                              past->values + place, dim_head, own + r, weight, most, seen + r * width + h * dim_head,
                              width);
             }
-        spear_product(&w->self_out, rows, seen, x, dim, x);
+        spear_bytes(&w->self_out, rows, seen, x, dim, x, room);
 
         unit(x, rows, dim, 0, normed);
-        spear_product(&w->to_q, rows, normed, NULL, 0, mapped);
+        spear_bytes(&w->to_q, rows, normed, NULL, 0, mapped, room);
         for (int64_t b = 0, r = 0; b < batch; r += counts[b++])
             for (int64_t h = 0; h < heads; h++) {
                 const int64_t place = (b * heads + h) * memory * dim_head;
@@ -177,19 +182,19 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
                              past->cross[2 * l + 1] + place, dim_head, text + r, weight, most,
                              seen + r * width + h * dim_head, width);
             }
-        spear_product(&w->cross_out, rows, seen, x, dim, x);
+        spear_bytes(&w->cross_out, rows, seen, x, dim, x, room);
 
         unit(x, rows, dim, 0, normed);
-        spear_product(&w->up, rows, normed, w->up_bias, 0, mapped);
+        spear_bytes(&w->up, rows, normed, w->up_bias, 0, mapped, room);
         gated_gelu(mapped, rows, inner, gated);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < dim; i++) x[r * dim + i] += w->down_bias[i];
-        spear_product(&w->down, rows, gated, x, dim, x);
+        spear_bytes(&w->down, rows, gated, x, dim, x, room);
     }
     unit(x, rows, dim, 0, normed);
     float *words = said + rows * (rank + 1);
-    spear_product(block->gate, rows, normed, block->gate_bias, 0, said);
-    spear_product(block->head, rows, normed, NULL, 0, words);
+    spear_bytes(block->gate, rows, normed, block->gate_bias, 0, said, room);
+    spear_bytes(block->head, rows, normed, NULL, 0, words, room);
     for (int64_t b = 0, r = 0; b < batch; b++)
         for (int64_t k = 0; k < counts[b]; k++, r++) {
             const int64_t to = b * steps + k;
@@ -208,11 +213,12 @@ int spear_block_follow(const struct block *block, int64_t rows, const float *log
     const int64_t rank = block->rank, size = block->head->out;
     for (int64_t r = 0; r < rows; r++)
         if (!(tokens[r] >= 0 && tokens[r] < block->ids)) return NO_TOKEN;
-    float *open = malloc((size_t)(rows * rank) * sizeof *open);
+    float *open = malloc((size_t)(rows * rank) * sizeof *open + (size_t)spear_bytes_room(rows, rank));
     if (!open) return NO_MEMORY;
+    void *room = open + rows * rank;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < rank; i++) open[r * rank + i] = block->before[tokens[r] * rank + i] * gate[r * rank + i];
-    spear_product(block->after, rows, open, logits, size, out);
+    spear_bytes(block->after, rows, open, logits, size, out, room);
     free(open);
     return 0;
 }

@@ -4,25 +4,25 @@
 #define SPEAR_BLOCK_H
 
 #include "draft.h"
-#include "product.h"
+#include "bytes.h"
 
 struct block_layer {
-    struct matrix past; /* [2 heads dim_head, dim]: keys and values of a context */
-    struct matrix to_qkv, self_out, to_q, cross_out, up, down;
+    struct bytes past; /* [2 heads dim_head, dim]: keys and values of a context */
+    struct bytes to_qkv, self_out, to_q, cross_out, up, down;
     const float *up_bias, *down_bias; /* [2 inner], [dim] */
 };
 
 struct block {
     int64_t dim, heads, dim_head, inner, depth, ids, block, window, rank;
     const float *table; /* [ids, dim]: the token half of the entering projection */
-    const struct matrix *enter;
+    const struct bytes *enter;
     const struct block_layer *layers; /* [depth] */
     const float *positions;           /* [block, dim] */
-    const struct matrix *head;
-    const struct matrix *gate; /* [rank + 1, dim]: the last row says whether a token will be accepted */
+    const struct bytes *head;
+    const struct bytes *gate; /* [rank + 1, dim]: the last row says whether a token will be accepted */
     const float *gate_bias;    /* [rank + 1] */
     const float *before;       /* [ids, rank] */
-    const struct matrix *after; /* [size, rank] */
+    const struct bytes *after; /* [size, rank] */
 };
 
 /* `count` settled tokens behind each row: keys and values of every layer go behind past->lengths (nothing of the text is

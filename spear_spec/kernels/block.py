@@ -14,8 +14,8 @@ from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.pointers import pointer, stacked_pointer
-from spear_spec.kernels.step import Matrix
-from spear_spec.kernels.structures import MAPS, CBlock, CBlockLayer, CMatrix, CPast
+from spear_spec.kernels.rounded import RoundedLinear
+from spear_spec.kernels.structures import MAPS, CBlock, CBlockLayer, CBytes, CPast
 from spear_spec.nn.cache import KVCache
 
 _FLOAT = torch.float32
@@ -24,15 +24,15 @@ Cross = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class BlockLayer:
-    """Weights of one layer, float32, gains of norms folded in: maps [out, in]; past: keys and values of a context."""
+    """Maps [out, in] of one layer, gains of norms folded in; past: keys and values of a context."""
 
-    past: Tensor
-    to_qkv: Tensor
-    self_out: Tensor
-    to_q: Tensor
-    cross_out: Tensor
-    up: Tensor
-    down: Tensor
+    past: RoundedLinear
+    to_qkv: RoundedLinear
+    self_out: RoundedLinear
+    to_q: RoundedLinear
+    cross_out: RoundedLinear
+    up: RoundedLinear
+    down: RoundedLinear
     up_bias: Tensor
     down_bias: Tensor
 
@@ -44,14 +44,14 @@ class BlockWeights:
     """
 
     table: Tensor
-    enter: Tensor
+    enter: RoundedLinear
     layers: Sequence[BlockLayer]
     positions: Tensor
-    head: Tensor
-    gate: Tensor
+    head: RoundedLinear
+    gate: RoundedLinear
     gate_bias: Tensor
     before: Tensor
-    after: Tensor
+    after: RoundedLinear
     heads: int
     dim_head: int
     window: int
@@ -61,7 +61,7 @@ class NativeBlock:
     """The weights of one block decoder as the kernel reads them. Threads may share it, each with a cache of its own."""
 
     def __init__(self, weights: BlockWeights) -> None:
-        """Everything float32 on the CPU.
+        """Everything on the CPU, what is not a map in float32.
 
         Raises:
             ContractError: weights whose shapes do not fit together, of another dtype or device.
@@ -73,7 +73,7 @@ class NativeBlock:
         self.ids, self.dim = weights.table.shape
         self.heads, self.dim_head, self.depth = weights.heads, weights.dim_head, len(weights.layers)
         self.block, self.window, self.rank = len(weights.positions), weights.window, weights.before.shape[1]
-        self.size = len(weights.head)
+        self.size = weights.head.shape[0]
         dim, width, inner = self.dim, self.heads * self.dim_head, weights.layers[0].down.shape[1]
         sizes = ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner))
         expected = {"past": (2 * width, dim), **dict(zip(MAPS, sizes))}
@@ -112,12 +112,12 @@ class NativeBlock:
         self._held.append(weight)
         return pointer(weight, shape, _FLOAT, name)
 
-    def _matrix(self, weight: Tensor, shape: tuple[int, ...], name: str) -> CMatrix:
+    def _matrix(self, weight: RoundedLinear, shape: tuple[int, ...], name: str) -> CBytes:
         if weight.shape != shape:
             raise ContractError(f"{name} is {list(weight.shape)}, it must be {list(shape)}")
-        matrix = Matrix(weight)
-        self._held.append(matrix)
-        return matrix.struct
+        struct, held = weight.packed()
+        self._held += held
+        return struct
 
     def read(
         self, tokens: Tensor, features: Tensor, cache: KVCache, angles: Tensor, counts: list[int] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 VERSION = 4  # as in draft.c
 PANEL = 64  # as in linear.h
 STRIP = 32  # as in product.h
+TILE_OUT = 64  # as in bytes.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -84,10 +85,16 @@ class CTarget(Structure):
     ]
 
 
+class CBytes(Structure):
+    """`struct bytes`."""
+
+    _fields_ = [("codes", c_void_p), ("scale", c_void_p), ("in_", c_int64), ("out", c_int64)]
+
+
 class CBlockLayer(Structure):
     """`struct block_layer`."""
 
-    _fields_ = [("past", CMatrix), *((name, CMatrix) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
+    _fields_ = [("past", CBytes), *((name, CBytes) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
 
 
 class CBlock(Structure):
@@ -96,14 +103,14 @@ class CBlock(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids", "block", "window", "rank")),
         ("table", c_void_p),
-        ("enter", POINTER(CMatrix)),
+        ("enter", POINTER(CBytes)),
         ("layers", POINTER(CBlockLayer)),
         ("positions", c_void_p),
-        ("head", POINTER(CMatrix)),
-        ("gate", POINTER(CMatrix)),
+        ("head", POINTER(CBytes)),
+        ("gate", POINTER(CBytes)),
         ("gate_bias", c_void_p),
         ("before", c_void_p),
-        ("after", POINTER(CMatrix)),
+        ("after", POINTER(CBytes)),
     ]
 
 

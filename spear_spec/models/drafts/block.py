@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spear_spec.config import DEEPEST, MOST_HEADS, MOST_IDS, WIDEST, WIDEST_HEAD, Strict, require, whole, wholes
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Geometry, Target
-from spear_spec.models.drafts.decoder import DraftState
+from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import Memory
 from spear_spec.nn.attention import RMSNorm, rotary_table
 from spear_spec.nn.cache import KVCache
@@ -106,6 +106,27 @@ class BlockDecoder(nn.Module):
                     device=device,
                 )
         return self._table
+
+    @torch.no_grad()
+    def begin_with(self, eagle: DraftDecoder) -> None:
+        """Take over what a decoder that is fed with the same features has learnt: its layer, which then speaks of the
+        block's first position at once. Further layers begin as the same one, adding nothing.
+
+        Raises:
+            ConfigError: it has another shape.
+        """
+        theirs, own = eagle.state_dict(), self.state_dict()
+        if eagle.cfg.target_layers != self.cfg.target_layers or eagle.cfg.feed != "previous":
+            raise ConfigError("a block decoder begins with a draft that is fed with the same features")
+        for name, weight in own.items():
+            layer, _, rest = name.removeprefix("layers.").partition(".")
+            source = f"layers.0.{rest}" if name.startswith("layers.") else name
+            if source not in theirs:
+                continue
+            if theirs[source].shape != weight.shape:
+                raise ConfigError(f"a block decoder begins with a draft of its own shape: {name} differs")
+            added = rest.endswith(("to_out.weight", "down.weight", "down.bias"))
+            weight.copy_(theirs[source] * (0 if added and name.startswith("layers.") and layer != "0" else 1))
 
     def start(self, memory: Memory, capacity: int = 512) -> DraftState:
         """Cross-attention keys/values of the draft, computed once, and an empty cache."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
 from spear_spec.kernels.block import BlockLayer, BlockWeights, NativeBlock
-from spear_spec.kernels.packed import PackedLinear
+from spear_spec.kernels.rounded import RoundedLinear
 from spear_spec.kernels.structures import MAPS
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.block import BlockDecoder
@@ -43,7 +43,8 @@ class BlockRunner:
     """Passes of one block decoder on one target, for inference alone. Snapshot of the weights: see `kept`.
 
     It refers to neither module, and holds nothing of an utterance: threads may share it, each with a state of its own.
-    On a CPU weights are rounded to half precision, and read in it by C where the package was built with it.
+    On a CPU weights and what they are multiplied with are rounded to 8 bits (`RoundedLinear`), and multiplied by C where
+    the package was built with it.
     """
 
     @undisturbed
@@ -51,36 +52,33 @@ class BlockRunner:
         """exact: keep the weights in full precision."""
         cfg, dim = draft.cfg, draft.cfg.dim
         self.dim, self.block, self.window, self._dim_head = dim, cfg.block, cfg.window, cfg.dim_head
-        whole = exact or model.device.type != "cpu" or model.dtype != torch.float32
 
-        def rounded(weight: Tensor) -> Tensor:
-            return weight.detach().clone() if whole else weight.detach().half().float()
+        def pack(weight: Tensor) -> RoundedLinear:
+            return RoundedLinear(weight, exact=exact)
 
-        def pack(weight: Tensor) -> PackedLinear:
-            return PackedLinear(rounded(weight), exact=True)
-
-        self.table = F.normalize(model.embedding, dim=-1) @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma).t()
-        self.enter = rounded(fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma))
+        table = F.normalize(model.embedding, dim=-1)
+        self.table = table @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma).t()
+        self.enter = pack(fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma))
         self.layers = [folded_layer(layer, pack) for layer in draft.layers]
         width = cfg.heads * cfg.dim_head
         self.past = [
-            rounded(fold(layer.self_attn.to_qkv.weight[width:], layer.self_attn.norm.gamma)) for layer in draft.layers
+            pack(fold(layer.self_attn.to_qkv.weight[width:], layer.self_attn.norm.gamma)) for layer in draft.layers
         ]
-        self.head = rounded(fold(model.head, draft.norm.gamma))
+        self.head = pack(fold(model.head, draft.norm.gamma))
         self.positions = draft.positions.detach().clone()
-        self.gate = fold(torch.cat((draft.gate.weight, draft.sure.weight)), draft.norm.gamma)
+        self.gate = pack(fold(torch.cat((draft.gate.weight, draft.sure.weight)), draft.norm.gamma))
         self.gate_bias = torch.cat((draft.gate.bias, draft.sure.bias)).detach()
-        self.before, self.after = draft.before.detach().clone(), rounded(draft.after.t()).t()
+        self.before, self.after = draft.before.detach().clone(), pack(draft.after.t())
         self._rotary = self._turns(2048)
         self.native: NativeBlock | None = None
-        if not whole and native.available():
+        if self.head.rounds and native.available():
             self.native = NativeBlock(self._weights())
 
     def _weights(self) -> BlockWeights:
         layers = [
             BlockLayer(
                 past,
-                *(getattr(layer, name).weight for name in MAPS),
+                *(getattr(layer, name) for name in MAPS),
                 layer.up_bias,
                 layer.down_bias,
             )
@@ -88,7 +86,7 @@ class BlockRunner:
         ]
         return BlockWeights(
             self.table, self.enter, layers, self.positions, self.head, self.gate, self.gate_bias, self.before,
-            self.after.t(), self.layers[0].heads, self._dim_head, self.window,
+            self.after, self.layers[0].heads, self._dim_head, self.window,
         )  # fmt: skip
 
     @undisturbed
@@ -115,11 +113,11 @@ class BlockRunner:
             cache.advance(length)
             return contexts
         size = torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min(TINY)  # the first feature is zero
-        contexts = F.embedding(tokens, self.table) + F.linear(features / size, self.enter)
+        contexts = F.embedding(tokens, self.table) + self.enter(features / size)
         place = torch.tensor(cache.lengths, device=tokens.device)[:, None] + torch.arange(length, device=tokens.device)
         for index, (layer, past) in enumerate(zip(self.layers, self.past)):
             # the layer's own queries are not asked for: two halves, keys and values
-            keys, values = F.linear(unit(contexts), past).unflatten(-1, (2, layer.heads, -1)).unbind(2)
+            keys, values = past(unit(contexts)).unflatten(-1, (2, layer.heads, -1)).unbind(2)
             cache.append(index, rotate(keys, angles[place]).transpose(1, 2), values.transpose(1, 2))
         cache.advance(length)
         return contexts
@@ -152,16 +150,16 @@ class BlockRunner:
                 Folded(layer), x, table, state.cross[index], past=past, text=seeing(state.cross_mask)
             )
         normed = unit(x)
-        both = F.linear(normed, self.gate, self.gate_bias)
+        both = self.gate(normed) + self.gate_bias
         gate, sure = both[..., :-1], both[..., -1]
-        return BlockPass(F.linear(normed, self.head), 2 * torch.sigmoid(gate), torch.sigmoid(sure))
+        return BlockPass(self.head(normed), 2 * torch.sigmoid(gate), torch.sigmoid(sure))
 
     @undisturbed
     def follow(self, said: BlockPass, position: int, before: Tensor) -> Tensor:
         """The logits [R, V] of a position, once the token before it [R] is known."""
         if self.native is not None and len(before) <= _FEW:
             return self.native.follow(said.logits[:, position], said.gate[:, position], before)
-        return said.logits[:, position] + (F.embedding(before, self.before) * said.gate[:, position]) @ self.after
+        return said.logits[:, position] + self.after(F.embedding(before, self.before) * said.gate[:, position])
 
     @undisturbed
     def chain(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
 from spear_spec.kernels.draft import NativeDraft
-from spear_spec.kernels.packed import PackedLayer, PackedLinear
+from spear_spec.kernels.packed import Map, PackedLayer, PackedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import cached_positions
@@ -187,7 +187,7 @@ def fold(weight: Tensor, gain: Tensor) -> Tensor:
     return weight * (gain * math.sqrt(weight.shape[1]))
 
 
-def folded_layer(layer: DecoderLayer, pack: Callable[[Tensor], PackedLinear]) -> PackedLayer:
+def folded_layer(layer: DecoderLayer, pack: Callable[[Tensor], Map]) -> PackedLayer[Map]:
     """The layer's maps with the gains of its norms folded in."""
     own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
     return PackedLayer(

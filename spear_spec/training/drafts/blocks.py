@@ -9,7 +9,13 @@ from torch import Tensor
 from spear_spec.models.drafts.block import BlockDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.ahead import shift
+from spear_spec.training.data.utterances import IGNORE
+from spear_spec.training.drafts.losses import Judge
 from spear_spec.training.drafts.observed import DraftBatch
+from spear_spec.training.drafts.settings import DraftTraining
+from spear_spec.training.precision import mixed
+
+_SURE = 0.1  # weight of the chances' loss
 
 
 class SeeBlocks:
@@ -83,3 +89,31 @@ def block_pass(
     logits = draft.logits(model, kept) + draft.follow(kept, before)
     depth = torch.arange(draft.cfg.block, device=starts.device).expand_as(keep)[keep]
     return logits, draft.sure(normed)[:, 0], numbers[keep], depth
+
+
+def block_loss(
+    draft: BlockDecoder,
+    model: TextToSemantic,
+    batch: DraftBatch,
+    judge: Judge,
+    following: Tensor,
+    cfg: DraftTraining,
+    step: int,
+) -> Tensor:
+    """The loss of the blocks behind every `stride`-th position, from another first one each step: the judge's at each
+    position, weighted by `rollout_decay` to the power of its depth, and the cross-entropy of the chances against the
+    share sum min(p, q) that would be accepted.
+
+    following [N]: the token behind each valid position of the batch, or IGNORE.
+    """
+    starts = torch.arange(step % cfg.stride, batch.tokens.shape[1], cfg.stride, device=batch.tokens.device)
+    with mixed(model.device):
+        logits, sure, numbers, depth = block_pass(draft, model, batch, starts)
+    logits, after = logits.float(), following[numbers]
+    weight = cfg.rollout_decay**depth
+    if cfg.loss == "ce":
+        weight = weight * (after != IGNORE)
+    loss = (weight * judge.each(numbers, logits, after)).sum() / weight.sum().clamp_min(1)
+    with torch.no_grad():
+        accepted = judge.accepted(numbers, logits)
+    return loss + _SURE * F.binary_cross_entropy_with_logits(sure.float(), accepted)
