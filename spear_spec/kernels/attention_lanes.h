@@ -59,22 +59,26 @@ INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, fl
     }
 }
 
-/* Scores to weights that are not yet divided by their sum, which is returned. */
+/* Scores to weights that are not yet divided by their sum, which is returned. What lies behind the last score, up to a
+   multiple of LANES, is overwritten. */
 INLINE TARGET float NAMED(weigh)(float *weight, int64_t count)
 {
-    float top = -INFINITY, sum = 0, tops[LANES];
-    NAMED(lanes) most = top - (NAMED(lanes)){0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
+    const int64_t end = (count + LANES - 1) / LANES * LANES;
+    float top = -INFINITY, sum = 0, parts[LANES];
+    NAMED(lanes) most = top - (NAMED(lanes)){0}, all = {0};
+    for (int64_t i = count; i < end; i++) weight[i] = -INFINITY;
+    for (int64_t i = 0; i < end; i += LANES) {
         const NAMED(lanes) here = NAMED(load)(weight + i);
         const NAMED(integers) more = here > most;
         most = (NAMED(lanes))(((NAMED(integers))here & more) | ((NAMED(integers))most & ~more));
     }
-    for (; i < count; i++) top = weight[i] > top ? weight[i] : top;
-    memcpy(tops, &most, sizeof most);
-    for (int j = 0; j < LANES; j++) top = tops[j] > top ? tops[j] : top;
-    for (i = 0; i < count; i++) weight[i] = exp_below(weight[i] - top);
-    for (i = 0; i < count; i++) sum += weight[i];
+    memcpy(parts, &most, sizeof most);
+    for (int j = 0; j < LANES; j++) top = parts[j] > top ? parts[j] : top;
+    for (int64_t i = 0; i < end; i++) weight[i] = exp_below(weight[i] - top);
+    for (int64_t i = count; i < end; i++) weight[i] = 0;
+    for (int64_t i = 0; i < end; i += LANES) all += NAMED(load)(weight + i);
+    memcpy(parts, &all, sizeof all);
+    for (int j = 0; j < LANES; j++) sum += parts[j];
     return sum;
 }
 

@@ -8,8 +8,6 @@
    token ids, NaN. */
 
 #include "block.h"
-#include "attention.h"
-#include "wider.h"
 
 /* x / max(|x|, least), row by row; y may be x. */
 EVERY_CPU static void unit(const float *x, int64_t rows, int64_t dim, float least, float *y)
@@ -22,47 +20,12 @@ EVERY_CPU static void unit(const float *x, int64_t rows, int64_t dim, float leas
     }
 }
 
-/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine); heads of `to` lie to_step
-   apart. */
-static void turn(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
-{
-    for (int64_t h = 0; h < heads; h++, x += dim, to += to_step)
-        for (int64_t j = 0; j < dim; j += 2) {
-            const float a = x[j], b = x[j + 1];
-            to[j] = a * angle[j] - b * angle[j + 1];
-            to[j + 1] = a * angle[j + 1] + b * angle[j];
-        }
-}
-
 static void spread(const float *x, int64_t heads, int64_t dim, int64_t to_step, float *to)
 {
     for (int64_t h = 0; h < heads; h++) memcpy(to + h * to_step, x + h * dim, (size_t)dim * sizeof *x);
 }
 
-/* value * gelu(gate), with the error function's complement as in step.c. */
-EVERY_CPU static void gated_gelu(const float *mapped, int64_t rows, int64_t inner, float *gated)
-{
-    for (int64_t r = 0; r < rows; r++, mapped += 2 * inner, gated += inner)
-        for (int64_t i = 0; i < inner; i++) {
-            const float g = mapped[inner + i], size = fabsf(g) * 0.70710678f, t = 1 / (1 + 0.5f * size);
-            float fit = 0.17087277f;
-            fit = -0.82215223f + t * fit;
-            fit = 1.48851587f + t * fit;
-            fit = -1.13520398f + t * fit;
-            fit = 0.27886807f + t * fit;
-            fit = -0.18628806f + t * fit;
-            fit = 0.09678418f + t * fit;
-            fit = 0.37409196f + t * fit;
-            fit = 1.00002368f + t * fit;
-            fit = -1.26551223f + t * fit;
-            const float beyond = 0.5f * t * exp_below(fit - size * size);
-            gated[i] = mapped[i] * g * (g > 0 ? 1 - beyond : beyond);
-        }
-}
-
 static float chance(float x) { return 1 / (1 + expf(-x)); }
-
-INLINE int64_t whole(int64_t count) { return (count + KEYS - 1) / KEYS * KEYS; }
 
 int spear_block_read(const struct block *block, int64_t batch, int64_t count, const int64_t *tokens,
                      const float *features, const struct past *past, const int64_t *counts, float *contexts)
@@ -92,7 +55,7 @@ int spear_block_read(const struct block *block, int64_t batch, int64_t count, co
         for (int64_t r = 0; r < rows; r++) {
             const int64_t b = from[r] / count, slot = past->lengths[b] + from[r] % count;
             const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
-            turn(mapped + r * 2 * width, past->angles + slot * dim_head, heads, dim_head, step, past->keys + place);
+            spear_turn(mapped + r * 2 * width, past->angles + slot * dim_head, heads, dim_head, step, past->keys + place);
             spread(mapped + r * 2 * width + width, heads, dim_head, step, past->values + place);
         }
     }
@@ -102,108 +65,86 @@ int spear_block_read(const struct block *block, int64_t batch, int64_t count, co
     return 0;
 }
 
-/* The list of positions that a row's block sees, of the store and of the text; all positions of a block see the same. */
-static void look(const struct block *block, const struct past *past, int64_t b, int64_t count, struct seen *own,
-                 struct seen *text, int32_t *list, int64_t most)
+/* What the rows of a pass see: all positions of a block the same, the newest settled ones and those of the block. */
+static int look(const struct block *block, int64_t batch, int64_t steps, const int64_t *counts,
+                const struct past *past, struct view *view)
 {
-    const int64_t before = past->lengths[b], first = before > block->window ? before - block->window : 0;
-    int64_t sees = 0;
-    memset(list, 0, (size_t)(2 * most) * sizeof *list);
-    for (int64_t at = first; at < before + count; at++) list[sees++] = (int32_t)at;
-    for (int64_t i = 0; i < count; i++) own[i] = (struct seen){list, sees, sees};
-    list += most;
-    sees = 0;
-    for (int64_t j = 0; j < past->memory; j++)
-        if (!past->cross_mask || past->cross_mask[b * past->memory + j]) list[sees++] = (int32_t)j;
-    for (int64_t i = 0; i < count; i++) text[i] = (struct seen){list, sees, sees};
+    const int status = spear_look(view, batch, steps, counts, past, 0, NULL, NULL);
+    if (status) return status;
+    int32_t *list = calloc((size_t)(batch * view->most), sizeof *list);
+    if (!list) {
+        spear_looked(view);
+        return NO_MEMORY;
+    }
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t before = past->lengths[b], first = before > block->window ? before - block->window : 0;
+        const int64_t sees = before + counts[b] - first;
+        int32_t *own = list + b * view->most;
+        for (int64_t i = 0; i < sees; i++) own[i] = (int32_t)(first + i);
+        for (int64_t r = view->begin[b]; r < view->begin[b + 1]; r++) view->own[r] = (struct seen){own, sees, sees};
+    }
+    return 0;
 }
 
 int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, const int64_t *counts,
                      const float *contexts, const struct past *past, float *logits, float *gate, float *sure)
 {
     const int64_t dim = block->dim, heads = block->heads, dim_head = block->dim_head, inner = block->inner;
-    const int64_t width = heads * dim_head, step = past->capacity * dim_head, memory = past->memory;
-    const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner, rank = block->rank, size = block->head->out;
-    const int64_t longest = block->window + steps, most = whole(longest > memory ? longest : memory);
-    int64_t rows = 0;
-    for (int64_t b = 0; b < batch; b++) rows += counts[b];
-    if (!rows) return 0;
-    struct seen *own = malloc((size_t)(2 * rows) * sizeof *own + (size_t)(batch * 2 * most) * sizeof(int32_t));
-    const size_t floats = (size_t)(rows * (2 * dim + wide + width + inner + rank + 1 + size) + steps * most);
+    const int64_t width = heads * dim_head, rank = block->rank, size = block->head->out;
+    const int64_t wide = 3 * width > 2 * inner ? 3 * width : 2 * inner;
     int64_t widest = dim > inner ? dim : inner;
     if (width > widest) widest = width;
-    float *x = malloc(floats * sizeof *x + (size_t)spear_bytes_room(rows, widest));
-    if (!own || !x) {
-        free(own);
-        free(x);
+    struct view view;
+    if (look(block, batch, steps, counts, past, &view)) return NO_MEMORY;
+    int32_t *lists = (int32_t *)(uintptr_t)view.own[0].at;
+    const int64_t rows = view.rows;
+    const int64_t floats = rows * (2 * dim + wide + width + inner + rank + 1 + size) + view.longest * view.most;
+    float *x = malloc((size_t)floats * sizeof *x + (size_t)spear_bytes_room(rows, widest));
+    if (!x) {
+        free(lists);
+        spear_looked(&view);
         return NO_MEMORY;
     }
-    void *room = x + floats;
-    struct seen *text = own + rows;
-    int32_t *lists = (int32_t *)(text + rows);
     float *normed = x + rows * dim, *mapped = normed + rows * dim, *seen = mapped + rows * wide;
     float *gated = seen + rows * width, *said = gated + rows * inner, *weight = said + rows * (rank + 1 + size);
-    for (int64_t b = 0, r = 0; b < batch; r += counts[b++]) {
-        look(block, past, b, counts[b], own + r, text + r, lists + b * 2 * most, most);
-        for (int64_t k = 0; k < counts[b]; k++)
-            for (int64_t i = 0; i < dim; i++)
-                x[(r + k) * dim + i] = contexts[b * dim + i] + block->positions[k * dim + i];
+    void *room = x + floats;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *context = contexts + view.from[r] / steps * dim;
+        const float *position = block->positions + view.from[r] % steps * dim;
+        for (int64_t i = 0; i < dim; i++) x[r * dim + i] = context[i] + position[i];
     }
     for (int64_t l = 0; l < block->depth; l++) {
         const struct block_layer *w = block->layers + l;
 
         unit(x, rows, dim, 0, normed);
         spear_bytes(&w->to_qkv, rows, normed, NULL, 0, mapped, room);
-        for (int64_t b = 0, r = 0; b < batch; b++)
-            for (int64_t k = 0; k < counts[b]; k++, r++) {
-                const int64_t slot = past->lengths[b] + k;
-                const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
-                const float *angle = past->angles + slot * dim_head;
-                float *q = mapped + r * 3 * width;
-                turn(q, angle, heads, dim_head, dim_head, q);
-                turn(q + width, angle, heads, dim_head, step, past->keys + place);
-                spread(q + 2 * width, heads, dim_head, step, past->values + place);
-            }
-        for (int64_t b = 0, r = 0; b < batch; r += counts[b++])
-            for (int64_t h = 0; h < heads; h++) {
-                const int64_t place = l * past->layer_step + (b * heads + h) * step;
-                spear_attend(counts[b], mapped + r * 3 * width + h * dim_head, 3 * width, past->keys + place,
-                             past->values + place, dim_head, own + r, weight, most, seen + r * width + h * dim_head,
-                             width);
-            }
+        spear_attend_past(&view, batch, past, l, heads, heads, dim_head, mapped, weight, seen);
         spear_bytes(&w->self_out, rows, seen, x, dim, x, room);
 
         unit(x, rows, dim, 0, normed);
         spear_bytes(&w->to_q, rows, normed, NULL, 0, mapped, room);
-        for (int64_t b = 0, r = 0; b < batch; r += counts[b++])
-            for (int64_t h = 0; h < heads; h++) {
-                const int64_t place = (b * heads + h) * memory * dim_head;
-                spear_attend(counts[b], mapped + r * width + h * dim_head, width, past->cross[2 * l] + place,
-                             past->cross[2 * l + 1] + place, dim_head, text + r, weight, most,
-                             seen + r * width + h * dim_head, width);
-            }
+        spear_attend_text(&view, batch, past, l, heads, dim_head, mapped, weight, seen);
         spear_bytes(&w->cross_out, rows, seen, x, dim, x, room);
 
         unit(x, rows, dim, 0, normed);
         spear_bytes(&w->up, rows, normed, w->up_bias, 0, mapped, room);
-        gated_gelu(mapped, rows, inner, gated);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t i = 0; i < dim; i++) x[r * dim + i] += w->down_bias[i];
+        spear_gate(mapped, rows, inner, gated);
+        spear_add(x, rows, dim, w->down_bias);
         spear_bytes(&w->down, rows, gated, x, dim, x, room);
     }
     unit(x, rows, dim, 0, normed);
     float *words = said + rows * (rank + 1);
     spear_bytes(block->gate, rows, normed, block->gate_bias, 0, said, room);
     spear_bytes(block->head, rows, normed, NULL, 0, words, room);
-    for (int64_t b = 0, r = 0; b < batch; b++)
-        for (int64_t k = 0; k < counts[b]; k++, r++) {
-            const int64_t to = b * steps + k;
-            memcpy(logits + to * size, words + r * size, (size_t)size * sizeof *logits);
-            for (int64_t i = 0; i < rank; i++) gate[to * rank + i] = 2 * chance(said[r * (rank + 1) + i]);
-            sure[to] = chance(said[r * (rank + 1) + rank]);
-        }
-    free(own);
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t to = view.from[r];
+        memcpy(logits + to * size, words + r * size, (size_t)size * sizeof *logits);
+        for (int64_t i = 0; i < rank; i++) gate[to * rank + i] = 2 * chance(said[r * (rank + 1) + i]);
+        sure[to] = chance(said[r * (rank + 1) + rank]);
+    }
     free(x);
+    free(lists);
+    spear_looked(&view);
     return 0;
 }
 

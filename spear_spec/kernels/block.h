@@ -3,8 +3,9 @@
 #ifndef SPEAR_BLOCK_H
 #define SPEAR_BLOCK_H
 
-#include "draft.h"
 #include "bytes.h"
+#include "law.h"
+#include "layer.h"
 
 struct block_layer {
     struct bytes past; /* [2 heads dim_head, dim]: keys and values of a context */

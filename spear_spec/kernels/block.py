@@ -13,13 +13,16 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
-from spear_spec.kernels.pointers import pointer, stacked_pointer
+from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.packed import PackedLinear
+from spear_spec.kernels.past import Pointers
+from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.rounded import RoundedLinear
-from spear_spec.kernels.structures import MAPS, CBlock, CBlockLayer, CBytes, CPast
+from spear_spec.kernels.structures import MAPS, CBlock, CBlockLayer, CBytes
 from spear_spec.nn.cache import KVCache
 
 _FLOAT = torch.float32
-Cross = Sequence[tuple[Tensor, Tensor]]
+Cross = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class BlockLayer:
 @dataclass(frozen=True)
 class BlockWeights:
     """Weights of a block decoder, see `BlockRunner`: table [ids, D], enter [D, D], positions [block, D], head [V, D],
-    gate [rank + 1, D] and its bias, before [ids, rank], after [V, rank].
+    gate [rank + 1, D] and its bias, before [ids, rank], after [V, rank], fuse [D, features x D].
     """
 
     table: Tensor
@@ -52,6 +55,7 @@ class BlockWeights:
     gate_bias: Tensor
     before: Tensor
     after: RoundedLinear
+    fuse: PackedLinear
     heads: int
     dim_head: int
     window: int
@@ -69,11 +73,13 @@ class NativeBlock:
         loaded = native.library()
         self._read, self._pass = loaded.spear_block_read, loaded.spear_block_pass
         self._follow, self._chain = loaded.spear_block_follow, loaded.spear_block_chain
+        self._fusing, self._fuse = loaded.spear_draft_fuse, Matrix.of_codes(*weights.fuse.rounded())
         self._held: list[object] = []  # what the structures point at
         self.ids, self.dim = weights.table.shape
         self.heads, self.dim_head, self.depth = weights.heads, weights.dim_head, len(weights.layers)
         self.block, self.window, self.rank = len(weights.positions), weights.window, weights.before.shape[1]
         self.size = weights.head.shape[0]
+        self._sizes = (self.depth, self.heads, self.heads, self.dim_head)
         dim, width, inner = self.dim, self.heads * self.dim_head, weights.layers[0].down.shape[1]
         sizes = ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner))
         expected = {"past": (2 * width, dim), **dict(zip(MAPS, sizes))}
@@ -119,8 +125,33 @@ class NativeBlock:
         self._held += held
         return struct
 
+    def fuse(self, features: Sequence[Tensor], count: int) -> Tensor:
+        """The first `count` positions of the target's features, [B, T, D] each -> [B, count, D].
+
+        Raises:
+            ContractError: another number of features, shape, dtype or device.
+        """
+        batch, length, _ = features[0].shape
+        if len(features) * self.dim != self._fuse.shape[1] or count > length:
+            raise ContractError(f"{len(features)} features of {length} positions do not give {count} of this draft")
+        held = [x.contiguous() for x in features]
+        places = (c_void_p * len(held))(*[pointer(x, (batch, length, self.dim), _FLOAT, "features") for x in held])
+        fused = torch.empty(batch, count, self.dim, dtype=_FLOAT)
+        status = self._fusing(
+            self._fuse.struct, len(held), self.dim, batch, count, length, places, fused.data_ptr()
+        )  # fmt: skip
+        native.check(status, "the draft's features")
+        return fused
+
     def read(
-        self, tokens: Tensor, features: Tensor, cache: KVCache, angles: Tensor, counts: list[int] | None = None
+        self,
+        tokens: Tensor,
+        features: Tensor,
+        cache: KVCache,
+        cross: Cross,
+        cross_mask: Tensor | None,
+        angles: Tensor,
+        counts: list[int] | None = None,
     ) -> Tensor:
         """tokens [B, n], features [B, n, D] -> contexts [B, n, D]; writes keys and values, does not advance the cache.
 
@@ -135,7 +166,7 @@ class NativeBlock:
         if counts is not None and (len(counts) != batch or not all(0 <= n <= count for n in counts)):
             raise ContractError(f"rows of at most {count} tokens cannot hold {counts}")
         tokens, features = tokens.contiguous(), features.contiguous()
-        past, _held = self._past(batch, count, cache, None, None, angles)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, count)
         features_at = pointer(features, (batch, count, self.dim), _FLOAT, "features")
         contexts = torch.empty_like(features)
         status = self._read(
@@ -170,7 +201,7 @@ class NativeBlock:
         self._check_counts(counts)
         contexts = contexts.contiguous()
         at = pointer(contexts, (batch, 1, self.dim), _FLOAT, "contexts")
-        past, _held = self._past(batch, steps, cache, cross, cross_mask, angles)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, steps)
         logits = contexts.new_zeros(batch, steps, self.size)
         gate, sure = contexts.new_zeros(batch, steps, self.rank), contexts.new_zeros(batch, steps)
         status = self._pass(
@@ -216,8 +247,8 @@ class NativeBlock:
         least: list[float] | None = None,
         cost: float | None = None,
     ) -> tuple[list[list[int]], Tensor | None]:
-        """One pass behind contexts [B, 1, D] of the newest tokens, and up to limits[b] draws from left to right; nothing
-        follows `eos`.
+        """One pass behind contexts [B, 1, D] of the newest tokens, and up to limits[b] draws from left to right;
+        nothing follows `eos`.
 
         uniforms, sampling, entropy, least and the result: see `NativeDraft.chain`. cost: a row drafts as many tokens as
         promise most by the pass's own chances, where one more costs so much of a call; None: as many as it may. The
@@ -235,7 +266,7 @@ class NativeBlock:
         how, how_step = native.samplings(sampling, batch)
         contexts = contexts.contiguous()
         at = pointer(contexts, (batch, 1, self.dim), _FLOAT, "contexts")
-        past, _held = self._past(batch, steps, cache, cross, cross_mask, angles)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, steps)
         tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
         laws = contexts.new_zeros(batch, steps, self.size) if batch > 1 else contexts.new_empty(1, steps, self.size)
         status = self._chain(
@@ -265,53 +296,3 @@ class NativeBlock:
     def _check_counts(self, counts: Sequence[int]) -> None:
         if not counts or not all(0 < count <= self.block for count in counts):
             raise ContractError(f"a pass has 1 to {self.block} positions a row, not {list(counts)}")
-
-    def _past(
-        self,
-        batch: int,
-        count: int,
-        cache: KVCache,
-        cross: Cross | None,
-        mask: Tensor | None,
-        angles: Tensor,
-    ) -> tuple[CPast, list[Tensor]]:
-        """What the kernel is told of the rows' past and of their text (None: it does not look); and tensors that must
-        live until it has returned. `count` positions are written behind each row.
-        """
-        lengths, capacity = cache.lengths, cache.capacity
-        if len(lengths) != batch or min(lengths) < 0:
-            raise ContractError(f"rows of {lengths} positions do not hold what {batch} rows need")
-        reached, turns = max(lengths) + count, angles.shape[0]
-        if reached > capacity or reached > turns:
-            raise ContractError(f"{reached} positions do not fit into {capacity}, with {turns} rotations")
-        store = (self.depth, batch, self.heads, capacity, self.dim_head)
-        keys = stacked_pointer(cache.k, store, _FLOAT, "the cache of keys")
-        values = stacked_pointer(cache.v, store, _FLOAT, "the cache of values")
-        if cache.k.stride(0) != cache.v.stride(0):
-            raise ContractError("keys and values of the cache must lie alike")
-        held: list[Tensor] = []
-        memory, texts, mask_at = 0, None, None
-        if cross is not None:
-            if len(cross) != self.depth:
-                raise ContractError(f"a draft of {self.depth} layers needs the text of each, not of {len(cross)}")
-            held = [x.contiguous() for pair in cross for x in pair]
-            memory = held[0].shape[2] if held[0].ndim == 4 else 0
-            if not memory:
-                raise ContractError(f"keys of the text are [B, H, S, dim_head] with S above 0, not {held[0].shape}")
-            text = (batch, self.heads, memory, self.dim_head)
-            texts = (c_void_p * len(held))(*[pointer(x, text, _FLOAT, "keys or values of the text") for x in held])
-            if mask is not None:
-                held.append(mask := mask.contiguous())
-                mask_at = pointer(mask, (batch, 1, 1, memory), torch.bool, "the mask of the text")
-        past = CPast(
-            (c_int64 * batch)(*lengths),
-            pointer(angles, (turns, self.dim_head // 2), torch.complex64, "rotations"),
-            keys,
-            values,
-            capacity,
-            cache.k.stride(0),
-            texts,
-            memory,
-            mask_at,
-        )
-        return past, held

@@ -1,5 +1,6 @@
 /* What every C file here may use; it includes none of them. Who includes whom:
-   common.h <- law.h, linear.h <- draft.h; philox.h stands alone; each .c its own .h. */
+   common.h <- law.h <- judge.h; attention.h <- layer.h; law.h, layer.h, product.h <- draft.h; layer.h, product.h <-
+   step.h; philox.h stands alone; each .c its own .h. */
 
 #ifndef SPEAR_COMMON_H
 #define SPEAR_COMMON_H
@@ -31,12 +32,12 @@ INLINE float exp_below(float x)
     x = x < -87 ? -87 : x;
     const int32_t n = x == x ? (int32_t)(x * 1.44269504f - 0.5f) : 0;
     const float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f; /* ln 2 in two parts */
-    float series = 1 + r / 7;
-    series = 1 + r * series / 6;
-    series = 1 + r * series / 5;
-    series = 1 + r * series / 4;
-    series = 1 + r * series / 3;
-    series = 1 + r * series / 2;
+    float series = 1.0f / 720 + r * (1.0f / 5040); /* factors, not quotients: a division costs ten times as much */
+    series = 1.0f / 120 + r * series;
+    series = 1.0f / 24 + r * series;
+    series = 1.0f / 6 + r * series;
+    series = 0.5f + r * series;
+    series = 1 + r * series;
     series = 1 + r * series;
     const uint32_t bits = (uint32_t)(n + 127) << 23;
     float power;

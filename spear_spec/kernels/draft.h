@@ -4,34 +4,19 @@
 #define SPEAR_DRAFT_H
 
 #include "law.h"
-#include "linear.h"
+#include "layer.h"
+#include "product.h"
 
 struct layer {
-    struct linear to_qkv, self_out, to_q, cross_out, up, down;
+    struct matrix to_qkv, self_out, to_q, cross_out, up, down;
     const float *up_bias, *down_bias; /* [2 inner], [dim] */
 };
 
 struct draft {
     int64_t dim, heads, dim_head, inner, depth, ids;
     const float *table; /* [ids, dim]: the token half of the entering projection */
-    const struct linear *enter;
+    const struct matrix *enter;
     const struct layer *layers; /* [depth] */
-};
-
-/* What lies before the new tokens of a batch.
-
-   lengths [batch]: committed positions of each row; angles [positions, dim_head]: cosine and sine of each pair in turn,
-   of as many positions as are reached; keys, values [depth, batch, heads, capacity, dim_head]: the new ones are written
-   behind `lengths`, capacity must suffice, layers lie layer_step apart (rows that have left leave a gap); cross
-   [depth][2]: keys and values of the text [batch, heads, memory, dim_head]; cross_mask: NULL or [batch, memory]. */
-struct past {
-    const int64_t *lengths;
-    const float *angles;
-    float *keys, *values;
-    int64_t capacity, layer_step;
-    const float *const *cross;
-    int64_t memory;
-    const uint8_t *cross_mask;
 };
 
 int spear_native_version(void);
@@ -48,8 +33,14 @@ int spear_draft_step(const struct draft *draft, int64_t batch, int64_t count, co
                      const float *features, const struct past *past, int64_t nodes, const uint8_t *node_mask,
                      const int64_t *node_depth, const int64_t *counts, float *hidden);
 
+/* The target's features, `parts` of [batch, length, dim] -> what the layer is fed, fused [batch, count, dim]: of each
+   the first `count` positions, each divided by its length (the norms' gains are in the weights), side by side through
+   `fuse`. Returns 0 or NO_MEMORY. */
+int spear_draft_fuse(const struct matrix *fuse, int64_t parts, int64_t dim, int64_t batch, int64_t count,
+                     int64_t length, const float *const *features, float *fused);
+
 /* hidden [rows, in] -> logits [rows, out]. Returns 0 or NO_MEMORY. */
-int spear_draft_logits(const struct linear *head, int64_t rows, const float *hidden, float *logits);
+int spear_draft_logits(const struct matrix *head, int64_t rows, const float *hidden, float *logits);
 
 /* A chain in one call: from `hidden`, draw a token, step on it, and so on, up to limits[b] tokens of row b; nothing
    follows `eos`.
@@ -60,7 +51,7 @@ int spear_draft_logits(const struct linear *head, int64_t rows, const float *hid
    tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the law of each, also of rows
    that have stopped, up to the longest count. The drafted positions lie behind past->lengths, which stay as they are.
    Returns 0, NO_MEMORY, NO_TOKEN, or NO_NUMBER if a logit is NaN or infinite. */
-int spear_draft_chain(const struct draft *draft, const struct linear *head, const struct sampling *how,
+int spear_draft_chain(const struct draft *draft, const struct matrix *head, const struct sampling *how,
                       int64_t how_step, int64_t batch, int64_t steps, const int64_t *limits, int64_t eos,
                       const double *uniforms, const double *most_entropy, const double *least_chance, float *hidden,
                       const struct past *past, int64_t *tokens, int64_t *counts, float *laws);

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from ctypes import c_double, c_int64, c_void_p
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
+from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
-from spear_spec.kernels.pointers import pointer, stacked_pointer
-from spear_spec.kernels.structures import MAPS, PANEL, CDraft, CLayer, CLinear, CPast
+from spear_spec.kernels.past import Pointers
+from spear_spec.kernels.pointers import pointer
+from spear_spec.kernels.structures import MAPS, CDraft, CLayer, CMatrix
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
@@ -29,8 +30,16 @@ class NativeDraft:
     at once, each with a cache of its own.
     """
 
-    def __init__(self, table: Tensor, enter: PackedLinear, layers: Sequence[PackedLayer], head: PackedLinear) -> None:
-        """table [ids, dim]: the token half of the entering projection.
+    def __init__(
+        self,
+        table: Tensor,
+        enter: PackedLinear,
+        layers: Sequence[PackedLayer],
+        head: PackedLinear,
+        fuse: PackedLinear | None = None,
+    ) -> None:
+        """table [ids, dim]: the token half of the entering projection; fuse [dim, features x dim], of a draft that is
+        fed.
 
         Everything float32 on the CPU, the maps packed.
 
@@ -39,21 +48,23 @@ class NativeDraft:
         """
         loaded = native.library()
         self._step, self._logits = loaded.spear_draft_step, loaded.spear_draft_logits
-        self._chain = loaded.spear_draft_chain
+        self._chain, self._fusing = loaded.spear_draft_chain, loaded.spear_draft_fuse
         self._held: list[object] = []  # what the structures point at
         first = layers[0]
         self._heads, self._dim_head, self._depth = first.heads, first.dim_head, len(layers)
+        self._sizes = (self._depth, self._heads, self._heads, self._dim_head)
         self._ids, self._dim = table.shape
         dim, width, inner = self._dim, first.heads * first.dim_head, len(first.up_bias) // 2
         sizes = dict(
             zip(MAPS, ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner)))
         )
-        self._enter, self._head = self._linear(enter, dim, dim), self._linear(head, None, dim)
+        self._enter, self._head = self._matrix(enter, dim, dim), self._matrix(head, None, dim)
         self._size = int(self._head.out)
+        self._fuse = None if fuse is None else self._matrix(fuse, dim, fuse.rounded()[0].shape[1])
         self._layers = (CLayer * len(layers))(
             *[
                 CLayer(
-                    *[self._linear(getattr(layer, name), *sizes[name]) for name in MAPS],
+                    *[self._matrix(getattr(layer, name), *sizes[name]) for name in MAPS],
                     self._at(layer.up_bias, (2 * inner,), _FLOAT, "a bias"),
                     self._at(layer.down_bias, (dim,), _FLOAT, "a bias"),
                 )
@@ -77,21 +88,13 @@ class NativeDraft:
         self._held.append(weight)
         return pointer(weight, shape, dtype, name)
 
-    def _linear(self, packed: PackedLinear, out: int | None, inputs: int) -> CLinear:
-        """Codes [out, in] -> [panels, in, 16, 4]: a panel of outputs at a time, read in one stream; output 16 q + j
-        in byte q of word j.
-        """
+    def _matrix(self, packed: PackedLinear, out: int | None, inputs: int) -> CMatrix:
         codes, scale = packed.rounded()
-        out = len(codes) if out is None else out
-        padded = F.pad(codes, (0, 0, 0, -out % PANEL))
-        panels = padded.view(-1, 4, PANEL // 4, codes.shape[1]).permute(0, 3, 2, 1)
-        shape = (-(-out // PANEL), inputs, PANEL // 4, 4)
-        return CLinear(
-            self._at(panels, shape, torch.int8, "8-bit weights"),
-            self._at(scale.to(_FLOAT), (out,), _FLOAT, "scales of weights"),
-            inputs,
-            out,
-        )
+        matrix = Matrix.of_codes(codes, scale)
+        if matrix.shape != (len(codes) if out is None else out, inputs):
+            raise ContractError(f"8-bit weights are {list(matrix.shape)}, they must be {[out, inputs]}")
+        self._held.append(matrix)
+        return matrix.struct
 
     def step(
         self,
@@ -128,7 +131,7 @@ class NativeDraft:
                 )
             sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
         tokens, features = tokens.contiguous(), features.contiguous()
-        past, _held = self._past(batch, count, nodes, cache, cross, cross_mask, angles)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, count, nodes)
         features_at = pointer(features, (batch, count, self._dim), _FLOAT, "features")
         hidden = torch.empty_like(features)
         status = self._step(
@@ -146,6 +149,24 @@ class NativeDraft:
         )
         native.check(status, "the draft's step")
         return hidden
+
+    def fuse(self, features: Sequence[Tensor], count: int) -> Tensor:
+        """The first `count` positions of the target's features, [B, T, D] each -> what the layer is fed [B, count, D].
+
+        Raises:
+            ContractError: another number of features, shape, dtype or device.
+        """
+        if self._fuse is None or len(features) * self._dim != self._fuse.in_:
+            raise ContractError(f"this draft is not fed with {len(features)} features")
+        batch, length, _ = features[0].shape
+        held = [x.contiguous() for x in features]
+        places = (c_void_p * len(held))(*[pointer(x, (batch, length, self._dim), _FLOAT, "features") for x in held])
+        if count > length:
+            raise ContractError(f"features of {length} positions do not hold {count}")
+        fused = torch.empty(batch, count, self._dim, dtype=_FLOAT)
+        status = self._fusing(self._fuse, len(held), self._dim, batch, count, length, places, fused.data_ptr())
+        native.check(status, "the draft's features")
+        return fused
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, D] -> logits [R, V].
@@ -195,7 +216,7 @@ class NativeDraft:
         how, how_step = native.samplings(sampling, batch)
         hidden = hidden.clone(memory_format=torch.contiguous_format)  # it will be overwritten
         hidden_at = pointer(hidden, (batch, 1, self._dim), _FLOAT, "hidden states")
-        past, _held = self._past(batch, steps, 0, cache, cross, cross_mask, angles)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, steps)
         tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
         laws = hidden.new_empty(batch, steps, self._size)
         status = self._chain(
@@ -220,53 +241,3 @@ class NativeDraft:
         longest = max(counts)
         drawn = [tokens[row * steps : row * steps + count] for row, count in enumerate(counts)]
         return drawn, laws[:, :longest] if longest else None
-
-    def _past(
-        self,
-        batch: int,
-        count: int,
-        nodes: int,
-        cache: KVCache,
-        cross: list[tuple[Tensor, Tensor]],
-        mask: Tensor | None,
-        angles: Tensor,
-    ) -> tuple[CPast, list[Tensor]]:
-        """What the kernel is told of the rows' past and of their text; and tensors that must live until it has
-        returned. `count` positions are written behind each row, of which `nodes` (0: none) are a tree's last.
-        """
-        lengths, capacity = cache.lengths, cache.capacity
-        written = nodes - count if nodes else 0  # nodes of the tree that lie in the cache already
-        if len(lengths) != batch or min(lengths) < max(written, 0) or written < 0:
-            raise ContractError(f"rows of {lengths} positions do not hold what {batch} rows need")
-        reached, turns = max(lengths) + count, angles.shape[0]
-        if reached > capacity or reached > turns:
-            raise ContractError(f"{reached} positions do not fit into {capacity}, with {turns} rotations")
-        if len(cross) != self._depth:
-            raise ContractError(f"a draft of {self._depth} layers needs the text of each, not of {len(cross)}")
-        held = [x.contiguous() for pair in cross for x in pair]
-        memory = held[0].shape[2] if held[0].ndim == 4 else 0
-        if not memory:
-            raise ContractError(f"keys of the text are [B, H, S, dim_head] with S above 0, not {list(held[0].shape)}")
-        text = (batch, self._heads, memory, self._dim_head)
-        store = (self._depth, batch, self._heads, capacity, self._dim_head)
-        keys = stacked_pointer(cache.k, store, _FLOAT, "the cache of keys")
-        values = stacked_pointer(cache.v, store, _FLOAT, "the cache of values")
-        if cache.k.stride(0) != cache.v.stride(0):
-            raise ContractError("keys and values of the cache must lie alike")
-        mask_at = None
-        texts = (c_void_p * len(held))(*[pointer(x, text, _FLOAT, "keys or values of the text") for x in held])
-        if mask is not None:
-            held.append(mask := mask.contiguous())
-            mask_at = pointer(mask, (batch, 1, 1, memory), torch.bool, "the mask of the text")
-        past = CPast(
-            (c_int64 * batch)(*lengths),
-            pointer(angles, (turns, self._dim_head // 2), torch.complex64, "rotations"),
-            keys,
-            values,
-            capacity,
-            cache.k.stride(0),
-            texts,
-            memory,
-            mask_at,
-        )
-        return past, held

@@ -1,4 +1,4 @@
-/* Matrix products with weights of 16 or 32 bits. */
+/* Matrix products with weights of 8, 16 or 32 bits. */
 
 #ifndef SPEAR_PRODUCT_H
 #define SPEAR_PRODUCT_H
@@ -7,11 +7,14 @@
 
 #define STRIP 32 /* outputs that lie beside one another */
 
-/* y = W x; weights [strips][in][STRIP]: a strip holds STRIP outputs, those behind `out` are zero; IEEE half precision
-   where `half`, else float. */
+enum { FLOATS, HALVES, BYTES }; /* what the weights are: float, IEEE half precision, signed 8 bits */
+
+/* y = W x; weights [strips][in][STRIP]: a strip holds STRIP outputs, those behind `out` are zero. scale [out]: of the
+   weights of an output, where they are BYTES. */
 struct matrix {
     const void *weights;
-    int64_t in, out, half;
+    int64_t in, out, format;
+    const float *scale;
 };
 
 /* x [rows, in] -> y [rows, out] = W x + add; add: NULL, or rows that lie add_step apart (0: a bias); may be y.

@@ -3,7 +3,7 @@
 #ifndef SPEAR_STEP_H
 #define SPEAR_STEP_H
 
-#include "draft.h"
+#include "layer.h"
 #include "product.h"
 
 struct target_layer {
@@ -22,7 +22,7 @@ struct target {
 /* Layers first to last - 1 on `count` new tokens behind each row of a batch; where last is the depth, norm and head too.
 
    tokens [batch, count]: read by layer 0; NULL: x has what the layers before gave. x [batch, count, dim]: the residual
-   stream, overwritten. past, nodes, node_mask, node_depth: as in draft.h, the heads of its store are the key heads.
+   stream, overwritten. past, nodes, node_mask, node_depth: as in layer.h.
    skip: NULL or [depth]: bit 0 leaves out a layer's attention, bit 1 its feed-forward.
    features: NULL or [depth]: where the residual stream after a layer goes, NULL where it is not wanted.
    hidden [batch, count, dim], logits [batch, count, head->out]: after the norm, and of the head.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_int64, c_uint8, c_void_p
+from ctypes import c_uint8, c_void_p
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
-from spear_spec.kernels.pointers import pointer, stacked_pointer
-from spear_spec.kernels.structures import STRIP, CMatrix, CPast, CTarget, CTargetLayer
+from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.past import Pointers
+from spear_spec.kernels.pointers import pointer
+from spear_spec.kernels.structures import CMatrix, CTarget, CTargetLayer
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
@@ -40,29 +41,6 @@ class StepLayer:
     forward_gain: Tensor
     up_bias: Tensor
     down_bias: Tensor
-
-
-class Matrix:
-    """A matrix [out, in] as `product.c` reads it: in half precision where that holds every weight exactly."""
-
-    def __init__(self, weight: Tensor) -> None:
-        """weight: float32 on the CPU.
-
-        Raises:
-            ContractError: another dtype, device or number of dimensions.
-        """
-        weight = weight.detach()
-        if weight.ndim != 2 or weight.dtype is not _FLOAT or not weight.is_cpu:
-            raise ContractError(f"the kernel's weights are float32 [out, in] on the CPU, not {weight.dtype}")
-        out, inputs = weight.shape
-        rounded = weight.half()
-        self.half = bool((rounded.float() == weight).all())
-        padded = F.pad(rounded if self.half else weight, (0, 0, 0, -out % STRIP))
-        strips = padded.view(-1, STRIP, inputs).transpose(1, 2).contiguous()
-        shape, dtype = (-(-out // STRIP), inputs, STRIP), torch.half if self.half else _FLOAT
-        self.bytes = strips.numel() * strips.element_size()
-        self._held = strips
-        self.struct = CMatrix(pointer(strips, shape, dtype, "weights"), inputs, out, int(self.half))
 
 
 class NativeStack:
@@ -127,13 +105,10 @@ class NativeStack:
 
 
 class NativeStep:
-    """Steps of one stack on one cache; what was checked of cache and text is not checked again while they stay."""
+    """Steps of one stack on one cache."""
 
     def __init__(self, stack: NativeStack) -> None:
         self.stack = stack
-        self._store: tuple[Tensor, Tensor, int, int, int] | None = None
-        self._text: tuple[object, Tensor | None, object, int, int | None, list[Tensor]] | None = None
-        self._turns: tuple[Tensor, int] | None = None
 
     def run(
         self,
@@ -177,7 +152,10 @@ class NativeStep:
                     f"{count} new nodes in {batch} rows"
                 )
             sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
-        past = self._past(batch, count, nodes, cache, cross, cross_mask, angles)
+        if not count:
+            raise ContractError("a step needs a token")
+        sizes = (stack.depth, stack.heads, stack.kv_heads, stack.dim_head)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, sizes, batch, count, nodes)
         kept = [torch.empty(shape, dtype=_FLOAT) for _ in features]
         wanted = None
         if kept:
@@ -207,59 +185,3 @@ class NativeStep:
         )
         native.check(status, "the target's step")
         return x, hidden, logits, kept
-
-    def _past(
-        self,
-        batch: int,
-        count: int,
-        nodes: int,
-        cache: KVCache,
-        cross: list[tuple[Tensor, Tensor]],
-        mask: Tensor | None,
-        angles: Tensor,
-    ) -> CPast:
-        stack = self.stack
-        lengths, capacity = cache.lengths, cache.capacity
-        written = nodes - count if nodes else 0  # nodes of the tree that lie in the cache already
-        if not batch or not count or len(lengths) != batch or min(lengths) < written:
-            raise ContractError(f"rows of {lengths} positions do not hold what {batch} rows of {count} tokens need")
-        reached, turns = max(lengths) + count, angles.shape[0]
-        if reached > capacity or reached > turns:
-            raise ContractError(f"{reached} positions do not fit into {capacity}, with {turns} rotations")
-        if self._store is None or self._store[0] is not cache.k or self._store[1] is not cache.v:
-            store = (stack.depth, batch, stack.kv_heads, capacity, stack.dim_head)
-            keys = stacked_pointer(cache.k, store, _FLOAT, "the cache of keys")
-            values = stacked_pointer(cache.v, store, _FLOAT, "the cache of values")
-            if cache.k.stride(0) != cache.v.stride(0):
-                raise ContractError("keys and values of the cache must lie alike")
-            self._store = (cache.k, cache.v, keys, values, cache.k.stride(0))
-        if self._text is None or self._text[0] is not cross or self._text[1] is not mask:
-            self._text = self._look_at(batch, cross, mask)
-        if self._turns is None or self._turns[0] is not angles:
-            shape = (turns, stack.dim_head // 2)
-            self._turns = (angles, pointer(angles, shape, torch.complex64, "rotations"))
-        _, _, keys, values, step = self._store
-        _, _, texts, memory, mask_at, _ = self._text
-        return CPast(
-            (c_int64 * batch)(*lengths), self._turns[1], keys, values, capacity, step, texts, memory, mask_at
-        )
-
-    def _look_at(
-        self, batch: int, cross: list[tuple[Tensor, Tensor]], mask: Tensor | None
-    ) -> tuple[object, Tensor | None, object, int, int | None, list[Tensor]]:
-        """The text of the rows. The list must not be changed: another text is another list."""
-        stack = self.stack
-        if len(cross) != stack.depth:
-            raise ContractError(f"a target of {stack.depth} layers needs the text of each, not of {len(cross)}")
-        held = [x.contiguous() for pair in cross for x in pair]
-        memory = held[0].shape[2] if held[0].ndim == 4 else 0
-        if not memory:
-            raise ContractError(f"keys of the text are [B, H, S, dim_head] with S above 0, not {list(held[0].shape)}")
-        text = (batch, stack.heads, memory, stack.dim_head)
-        texts = (c_void_p * len(held))(*[pointer(x, text, _FLOAT, "keys or values of the text") for x in held])
-        mask_at = None
-        if mask is not None:
-            own = mask.contiguous()
-            held.append(own)
-            mask_at = pointer(own, (batch, 1, 1, memory), torch.bool, "the mask of the text")
-        return cross, mask, texts, memory, mask_at, held

@@ -7,8 +7,8 @@ from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint
 from typing import Any
 
 VERSION = 4  # as in draft.c
-PANEL = 64  # as in linear.h
 STRIP = 32  # as in product.h
+FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
@@ -19,16 +19,16 @@ class CSampling(Structure):
     _fields_ = [("temperature", c_float), ("top_p", c_double), ("top_k", c_int64)]
 
 
-class CLinear(Structure):
-    """`struct linear`."""
+class CMatrix(Structure):
+    """`struct matrix`."""
 
-    _fields_ = [("codes", c_void_p), ("scale", c_void_p), ("in_", c_int64), ("out", c_int64)]
+    _fields_ = [("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("format", c_int64), ("scale", c_void_p)]
 
 
 class CLayer(Structure):
     """`struct layer`."""
 
-    _fields_ = [*((name, CLinear) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
+    _fields_ = [*((name, CMatrix) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
 
 
 class CDraft(Structure):
@@ -37,7 +37,7 @@ class CDraft(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids")),
         ("table", c_void_p),
-        ("enter", POINTER(CLinear)),
+        ("enter", POINTER(CMatrix)),
         ("layers", POINTER(CLayer)),
     ]
 
@@ -56,12 +56,6 @@ class CPast(Structure):
         ("memory", c_int64),
         ("cross_mask", c_void_p),
     ]
-
-
-class CMatrix(Structure):
-    """`struct matrix`."""
-
-    _fields_ = [("weights", c_void_p), ("in_", c_int64), ("out", c_int64), ("half", c_int64)]
 
 
 class CTargetLayer(Structure):
@@ -121,15 +115,19 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "spear_philox": (None, [c_void_p, c_void_p, c_void_p]),
     "spear_uniforms": (None, [c_uint64, c_uint64, c_int64, _DOUBLES]),
     "spear_laws": (c_int, [_SAMPLINGS, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p]),
-    "spear_draft_logits": (c_int, [POINTER(CLinear), c_int64, c_void_p, c_void_p]),
+    "spear_draft_logits": (c_int, [POINTER(CMatrix), c_int64, c_void_p, c_void_p]),
     "spear_draft_step": (
         c_int,
         [POINTER(CDraft), c_int64, c_int64, c_void_p, c_void_p]  # draft, batch, count, tokens, features
         + [POINTER(CPast), c_int64, c_void_p, c_void_p, _INTEGERS, c_void_p],  # past, the tree's, counts, hidden
     ),
+    "spear_draft_fuse": (
+        c_int,
+        [POINTER(CMatrix), c_int64, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p],
+    ),
     "spear_draft_chain": (
         c_int,
-        [POINTER(CDraft), POINTER(CLinear), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
+        [POINTER(CDraft), POINTER(CMatrix), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
         + [_INTEGERS, c_int64, _DOUBLES, _DOUBLES, _DOUBLES]  # limits, eos, uniforms, most_entropy, least_chance
         + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
     ),
@@ -148,6 +146,12 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [POINTER(CBlock), _SAMPLINGS, c_int64, c_int64, c_int64, _INTEGERS, c_int64]  # ..., steps, limits, eos
         + [_DOUBLES, _DOUBLES, _DOUBLES, c_double, c_void_p, _INTEGERS]  # uniforms, ..., cost, contexts, newest
         + [POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # past, tokens, counts, laws
+    ),
+    "spear_judge": (
+        c_int,
+        [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # block, batch, steps, size, tokens, counts
+        + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
+        + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_target_step": (

@@ -13,8 +13,10 @@
 
 #if defined(__GNUC__)
 #define UNROLL_ALL _Pragma("GCC unroll 16")
+#define PREFETCH(at) __builtin_prefetch(at)
 #else
 #define UNROLL_ALL
+#define PREFETCH(at)
 #endif
 
 /* Floats in the widest vector: 16, 8, or 4 where neither is known. */

@@ -21,15 +21,14 @@ _MAKING = Lock()
 
 
 def step_for(model: TextToSemantic) -> NativeStep | None:
-    """Who runs the target's steps on a new cache: None where torch does (another dtype or device, no kernel, weights
-    made in inference mode, whose changes nobody counts).
+    """Who runs the target's steps on a new cache: None where torch does (another dtype or device, no kernel).
 
     The weights are packed once, and again when one has been changed in place, moved or replaced.
     """
     if model.dtype is not torch.float32 or model.device.type != "cpu" or not native.available():
         return None
     weights = (*model.decoder.parameters(), *model.decoder_norm.parameters(), *model.shared())
-    if any(weight.is_inference() or weight.dtype is not torch.float32 for weight in weights):
+    if any(weight.dtype is not torch.float32 for weight in weights):
         return None
     with _MAKING:  # two threads that start at once make one
         known = _STACKS.get(model)

@@ -31,6 +31,7 @@ class KVCache:
         self.v = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: list[int] = [0] * batch
         self.native: Any = None  # who runs whole steps on this store in C, where its owner has such a thing
+        self.pointers: Any = None  # what C has been told of this store (`kernels.past.Pointers`)
 
     @property
     def batch(self) -> int:

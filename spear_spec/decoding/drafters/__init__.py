@@ -31,8 +31,8 @@ DRAFTERS = Kinds(
     "spear_spec.drafters",
     DrafterKind,
     (
-        none.KIND, small.KIND, small.KIND_2, kpath.KIND, prophet.KIND, medusa.KIND, eagle.KIND, block.KIND, layer_skip.KIND,
-        early_exit.KIND, ngram.KIND, lookup.KIND,
+        none.KIND, small.KIND, small.KIND_2, kpath.KIND, prophet.KIND, medusa.KIND, eagle.KIND, block.KIND,
+        layer_skip.KIND, early_exit.KIND, ngram.KIND, lookup.KIND,
     ),
 )  # fmt: skip
 

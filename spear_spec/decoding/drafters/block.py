@@ -1,5 +1,5 @@
 """A whole draft from one pass: a block decoder on the target's features, its tokens drawn from left to right (after
-DFlash, arXiv 2602.06036, and DSpark, arXiv 2607.05147).
+DFlash, arXiv 2602.06036, and DSpark, 2607.05147).
 """
 
 from __future__ import annotations
@@ -11,33 +11,27 @@ import torch
 from torch import Tensor
 
 from spear_spec.decoding.drafters.adaptive import COST, Bounds, best_length, make_stopping
-from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
-from spear_spec.decoding.drafters.decoder import DecoderDrafter
+from spear_spec.decoding.drafters.chain import ChainDrafter
+from spear_spec.decoding.drafters.decoder import DecoderDrafter, DecoderState
 from spear_spec.decoding.kinds import DrafterKind, Trained, chains
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
-from spear_spec.errors import ConfigError
 from spear_spec.models.drafts.block_runner import BlockPass, BlockRunner, block_runner_for
-from spear_spec.runtime.lanes import Lanes
 
 if TYPE_CHECKING:
     from spear_spec.models.drafts.block import BlockDecoder
-    from spear_spec.models.drafts.decoder import DraftState
     from spear_spec.nn.tree import Tree
 
 SURVIVAL = "survival"  # the stopping rule that looks at the pass's own chances
 
 
 @dataclass
-class BlockState(ChainState):
-    """As `DecoderState`; its cache holds settled tokens alone. said: of the newest pass, of which `drawn` positions have
-    been drawn from; newest: each place's token before the block.
+class BlockState(DecoderState):
+    """Its cache holds settled tokens alone. said: of the newest pass, of which `drawn` positions have been drawn from;
+    newest: each place's token before the block.
     """
 
-    runner: BlockRunner
-    draft: DraftState
-    lanes: Lanes
-    committed: list[int]
+    runner: BlockRunner  # type: ignore[assignment]  # what the base asks of a runner it has
     said: BlockPass | None = None
     drawn: int = 0
     newest: Tensor | None = None
@@ -50,10 +44,6 @@ class BlockState(ChainState):
             tokens = self.lanes.expand(tokens)
             counts = None if counts is None else self.lanes.spread(counts)
         return self.runner.step(tokens, features, self.draft, tree, counts)
-
-    def rewind(self) -> None:
-        """Forget the padding behind the committed tokens."""
-        self.draft.cache.crop(self.lanes.spread(self.committed))
 
     def follow(self, session: Session, before: Tensor) -> Tensor:
         """Laws [B, V] of the next position, given the tokens [B] before it."""
@@ -71,30 +61,26 @@ class BlockDrafter(ChainDrafter, DecoderDrafter):
     """
 
     name = needs = "block"
+    draft: BlockDecoder  # type: ignore[assignment]
     # in the order of bases ChainDrafter's, which do nothing, come first
     leave = DecoderDrafter.leave
     join = DecoderDrafter.join
 
     def __init__(self, draft: BlockDecoder, *, guided: bool = False, stop: str | None = None) -> None:
-        if not isinstance(guided, bool):
-            raise ConfigError(f"guided must be true or false, not {guided!r}")
-        self.draft, self.guided, self.stop = draft, guided, stop  # type: ignore[assignment]
+        DecoderDrafter.__init__(self, draft, guided=guided)  # type: ignore[arg-type]
         self.cost = COST if stop == SURVIVAL else None
-        make_stopping(self._rule, 1)
+        self.stop = None if stop == SURVIVAL else stop
+        make_stopping(self.stop, 1)
 
-    @property
-    def _rule(self) -> str | None:
-        return None if self.stop == SURVIVAL else self.stop
-
-    def start(self, session: Session) -> BlockState:  # type: ignore[override]
+    def start(self, session: Session) -> BlockState:
         session.want(self.draft.cfg.target_layers)
-        runner = block_runner_for(self.draft, session.model)  # type: ignore[arg-type]
+        runner = block_runner_for(self.draft, session.model)
         rows = len(session.rows)
         lanes, draft = self.open(session, list(range(rows)))
-        return BlockState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self._rule, rows))
+        return BlockState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows))
 
     def propose(self, session: Session, state: BlockState, limits: list[int]) -> Proposal:
-        limits = [min(limit, self.draft.cfg.block) for limit in limits]
+        limits = [min(limit, self.draft.cfg.block) for limit in limits]  # it has no more positions
         if max(limits) == 0:
             return Proposal([[] for _ in limits])
         rows, chance, bounds = session.rows, session.chance, Bounds()
@@ -143,8 +129,12 @@ KIND = DrafterKind(
     trained=Trained(
         "block",
         lambda target, sizes: {
-            "dim": target.dim, "ids": target.vocab_size, "depth": 2, "heads": target.heads,
-            "dim_head": target.dim_head, "ff_mult": sizes["ff_mult"],
+            "dim": target.dim,
+            "ids": target.vocab_size,
+            "depth": 2,
+            "heads": target.heads,
+            "dim_head": target.dim_head,
+            "ff_mult": sizes["ff_mult"],
             "target_layers": sorted({-(-target.depth * i // 3) for i in (1, 2, 3)}),
         },
     ),

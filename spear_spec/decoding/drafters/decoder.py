@@ -119,7 +119,7 @@ class DecoderDrafter:
         if output is None:  # the start token was predicted by nothing
             model = session.model
             return torch.zeros(len(state.lanes.places), count, model.dim, dtype=model.dtype, device=model.device)
-        return self.draft.fuse_target([layer[:, :count] for layer in output.features])
+        return state.runner.fuse(self.draft, output.features, count)
 
     def commit(self, session: Session, state: DecoderState, verdict: Verdict) -> None:
         """Let rows that have ended leave."""

@@ -11,6 +11,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import drafted_probs
+from spear_spec.decoding.verifiers.native import judged
 from spear_spec.decoding.verifiers.rejection import close_chains, residual
 from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, close, drafted, recovered
 
@@ -29,6 +30,9 @@ class BlockVerifier:
     forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
+        found = judged(True, proposal, target_probs, chance, rows)
+        if found is not None:
+            return found
         drafts = proposal.tokens
         p_at, q_at = drafted_probs(proposal, target_probs)
         joint = [_joint_ratios(p, q, len(draft)) for p, q, draft in zip(p_at, q_at, drafts)]

@@ -11,6 +11,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.kinds import VerifierKind
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.verifiers.gather import draw_each
+from spear_spec.decoding.verifiers.native import judged
 from spear_spec.decoding.verifiers.tensors import Settled, drafted, from_the_front
 
 
@@ -23,6 +24,9 @@ class RejectionVerifier:
     forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
+        found = judged(False, proposal, target_probs, chance, rows)
+        if found is not None:
+            return found
         return keep_while_accepted(proposal, target_probs, chance, rows, _ratios(proposal, target_probs))
 
     def settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:

@@ -14,8 +14,8 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
 from spear_spec.kernels.block import BlockLayer, BlockWeights, NativeBlock
+from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.kernels.rounded import RoundedLinear
-from spear_spec.kernels.structures import MAPS
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.block import BlockDecoder
 from spear_spec.models.drafts.decoder import DraftState
@@ -43,8 +43,8 @@ class BlockRunner:
     """Passes of one block decoder on one target, for inference alone. Snapshot of the weights: see `kept`.
 
     It refers to neither module, and holds nothing of an utterance: threads may share it, each with a state of its own.
-    On a CPU weights and what they are multiplied with are rounded to 8 bits (`RoundedLinear`), and multiplied by C where
-    the package was built with it.
+    On a CPU weights and what they are multiplied with are rounded to 8 bits (`RoundedLinear`), and multiplied by C
+    where the package was built with it.
     """
 
     @undisturbed
@@ -59,7 +59,9 @@ class BlockRunner:
         table = F.normalize(model.embedding, dim=-1)
         self.table = table @ fold(draft.enter.weight[:, :dim], draft.token_norm.gamma).t()
         self.enter = pack(fold(draft.enter.weight[:, dim:], draft.feature_norm.gamma))
-        self.layers = [folded_layer(layer, pack) for layer in draft.layers]
+        gains = torch.cat([norm.gamma for norm in draft.fuse_norm])
+        self._fuse = PackedLinear(fold(draft.fuse.weight, gains, dim), exact=exact)
+        self.layers: list[PackedLayer[RoundedLinear]] = [folded_layer(layer, pack) for layer in draft.layers]
         width = cfg.heads * cfg.dim_head
         self.past = [
             pack(fold(layer.self_attn.to_qkv.weight[width:], layer.self_attn.norm.gamma)) for layer in draft.layers
@@ -77,16 +79,14 @@ class BlockRunner:
     def _weights(self) -> BlockWeights:
         layers = [
             BlockLayer(
-                past,
-                *(getattr(layer, name) for name in MAPS),
-                layer.up_bias,
+                past, layer.to_qkv, layer.self_out, layer.to_q, layer.cross_out, layer.up, layer.down, layer.up_bias,
                 layer.down_bias,
             )
             for past, layer in zip(self.past, self.layers)
-        ]
+        ]  # fmt: skip
         return BlockWeights(
             self.table, self.enter, layers, self.positions, self.head, self.gate, self.gate_bias, self.before,
-            self.after, self.layers[0].heads, self._dim_head, self.window,
+            self.after, self._fuse, self.layers[0].heads, self._dim_head, self.window,
         )  # fmt: skip
 
     @undisturbed
@@ -109,7 +109,7 @@ class BlockRunner:
         cache.reserve(cache.longest + length)
         angles = self.angles(cache.longest + length)
         if self.native is not None and batch <= _FEW:
-            contexts = self.native.read(tokens, features, cache, angles, counts)
+            contexts = self.native.read(tokens, features, cache, state.cross, state.cross_mask, angles, counts)
             cache.advance(length)
             return contexts
         size = torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min(TINY)  # the first feature is zero
@@ -121,6 +121,15 @@ class BlockRunner:
             cache.append(index, rotate(keys, angles[place]).transpose(1, 2), values.transpose(1, 2))
         cache.advance(length)
         return contexts
+
+    @undisturbed
+    def fuse(self, draft: BlockDecoder, features: list[Tensor], count: int) -> Tensor:
+        """The target's features [B, T, D] of each of the draft's `target_layers`, of the first `count` positions ->
+        [B, count, D].
+        """
+        if self.native is not None:
+            return self.native.fuse(features, count)
+        return draft.fuse_target([layer[:, :count] for layer in features])
 
     @undisturbed
     def ahead(self, contexts: Tensor, counts: Sequence[int], state: DraftState) -> BlockPass:
@@ -146,9 +155,7 @@ class BlockRunner:
         mask = torch.cat((settled, own), 1)[:, None, None]
         for index, layer in enumerate(self.layers):
             past = _Behind(cache, index, first, mask)
-            x = decode(
-                Folded(layer), x, table, state.cross[index], past=past, text=seeing(state.cross_mask)
-            )
+            x = decode(Folded(layer), x, table, state.cross[index], past=past, text=seeing(state.cross_mask))
         normed = unit(x)
         both = self.gate(normed) + self.gate_bias
         gate, sure = both[..., :-1], both[..., -1]

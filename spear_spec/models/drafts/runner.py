@@ -85,7 +85,11 @@ class DraftRunner:
         self.layers = [folded_layer(layer, pack) for layer in draft.layers]
         self.native: NativeDraft | None = None
         if self.enter.packed and native.available():
-            self.native = NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()))
+            fuse = None
+            if self.fed:
+                gains = torch.cat([norm.gamma for norm in draft.fuse_norm])
+                fuse = pack(fold(draft.fuse.weight, gains, dim))
+            self.native = NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()), fuse)
         self._rotary = self._turns(2048)
 
     @undisturbed
@@ -126,6 +130,15 @@ class DraftRunner:
             x = decode(Folded(weights), x, table, state.cross[index], past=past, text=text)
         cache.advance(length)
         return x
+
+    @undisturbed
+    def fuse(self, draft: DraftDecoder, features: list[Tensor], count: int) -> Tensor:
+        """The target's features [B, T, D] of each of the draft's `target_layers`, of the first `count` positions ->
+        [B, count, D], as `DraftDecoder.fuse_target`.
+        """
+        if self.native is not None and features[0].shape[0] * count <= _FEW:
+            return self.native.fuse(features, count)
+        return draft.fuse_target([layer[:, :count] for layer in features])
 
     @undisturbed
     def chain(
@@ -182,9 +195,12 @@ class DraftRunner:
         return torch.mm(unit(hidden), self.head)
 
 
-def fold(weight: Tensor, gain: Tensor) -> Tensor:
-    """A weight [out, in] behind a norm with this gain [in]: what is left to do of the norm is to divide by length."""
-    return weight * (gain * math.sqrt(weight.shape[1]))
+def fold(weight: Tensor, gain: Tensor, dim: int | None = None) -> Tensor:
+    """A weight [out, in] behind a norm with this gain [in]: what is left to do of the norm is to divide by length.
+
+    dim: of the norm, where there are several, side by side.
+    """
+    return weight * (gain * math.sqrt(weight.shape[1] if dim is None else dim))
 
 
 def folded_layer(layer: DecoderLayer, pack: Callable[[Tensor], Map]) -> PackedLayer[Map]:

@@ -1,4 +1,4 @@
-"""A block decoder in training: passes behind many positions of whole utterances at once, and what they are scored by."""
+"""A block decoder in training: passes behind many positions of whole utterances at once, and their loss."""
 
 from __future__ import annotations
 

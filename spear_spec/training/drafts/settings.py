@@ -15,10 +15,10 @@ class DraftTraining(Strict):
     """Settings of a run; see RESULTS for what they gave.
 
     loss: "ce" (the target's token), "kl" (its law), "tv" (1 - sum min(p, q), the rate of rejection itself, at
-    `temperature`), "mixed": kl, and in the second half of the run a share `overlap_weight` of tv, "ce_tv": .1 ce + .9 tv
-    (DSpark, arXiv 2607.05147), or "lk": -log sum min(p, q) and kl, both at `temperature`, mixed by how far the draft has
-    come (after arXiv 2602.23881). stride: behind every so-maniest position a block decoder is asked for a block, each
-    step behind others.
+    `temperature`), "mixed" (kl, and in the second half of the run a share `overlap_weight` of tv), "ce_tv" (.1 ce +
+    .9 tv: DSpark, arXiv 2607.05147), or "lk" (-log sum min(p, q) and kl, both at `temperature`, mixed by how far the
+    draft has come: after arXiv 2602.23881). stride: a block decoder is asked for a block behind one position of so
+    many, each step behind others.
     """
 
     steps: int = 1200

@@ -1,0 +1,145 @@
+/* See layer.h. */
+
+#include "layer.h"
+
+INLINE int64_t whole(int64_t count) { return (count + KEYS - 1) / KEYS * KEYS; }
+
+int spear_look(struct view *view, int64_t batch, int64_t count, const int64_t *counts, const struct past *past,
+               int64_t nodes, const uint8_t *node_mask, const int64_t *node_depth)
+{
+    int64_t rows = 0, reached = 0, longest = 0;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t own = counts ? counts[b] : count;
+        rows += own;
+        longest = own > longest ? own : longest;
+        reached = past->lengths[b] + own > reached ? past->lengths[b] + own : reached;
+    }
+    const int64_t chain = whole(reached), text = whole(past->memory), most = chain > text ? chain : text;
+    const int64_t lists = most + (nodes ? rows * chain : 0) + (past->cross_mask ? batch * text : 0);
+    struct seen *own = calloc(1, (size_t)(2 * rows) * sizeof *own + (size_t)(3 * rows + batch + 1) * sizeof(int64_t) +
+                                     (size_t)lists * sizeof(int32_t));
+    *view = (struct view){.rows = rows, .most = most, .longest = longest, .own = own};
+    if (!own) return NO_MEMORY;
+    view->text = own + rows;
+    view->from = (int64_t *)(view->text + rows);
+    view->position = view->from + rows;
+    view->slot = view->position + rows;
+    view->begin = view->slot + rows;
+    int32_t *all = (int32_t *)(view->begin + batch + 1), *list = all + most;
+    for (int64_t i = 0; i < most; i++) all[i] = (int32_t)i;
+    int64_t r = 0;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t before = past->lengths[b], open = before + count - nodes;
+        struct seen words = {all, past->memory, past->memory};
+        if (past->cross_mask) {
+            int64_t sees = 0;
+            for (int64_t j = 0; j < past->memory; j++)
+                if (past->cross_mask[b * past->memory + j]) list[sees++] = (int32_t)j;
+            words = (struct seen){list, sees, sees};
+            list += text;
+        }
+        view->begin[b] = r;
+        for (int64_t i = 0; i < (counts ? counts[b] : count); i++, r++) {
+            const int64_t from = b * count + i;
+            view->from[r] = from;
+            view->slot[r] = view->position[r] = before + i;
+            view->text[r] = words;
+            view->own[r] = (struct seen){all, before + i + 1, before + i + 1};
+            if (!nodes) continue;
+            if (!(node_depth[from] >= 0 && node_depth[from] < nodes)) {
+                spear_looked(view);
+                return NO_TREE;
+            }
+            view->position[r] = open + node_depth[from];
+            int64_t sees = 0;
+            for (; sees < open; sees++) list[sees] = (int32_t)sees;
+            for (int64_t j = 0; j < nodes; j++)
+                if (node_mask[from * nodes + j]) list[sees++] = (int32_t)(open + j);
+            view->own[r] = (struct seen){list, sees, open};
+            list += chain;
+        }
+    }
+    view->begin[batch] = r;
+    return 0;
+}
+
+void spear_looked(struct view *view)
+{
+    free(view->own);
+    view->own = NULL;
+}
+
+void spear_turn(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
+{
+    for (int64_t h = 0; h < heads; h++, x += dim, to += to_step)
+        for (int64_t j = 0; j < dim; j += 2) {
+            const float a = x[j], b = x[j + 1];
+            to[j] = a * angle[j] - b * angle[j + 1];
+            to[j + 1] = a * angle[j + 1] + b * angle[j];
+        }
+}
+
+void spear_attend_past(const struct view *view, int64_t batch, const struct past *past, int64_t layer, int64_t heads,
+                       int64_t kv_heads, int64_t dim_head, float *mapped, float *weight, float *seen)
+{
+    const int64_t width = heads * dim_head, all = width + 2 * kv_heads * dim_head, step = past->capacity * dim_head;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t first = view->begin[b], rows = view->begin[b + 1] - first;
+        float *keys = past->keys + layer * past->layer_step + b * kv_heads * step;
+        float *values = past->values + layer * past->layer_step + b * kv_heads * step;
+        for (int64_t r = first; r < first + rows; r++) {
+            const float *angle = past->angles + view->position[r] * dim_head;
+            float *q = mapped + r * all, *k = q + width, *v = k + kv_heads * dim_head;
+            spear_turn(q, angle, heads, dim_head, dim_head, q);
+            spear_turn(k, angle, kv_heads, dim_head, step, keys + view->slot[r] * dim_head);
+            for (int64_t h = 0; h < kv_heads; h++)
+                memcpy(values + h * step + view->slot[r] * dim_head, v + h * dim_head, (size_t)dim_head * sizeof *v);
+        }
+        for (int64_t h = 0; h < heads && rows; h++)
+            spear_attend(rows, mapped + first * all + h * dim_head, all, keys + h % kv_heads * step,
+                         values + h % kv_heads * step, dim_head, view->own + first, weight, view->most,
+                         seen + first * width + h * dim_head, width);
+    }
+}
+
+void spear_attend_text(const struct view *view, int64_t batch, const struct past *past, int64_t layer, int64_t heads,
+                       int64_t dim_head, const float *queries, float *weight, float *seen)
+{
+    const int64_t width = heads * dim_head, step = past->memory * dim_head;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t first = view->begin[b], rows = view->begin[b + 1] - first;
+        for (int64_t h = 0; h < heads && rows; h++)
+            spear_attend(rows, queries + first * width + h * dim_head, width,
+                         past->cross[2 * layer] + (b * heads + h) * step,
+                         past->cross[2 * layer + 1] + (b * heads + h) * step, dim_head, view->text + first, weight,
+                         view->most, seen + first * width + h * dim_head, width);
+    }
+}
+
+/* The error function's complement has a relative error of 1.2e-7 (a Chebyshev fit: Press et al., Numerical Recipes,
+   6.2). */
+EVERY_CPU void spear_gate(const float *mapped, int64_t rows, int64_t inner, float *gated)
+{
+    for (int64_t r = 0; r < rows; r++, mapped += 2 * inner, gated += inner)
+        for (int64_t i = 0; i < inner; i++) {
+            const float g = mapped[inner + i], size = fabsf(g) * 0.70710678f, t = 1 / (1 + 0.5f * size);
+            float fit = 0.17087277f;
+            fit = -0.82215223f + t * fit;
+            fit = 1.48851587f + t * fit;
+            fit = -1.13520398f + t * fit;
+            fit = 0.27886807f + t * fit;
+            fit = -0.18628806f + t * fit;
+            fit = 0.09678418f + t * fit;
+            fit = 0.37409196f + t * fit;
+            fit = 1.00002368f + t * fit;
+            fit = -1.26551223f + t * fit;
+            const float beyond = 0.5f * t * exp_below(fit - size * size); /* the chance of more than |g| */
+            gated[i] = mapped[i] * g * (g > 0 ? 1 - beyond : beyond);
+        }
+}
+
+void spear_add(float *x, int64_t rows, int64_t width, const float *add)
+{
+    for (int64_t r = 0; r < rows; r++, x += width)
+        for (int64_t i = 0; i < width; i++) x[i] += add[i];
+}
