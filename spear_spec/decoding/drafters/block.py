@@ -76,7 +76,7 @@ class BlockDrafter(ChainDrafter, DecoderDrafter):
         session.want(self.draft.cfg.target_layers)
         runner = block_runner_for(self.draft, session.model)
         rows = len(session.rows)
-        lanes, draft = self.open(session, list(range(rows)))
+        lanes, draft = self._begin(session, list(range(rows)))
         return BlockState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows))
 
     def propose(self, session: Session, state: BlockState, limits: list[int]) -> Proposal:

@@ -77,10 +77,10 @@ class DecoderDrafter:
         session.want(self.draft.cfg.target_layers)
         runner = runner_for(self.draft, session.model)
         rows = len(session.rows)
-        lanes, draft = self.open(session, list(range(rows)))
+        lanes, draft = self._begin(session, list(range(rows)))
         return DecoderState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows))
 
-    def open(self, session: Session, places: list[int]) -> tuple[Lanes, DraftState]:
+    def _begin(self, session: Session, places: list[int]) -> tuple[Lanes, DraftState]:
         """Lanes, cross-attention and empty cache of the rows at these places."""
         lanes = Lanes.of([self.guided and session.samplings[place].guidance != 1 for place in places])
         if not places:
@@ -92,7 +92,7 @@ class DecoderDrafter:
 
     def join(self, session: Session, state: DecoderState, places: list[int]) -> None:
         """Rows have joined at these places, the last ones."""
-        lanes, draft = self.open(session, places)
+        lanes, draft = self._begin(session, places)
         state.draft.join(draft)
         state.lanes = state.lanes.join(lanes)
         state.committed = [*state.committed, *[0] * len(places)]
