@@ -77,7 +77,9 @@ def look(q: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
 def formula(
     draft: BlockDecoder, model: TextToSemantic, text: list[int], tokens: list[int], count: int
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """What a pass of `count` positions behind these tokens (start first) says, uncached: h_k normed, chances, logits."""
+    """What a pass of `count` positions behind these tokens (start first) says, uncached: h_k normed, chances, logits
+    without the token before.
+    """
     cfg, size = draft.cfg, draft.cfg.dim_head
     memory = model.encode(torch.tensor([text]))
     features = model(torch.tensor([tokens]), memory, features=cfg.target_layers).features

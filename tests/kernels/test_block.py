@@ -1,4 +1,6 @@
-"""The block decoder in C: against the same products in torch, alone and among other rows, token by token and at once."""
+"""The block decoder in C: against the same products in torch, alone and among other rows, token by token and at
+once.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def made(dim: int = 36, heads: int = 3, dim_head: int = 10, **settings: Any) -> 
     return model, draft
 
 
-def opened(model: TextToSemantic, draft: BlockDecoder, rows: list[int], runner: BlockRunner) -> tuple[DraftState, Tensor]:
+def opened(
+    model: TextToSemantic, draft: BlockDecoder, rows: list[int], runner: BlockRunner
+) -> tuple[DraftState, Tensor]:
     """Rows with 9 tokens each, then those of `ragged` lengths: their state and the newest contexts."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 71, (3, 12), generator=generator)

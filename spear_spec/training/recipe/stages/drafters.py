@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.errors import ConfigError
@@ -59,7 +59,7 @@ def run(plan: Plan) -> None:
             every=cfg.every,
             progress_bar=plan.progress,
             start=start_from(cfg.start),
-            learnt=eagle_of(at, model) if "block" in shapes else None,
+            learnt=eagle_of(at, model, shapes["block"]) if "block" in shapes else None,
         )
         if "medusa" in trained:
             heads = cast(MedusaHeads, trained["medusa"])
@@ -69,12 +69,16 @@ def run(plan: Plan) -> None:
     at.drafters_table.write_text(learnt(at.drafters, list(shapes)), encoding="utf-8")
 
 
-def eagle_of(at: Layout, model: TextToSemantic) -> DraftDecoder | None:
-    """The draft of the stage before, where it is fed with the target's features."""
+def eagle_of(at: Layout, model: TextToSemantic, shape: Mapping[str, Any]) -> DraftDecoder | None:
+    """The draft of the stage before, where a block decoder of this shape can begin with it."""
     about, weights = load_export(at.draft.export, "draft")
-    draft = DraftDecoder(DraftConfig.from_dict(about["draft"]), model)
+    cfg = DraftConfig.from_dict(about["draft"])
+    alike = ("dim", "heads", "dim_head", "ff_mult")
+    if list(cfg.target_layers) != list(shape["target_layers"]) or any(getattr(cfg, key) != shape[key] for key in alike):
+        return None
+    draft = DraftDecoder(cfg, model.cfg)
     draft.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    return draft if draft.cfg.target_layers else None
+    return draft
 
 
 def claim_one(plan: Plan, name: str, about: Mapping[str, object], length: Sequence[str] = ()) -> None:
