@@ -5,7 +5,7 @@
 
 #include "common.h"
 
-#define KEYS 16 /* lists of positions are as long as a multiple of this, what lies behind `count` names any position */
+#define KEYS 16 /* scores are made for so many positions at once, at most */
 
 /* The positions that a row sees, in the order in which they are summed; the first `shared` of them are the same for all
    rows of a call. */

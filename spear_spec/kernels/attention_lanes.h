@@ -54,7 +54,13 @@ INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, fl
         return;
     }
     for (int64_t i = first; i < last; i += LANES) {
-        const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, at + i) : NAMED(dots)(q, k, dim, at + i));
+        const int32_t *here = at + i;
+        int32_t own[LANES]; /* the last ones, and behind them the first of these again: what it gives is not used */
+        if (i + LANES > last) {
+            for (int j = 0; j < LANES; j++) own[j] = here[i + j < last ? j : 0];
+            here = own;
+        }
+        const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, here) : NAMED(dots)(q, k, dim, here));
         memcpy(weight + i, &sum, sizeof sum);
     }
 }

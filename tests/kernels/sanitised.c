@@ -4,7 +4,9 @@
 #include <stdio.h>
 
 #include "draft.h"
+#include "judge.h"
 #include "philox.h"
+#include "step.h"
 
 #define REQUIRE(truth)                                     \
     if (!(truth)) {                                        \
@@ -37,13 +39,18 @@ static float *floats(const char *name, int64_t count)
     return x;
 }
 
-static struct linear map(const char *name, int64_t in, int64_t out)
+static struct matrix map(const char *name, int64_t format, int64_t in, int64_t out)
 {
-    const int64_t codes = (out + PANEL - 1) / PANEL * in * PANEL;
+    const int64_t codes = (out + STRIP - 1) / STRIP * in * STRIP;
+    if (format == FLOATS) return (struct matrix){floats(name, codes), in, out, format, NULL};
+    if (format == HALVES) {
+        uint16_t *half = array(name, codes, sizeof *half);
+        for (int64_t i = 0; i < codes - !strcmp(name, shorter); i++) half[i] = (uint16_t)random_below(0x3c00);
+        return (struct matrix){half, in, out, format, NULL};
+    }
     int8_t *code = array(name, codes, 1);
     for (int64_t i = 0; i < codes - !strcmp(name, shorter); i++) code[i] = (int8_t)((int)random_below(255) - 127);
-    float *scale = floats("scale", out);
-    return (struct linear){code, scale, in, out};
+    return (struct matrix){code, in, out, format, floats("scale", out)};
 }
 
 static void uniforms(void)
@@ -86,13 +93,13 @@ static void draft(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, i
 {
     const int64_t width = heads * dim_head, ids = 40, memory = 1 + batch, nodes = 5, count = 1 + batch % 4, most = 7;
     const int64_t steps = 3, capacity = most + nodes, size = ids - 1, gap = 2;
-    struct linear enter = map("enter", dim, dim), head = map("head", dim, size);
+    struct matrix enter = map("enter", BYTES, dim, dim), head = map("head", BYTES, dim, size);
     struct layer *layers = array("layers", depth, sizeof *layers);
     const float **cross = array("cross", 2 * depth, sizeof *cross);
     for (int64_t l = 0; l < depth; l++) {
-        layers[l] = (struct layer){map("to_qkv", dim, 3 * width), map("self_out", width, dim), map("to_q", dim, width),
-                                   map("cross_out", width, dim), map("up", dim, 2 * inner), map("down", inner, dim),
-                                   floats("up_bias", 2 * inner), floats("down_bias", dim)};
+        layers[l] = (struct layer){map("to_qkv", BYTES, dim, 3 * width), map("self_out", BYTES, width, dim),
+                                   map("to_q", BYTES, dim, width), map("cross_out", BYTES, width, dim),
+                                   map("up", BYTES, dim, 2 * inner), map("down", BYTES, inner, dim), floats("up_bias", 2 * inner), floats("down_bias", dim)};
         cross[2 * l] = floats("text keys", batch * width * memory);
         cross[2 * l + 1] = floats("text values", batch * width * memory);
     }
@@ -146,7 +153,106 @@ static void draft(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, i
     REQUIRE(spear_draft_chain(&draft, &head, how, 0, batch, steps, limits, size, u, NULL, NULL, newest, &past, drawn, made,
                               law) == 0);
     for (int64_t b = 0; b < batch; b++) REQUIRE(made[b] == limits[b]);
+
+    const float *fused[2] = {floats("fused 0", batch * (count + 1) * dim), floats("fused 1", batch * (count + 1) * dim)};
+    struct matrix fuse = map("fuse", BYTES, 2 * dim, dim);
+    REQUIRE(spear_draft_fuse(&fuse, 2, dim, batch, count, count + 1, fused, floats("fed", batch * count * dim)) == 0);
     release();
+}
+
+/* Products of 1 to 30 rows, with an addition that is a bias, rows, or nothing. */
+static void products(int64_t format, int64_t in, int64_t out)
+{
+    for (int64_t rows = 1; rows <= 30; rows++) {
+        struct matrix w = map("matrix", format, in, out);
+        float *x = floats("x", rows * in), *y = floats("y", rows * out);
+        spear_product(&w, rows, x, NULL, 0, y);
+        spear_product(&w, rows, x, floats("bias", out), 0, y);
+        spear_product(&w, rows, x, y, out, y);
+        release();
+    }
+}
+
+/* The target on ragged rows at the end of their room: a chain, a tree, some of its layers. */
+static void target(int64_t format, int64_t dim, int64_t heads, int64_t kv_heads, int64_t dim_head, int64_t inner,
+                   int64_t batch, int masked)
+{
+    const int64_t depth = 2, width = heads * dim_head, ids = 40, memory = 1 + batch, nodes = 5, count = 1 + batch % 4;
+    const int64_t most = 7, capacity = most + nodes, size = ids - 1, gap = 2, all = width + 2 * kv_heads * dim_head;
+    struct matrix head = map("head of the target", format, dim, size);
+    struct target_layer *layers = array("layers", depth, sizeof *layers);
+    const float **cross = array("cross", 2 * depth, sizeof *cross);
+    for (int64_t l = 0; l < depth; l++) {
+        layers[l] = (struct target_layer){map("target qkv", format, dim, all), map("self_out", format, width, dim),
+                                          map("to_q", format, dim, width), map("cross_out", format, width, dim),
+                                          map("up", format, dim, 2 * inner), map("target down", format, inner, dim),
+                                          floats("gain", dim), floats("gain", dim), floats("gain", dim),
+                                          floats("target up_bias", 2 * inner), floats("target down_bias", dim)};
+        cross[2 * l] = floats("target text keys", batch * width * memory);
+        cross[2 * l + 1] = floats("target text values", batch * width * memory);
+    }
+    const struct target target = {dim, heads, kv_heads, dim_head, inner, depth, ids,
+                                  floats("target table", ids * dim), layers, floats("last gain", dim), &head};
+    const int64_t own = kv_heads * dim_head * capacity, layer = (batch + gap) * own;
+    const int64_t store = (depth - 1) * layer + batch * own;
+    int64_t *lengths = array("lengths", batch, sizeof *lengths), *deep = array("node_depth", batch * count, sizeof *deep);
+    int64_t *tokens = array("tokens", batch * count, sizeof *tokens);
+    uint8_t *mask = array("mask", batch * memory, 1), *sees = array("node_mask", batch * count * nodes, 1);
+    uint8_t *skip = array("skip", depth, 1);
+    for (int64_t b = 0; b < batch; b++) {
+        lengths[b] = most + nodes - count - b % 3;
+        for (int64_t j = 0; j < memory; j++) mask[b * memory + j] = j <= b;
+    }
+    for (int64_t i = 0; i < batch * count; i++) {
+        tokens[i] = random_below((uint32_t)ids);
+        for (int64_t j = 0; j < nodes; j++) sees[i * nodes + j] = j == nodes - count + i % count || random_below(2);
+        deep[i] = nodes - 1 - random_below((uint32_t)nodes);
+    }
+    skip[0] = 1;
+    skip[1] = 2;
+    struct past past = {lengths, floats("target angles", (most + nodes) * dim_head), floats("target keys", store),
+                        floats("target values", store), capacity, layer, cross, memory, masked ? mask : NULL};
+    const int64_t stream = batch * count * dim;
+    float *x = floats("stream", stream), *hidden = floats("target hidden", stream);
+    float *logits = floats("target logits", batch * count * size), *features[2] = {floats("feature", stream), NULL};
+    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, features, hidden,
+                              logits) == 0);
+    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, skip, NULL, hidden,
+                              logits) == 0);
+    REQUIRE(spear_target_step(&target, 0, 1, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, NULL, NULL, NULL) == 0);
+    REQUIRE(spear_target_step(&target, 1, depth, batch, count, NULL, x, &past, nodes, sees, deep, NULL, NULL, hidden,
+                              logits) == 0);
+    deep[0] = -1;
+    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, nodes, sees, deep, NULL, NULL, hidden,
+                              logits) == NO_TREE);
+    tokens[0] = -1;
+    REQUIRE(spear_target_step(&target, 0, depth, batch, count, tokens, x, &past, 0, NULL, NULL, NULL, NULL, hidden,
+                              logits) == NO_TOKEN);
+    release();
+}
+
+/* Ragged chains under both rules, drawn from laws or chosen. */
+static void judge(int64_t batch, int64_t steps, int64_t size)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        const int block = kind & 1;
+        int64_t *tokens = array("tokens", batch * steps, sizeof *tokens), *counts = array("counts", batch, sizeof *counts);
+        float *q = floats("drafted laws", batch * steps * size), *p = floats("target's laws", batch * (steps + 1) * size);
+        double *u = array("judged", batch * (steps + 1), sizeof *u);
+        for (int64_t i = 0; i < batch * (steps + 1) * size; i++) {
+            if (i < batch * steps * size) q[i] = fabsf(q[i]);
+            p[i] = fabsf(p[i]);
+        }
+        for (int64_t i = 0; i < batch * steps; i++) tokens[i] = random_below((uint32_t)size);
+        for (int64_t i = 0; i < batch * (steps + 1); i++) u[i] = random_below(1000) / 1000.;
+        for (int64_t b = 0; b < batch; b++) counts[b] = steps - b % (steps + 1);
+        int64_t *accepted = array("accepted", batch, sizeof *accepted), *last = array("last", batch, sizeof *last);
+        int64_t *used = array("used", batch, sizeof *used);
+        REQUIRE(spear_judge(block, batch, steps, size, tokens, counts, kind & 2 ? NULL : q, steps * size, p,
+                            (steps + 1) * size, u, accepted, last, used) == 0);
+        for (int64_t b = 0; b < batch; b++) REQUIRE(accepted[b] <= counts[b] && last[b] < size && used[b] <= steps + 1);
+        release();
+    }
 }
 
 int main(int count, char **arguments)
@@ -154,6 +260,19 @@ int main(int count, char **arguments)
     if (count > 1) shorter = arguments[1];
     uniforms();
     laws();
+    for (int64_t format = FLOATS; format <= BYTES; format++) {
+        products(format, 7, 70);
+        products(format, 33, 1);
+        products(format, 1, 32);
+        for (int64_t batch = 1; batch <= 5; batch++)
+            for (int masked = 0; masked < 2; masked++) {
+                target(format, 20, 3, 3, 6, 26, batch, masked);
+                target(format, 33, 4, 2, 34, 88, batch, masked);
+                target(format, 64, 2, 1, 64, 43, batch, masked);
+            }
+    }
+    judge(4, 3, 1);
+    judge(5, 4, 33);
     for (int64_t batch = 1; batch <= 5; batch++)
         for (int64_t depth = 1; depth <= 2; depth++)
             for (int masked = 0; masked < 2; masked++) {

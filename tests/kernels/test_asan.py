@@ -35,7 +35,48 @@ ARRAYS = [
     "newest",
     "made",
     "chain laws",
+    "fuse",
+    "fused 1",
+    "fed",
+    "matrix",
+    "x",
+    "y",
+    "bias",
+    "head of the target",
+    "target qkv",
+    "target down",
+    "gain",
+    "last gain",
+    "target up_bias",
+    "target down_bias",
+    "target text keys",
+    "target text values",
+    "target table",
+    "target angles",
+    "target keys",
+    "target values",
+    "stream",
+    "feature",
+    "target hidden",
+    "target logits",
+    "drafted laws",
+    "target's laws",
+    "judged",
 ]
+
+
+KERNELS = (
+    "attention",
+    "attention_lanes",
+    "draft",
+    "judge",
+    "law",
+    "layer",
+    "philox",
+    "product",
+    "product_lanes",
+    "step",
+)
 
 
 def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Path:
@@ -75,7 +116,7 @@ def caught(done: subprocess.CompletedProcess[str]) -> bool:
     return (
         done.returncode != 0
         and "sanitised.c" not in first
-        and any(f"{n}." in first for n in ("draft", "law", "linear", "multiply", "philox"))
+        and any(f"{n}." in first for n in KERNELS)
     )
 
 
