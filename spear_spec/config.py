@@ -217,7 +217,11 @@ class SamplingConfig(Strict):
 
 @dataclass(frozen=True)
 class SpecConfig(Strict):
-    """Which drafter and verifier, and how far ahead the draft runs (gamma tokens a call)."""
+    """Which drafter and verifier, and how far ahead the draft runs (gamma tokens a call).
+
+    gammas: draft lengths by the number of rows that are decoded together, in place of gamma; each holds from that
+    number on. With more rows a longer draft costs more: products are bound by arithmetic then, not by reading.
+    """
 
     drafter: str = "small"
     verifier: str = "rejection"
@@ -225,6 +229,7 @@ class SpecConfig(Strict):
     num_drafts: int = 1
     tree: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    gammas: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         words("drafter", self.drafter, 80)
@@ -241,6 +246,17 @@ class SpecConfig(Strict):
                 words(f"options: {name}", value, 200)
             else:
                 number(f"options: {name}", int(value) if isinstance(value, bool) else value, -1e6, 1e6)
+        table = isinstance(self.gammas, dict) and len(self.gammas) <= 32
+        require(table, f"gammas must be an object of at most 32 entries, not {shown(self.gammas)}")
+        for rows, gamma in self.gammas.items():
+            digits = isinstance(rows, str) and rows.isascii() and rows.isdigit() and 1 <= len(rows) <= 6
+            require(digits and int(rows) > 0, f"gammas has draft lengths by a number of rows, not by {shown(rows)}")
+            whole(f"gammas: {rows}", gamma, 1, 64)
+
+    def gamma_at(self, rows: int) -> int:
+        """The draft length where so many rows are decoded together."""
+        known = [int(size) for size in self.gammas if int(size) <= rows]
+        return self.gammas[str(max(known))] if known else self.gamma
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.decode import Parts
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.limits import FRAME_RATE
-from spear_spec.decoding.loop import Plain, Speculative
+from spear_spec.decoding.loop import Gamma, Plain, Speculative
 from spear_spec.decoding.proposal import DecodeStats, Verdict
 from spear_spec.decoding.request import Request
 from spear_spec.decoding.session import Session
@@ -64,7 +64,7 @@ class Engine:
     target: Target
     drafter: Drafter | None = None
     verifier: Verifier | None = None
-    gamma: int = 5
+    gamma: Gamma = 5
     runtime: Runtime | None = None
     chance: Chance | None = None
     frame_rate: float = FRAME_RATE
@@ -159,7 +159,7 @@ class Decoder:
         """
         if self.parts.plain:
             return Engine(self.target, frame_rate=self.frame_rate)
-        return Engine(self.target, *self.parts.made, self.parts.spec.gamma, frame_rate=self.frame_rate)
+        return Engine(self.target, *self.parts.made, self.parts.spec.gamma_at, frame_rate=self.frame_rate)
 
     def alone(self) -> Decoder:
         """The same transformer in the autoregressive loop."""
@@ -176,7 +176,8 @@ class Decoder:
             "drafter": drafter.name,
             "verifier": None if plain else verifier.name,
             "lossless": plain or verifier.lossless,
-            "gamma": 0 if plain else spec.gamma,
+            "gamma": 0 if plain else spec.gamma_at(batch),
+            "gammas": {} if plain else dict(spec.gammas),
             "num_drafts": spec.num_drafts,
             "tree": spec.tree,
             "options": dict(spec.options),

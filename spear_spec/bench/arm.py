@@ -100,6 +100,7 @@ class Arm:
     def __post_init__(self) -> None:
         self.cfg = self.tts.describe(batch=self.batch, seed=self.seed, **self.sampling)
         self.decoder = self.tts.decoder
+        self.gamma = self.tts.spec.gamma_at(self.batch)
 
     @property
     def name(self) -> str:
@@ -139,7 +140,7 @@ class Arm:
             return Engine(target, runtime=runtime, frame_rate=rate)
         drafter, rule = parts.made
         watched = Clocked(drafter, self._now, lambda ms, count: self.draft_ms.setdefault(count, []).append(ms))
-        return Engine(target, watched, rule, parts.spec.gamma, runtime=runtime, frame_rate=rate)
+        return Engine(target, watched, rule, parts.spec.gamma_at, runtime=runtime, frame_rate=rate)
 
     def speak(self, sentences: Sequence[str], **options: Any) -> None:
         """The whole pipeline, for RTF and TTFA."""
@@ -183,7 +184,7 @@ class Arm:
         """
         spec = self.tts.spec
         alike = spec.tree is None and spec.num_drafts == 1 and not spec.options.get("stop")
-        return self.target_ms.get(spec.gamma + 1, []) if alike else []
+        return self.target_ms.get(self.gamma + 1, []) if alike else []
 
     def _verifying(self) -> float | None:
         """Median milliseconds of a target call that scored a whole draft; drafts that differ in size all stand for
@@ -208,7 +209,7 @@ class Arm:
         if draft is None or verifying is None:
             return None
         if 2 * len(self._full) > sum(map(len, self.target_ms.values())):
-            return self.stats.tokens_per_call * one / (verifying + self.tts.spec.gamma * draft)
+            return self.stats.tokens_per_call * one / (verifying + self.gamma * draft)
         return self.stats.tokens_per_call * one / (_usual(self.target_ms) + _usual(self.draft_ms))
 
     def _now(self) -> float:

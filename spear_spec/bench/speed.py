@@ -15,6 +15,7 @@ from spear_spec.bench.listening import Listeners, quality
 from spear_spec.bench.machine import commit, hardware, source_digest
 from spear_spec.bench.peer import DISTRIBUTION, Peer, find_peer, version
 from spear_spec.bench.race import contestants
+from spear_spec.bench.roofline import roofline
 from spear_spec.bench.store import Store, digest
 from spear_spec.pipeline import TTS
 
@@ -170,6 +171,7 @@ class _Contest:
             list(judges),
             list(judged) if judges else None,
         )
+        self.roof = roofline(tts.target)
         self.store = Store(file, self.head, source_digest(), settings)
         self.store.load(tell)
 
@@ -234,7 +236,20 @@ class _Contest:
             for row in rows
             if row
         ]
-        return {**self.head, "rows": found, "peer": self.store.peer, "left_out": self.left_out}
+        for row in found:
+            row["bound_ms"] = None if self.roof is None else self._bounds(row)
+        roof = None if self.roof is None else self.roof.to_dict()
+        return {**self.head, "rows": found, "peer": self.store.peer, "left_out": self.left_out, "roofline": roof}
+
+    def _bounds(self, row: dict[str, Any]) -> dict[str, float | None]:
+        """What a row's two target steps take at least."""
+        assert self.roof is not None
+        one, many = row["batch"], row["batch"] * (row["gamma"] + 1)
+        whole = row["target_step_ms"]["gamma+1"] is not None
+        return {
+            "1": round(self.roof.bound_ms(one), 4),
+            "gamma+1": round(self.roof.bound_ms(many), 4) if whole else None,
+        }
 
     def _arm(self, tts: TTS, batch: int) -> Arm:
         return Arm(tts, batch, self.seed, self.sampling)

@@ -1,4 +1,4 @@
-"""A bench as a markdown table: one line a row, in the order in which they raced."""
+"""A bench as markdown: a table with one line a row, in the order in which they raced, and the roofline."""
 
 from __future__ import annotations
 
@@ -61,7 +61,28 @@ def table(result: dict[str, Any]) -> str:
                 _number(row["ttfa_s"], 3),
             ]
         )
-    return markdown(lines)
+    return "\n\n".join([markdown(lines), *_roofline(result)])
+
+
+def _roofline(result: dict[str, Any]) -> list[str]:
+    """How far the target's steps are from the bound."""
+    roof = result.get("roofline")
+    if roof is None:
+        return []
+    head = (
+        f"Roofline: {roof['weight_bytes'] / 1e6:.1f} MB of weights at {roof['bandwidth_gb_s']:.1f} GB/s, "
+        f"{roof['peak_gflop_s']:.0f} GFLOP/s."
+    )
+    lines = [["drafter", "batch", "tokens in a call", "ms", "bound, ms", "times the bound"]]
+    for row in result["rows"]:
+        sizes = {"1": row["batch"], "gamma+1": row["batch"] * (row["gamma"] + 1)}
+        for name, tokens in sizes.items():
+            took, bound = row["target_step_ms"][name], row["bound_ms"][name]
+            if took is None or bound is None or (name == "1") != (row["drafter"] == "none"):
+                continue
+            ratio = f"{took / bound:.2f}"
+            lines.append([row["drafter"], str(row["batch"]), str(tokens), f"{took:.3f}", f"{bound:.3f}", ratio])
+    return [head, markdown(lines)]
 
 
 def _acceptance(shares: list[float]) -> str:

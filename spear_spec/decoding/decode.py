@@ -59,6 +59,8 @@ def complete(base: SpecConfig, given: Mapping[str, Any]) -> SpecConfig:
         kind = _kind(DRAFTERS, settings["drafter"])
         longest = base.gamma if kind is None else kind.usual.get("gamma", base.gamma)
         settings = {"gamma": min(base.gamma, longest), "options": {}, **settings}
+    if settings.keys() & {"gamma", "drafter", "tree", "num_drafts", "verifier"}:
+        settings = {"gammas": {}, **settings}  # measured for the draft as it was
     spec = replace(base, **settings)
     if spec.tree is not None and (depth := tree_of(spec.drafter, spec.tree).depth) is not None:
         spec = replace(spec, gamma=depth)
@@ -240,7 +242,7 @@ class Parts:
         """
         if self.plain:
             return generate(session)
-        return speculate(session, *self.made, self.spec.gamma)
+        return speculate(session, *self.made, self.spec.gamma_at)
 
 
 def decode(

@@ -4,7 +4,7 @@ law. Speculative: a drafter runs ahead, the target scores the draft in one call,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from spear_spec.decoding.session import Session, exact_math
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.decoding.verifiers.tensors import uniforms_for
 from spear_spec.errors import ContractError
+
+Gamma = int | Callable[[int], int]
 
 
 class Plain:
@@ -48,10 +50,10 @@ class Plain:
 class Speculative:
     """The speculative loop on a session (arXiv 2211.17192): rows advance at their own rate.
 
-    A row drafts at most gamma tokens, fewer where its cap is near.
+    A row drafts at most gamma tokens (a number, or what follows from the number of rows), fewer where its cap is near.
     """
 
-    def __init__(self, session: Session, drafter: Drafter, verifier: Verifier, gamma: int) -> None:
+    def __init__(self, session: Session, drafter: Drafter, verifier: Verifier, gamma: Gamma) -> None:
         self.session, self.drafter, self.verifier, self.gamma = session, drafter, verifier, gamma
         # objects that are not ours are looked at in every step
         self._check_draft, self._check_rule = (not _ours(thing) for thing in (drafter, verifier))
@@ -93,7 +95,8 @@ class Speculative:
         session, drafter = self.session, self.drafter
         with session.step(), exact_math(session.model):
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
-            limits = [min(self.gamma, left - 1) for left in session.remaining]
+            gamma = self.gamma if isinstance(self.gamma, int) else self.gamma(len(session.rows))
+            limits = [min(gamma, left - 1) for left in session.remaining]
             proposal = drafter.propose(session, self.state, limits)
             if self._check_draft and (
                 problem := proposal_problem(proposal, drafter.form, limits, session.model.vocab_size, session.rows)
@@ -147,7 +150,7 @@ def generate(session: Session) -> Iterator[Verdict]:
         yield loop.step()
 
 
-def speculate(session: Session, drafter: Drafter, verifier: Verifier, gamma: int = 5) -> Iterator[Verdict]:
+def speculate(session: Session, drafter: Drafter, verifier: Verifier, gamma: Gamma = 5) -> Iterator[Verdict]:
     """Decode until every row has ended; one Verdict for each target call.
 
     Raises:

@@ -163,7 +163,7 @@ class NativeDraft:
         places = (c_void_p * len(held))(*[pointer(x, (batch, length, self._dim), _FLOAT, "features") for x in held])
         if count > length:
             raise ContractError(f"features of {length} positions do not hold {count}")
-        fused = torch.empty(batch, count, self._dim, dtype=_FLOAT)
+        fused = torch.empty(batch, count, self._dim, dtype=_FLOAT, device="cpu")
         status = self._fusing(self._fuse, len(held), self._dim, batch, count, length, places, fused.data_ptr())
         native.check(status, "the draft's features")
         return fused

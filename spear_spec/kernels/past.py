@@ -13,6 +13,8 @@ from spear_spec.kernels.structures import CPast
 from spear_spec.nn.cache import KVCache
 
 _FLOAT = torch.float32
+_Cross = list[tuple[Tensor, Tensor]]
+_Text = tuple[_Cross, Tensor | None, object, int, int | None, list[Tensor]]  # as given; addresses; what they name
 
 
 class Pointers:
@@ -22,9 +24,7 @@ class Pointers:
 
     def __init__(self) -> None:
         self._store: tuple[Tensor, Tensor, int, int, int] | None = None
-        self._text: tuple[list[tuple[Tensor, Tensor]], Tensor | None, object, int, int | None, list[Tensor]] | None = (
-            None
-        )
+        self._text: _Text | None = None
         self._turns: tuple[Tensor, int] | None = None
 
     @classmethod
@@ -70,7 +70,7 @@ class Pointers:
             if cache.k.stride(0) != cache.v.stride(0):
                 raise ContractError("keys and values of the cache must lie alike")
             self._store = (cache.k, cache.v, keys, values, cache.k.stride(0))
-        if self._text is None or self._text[0] is not cross or self._text[1] is not mask:
+        if self._text is None or self._text[1] is not mask or not _same(self._text[0], cross):
             self._text = _look(cross, mask, depth, (batch, heads, dim_head))
         if self._turns is None or self._turns[0] is not angles:
             self._turns = (angles, pointer(angles, (turns, dim_head // 2), torch.complex64, "rotations"))
@@ -80,9 +80,12 @@ class Pointers:
         return CPast(own, self._turns[1], keys, values, capacity, step, texts, memory, mask_at)
 
 
-def _look(
-    cross: list[tuple[Tensor, Tensor]], mask: Tensor | None, depth: int, sizes: tuple[int, int, int]
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None, object, int, int | None, list[Tensor]]:
+def _same(known: _Cross, cross: _Cross) -> bool:
+    """Whether these are the very same tensors."""
+    return len(known) == len(cross) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(known, cross))
+
+
+def _look(cross: list[tuple[Tensor, Tensor]], mask: Tensor | None, depth: int, sizes: tuple[int, int, int]) -> _Text:
     batch, heads, dim_head = sizes
     if len(cross) != depth:
         raise ContractError(f"{depth} layers need the text of each, not of {len(cross)}")
@@ -96,4 +99,4 @@ def _look(
     if mask is not None:
         held.append(own := mask.contiguous())
         mask_at = pointer(own, (batch, 1, 1, memory), torch.bool, "the mask of the text")
-    return cross, mask, texts, memory, mask_at, held
+    return list(cross), mask, texts, memory, mask_at, held

@@ -140,7 +140,7 @@ class NativeStep:
         shape = (batch, count, stack.dim)
         if entering.ndim == 2:
             tokens: Tensor | None = entering.contiguous()
-            x = torch.empty(shape, dtype=_FLOAT)
+            x = torch.empty(shape, dtype=_FLOAT, device="cpu")
         else:
             tokens, x = None, entering.clone(memory_format=torch.contiguous_format)
         nodes, sees, depth = 0, None, None
@@ -156,7 +156,7 @@ class NativeStep:
             raise ContractError("a step needs a token")
         sizes = (stack.depth, stack.heads, stack.kv_heads, stack.dim_head)
         past = Pointers.of(cache).past(cache, cross, cross_mask, angles, sizes, batch, count, nodes)
-        kept = [torch.empty(shape, dtype=_FLOAT) for _ in features]
+        kept = [torch.empty(shape, dtype=_FLOAT, device="cpu") for _ in features]
         wanted = None
         if kept:
             wanted = (c_void_p * stack.depth)()
@@ -164,8 +164,8 @@ class NativeStep:
                 wanted[layer - 1] = where.data_ptr()
         hidden = logits = None
         if last == stack.depth:
-            hidden = torch.empty(shape, dtype=_FLOAT)
-            logits = torch.empty(batch, count, stack.vocabulary, dtype=_FLOAT)
+            hidden = torch.empty(shape, dtype=_FLOAT, device="cpu")
+            logits = torch.empty(batch, count, stack.vocabulary, dtype=_FLOAT, device="cpu")
         status = stack.call(
             stack.struct,
             first,

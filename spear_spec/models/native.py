@@ -62,7 +62,7 @@ def _packed(model: TextToSemantic) -> NativeStack:
     return NativeStack(
         layers,
         model.embedding,
-        model.decoder_norm.gamma,
+        model.decoder_norm.get_parameter("gamma"),
         model.head,
         heads=first.heads,
         kv_heads=first.kv_heads,

@@ -74,15 +74,16 @@ def others() -> Iterator[dict[str, Any]]:
         yield from rule.races
 
 
-def neighbours(tts: TTS, reach: int = 2) -> list[TTS]:
+def neighbours(tts: TTS, reach: int = 2, batch: int = 1) -> list[TTS]:
     """The same with slightly shorter and longer drafts; none where the length follows from something else."""
     spec = tts.spec
     if tts.decoder.parts.plain or spec.tree not in (None, "dynamic"):
         return []
+    gamma = spec.gamma_at(batch)
     near = [
-        replace(spec, gamma=spec.gamma + step)
+        replace(spec, gamma=gamma + step, gammas={})
         for step in range(-reach, reach + 1)
-        if step and 1 <= spec.gamma + step <= 64
+        if step and 1 <= gamma + step <= 64
     ]
     return [tts.using(**other.to_dict()) for other in near]
 

@@ -264,7 +264,7 @@ def tune(
         raise _too_short() from None
     race = Race(base, [own], measure, clock, deadline, progress)
     best = _halve(race, arms, began, seconds)
-    best = _refine(race, arms, best, began + REFINING * seconds)
+    best = _refine(race, arms, best, began + REFINING * seconds, batch)
     since = race.number
     race.run([own] if best is own else [own, best], FINAL_ROUNDS, deadline, "final", base_every=4)
     chosen = best if best is not own and faster(best.ratios(own, since)) else own
@@ -303,12 +303,12 @@ def _halve(race: Race, arms: list[Arm], began: float, seconds: float) -> Arm:
     return max(left, key=lambda arm: arm.score(base), default=base)
 
 
-def _refine(race: Race, arms: list[Arm], best: Arm, until: float) -> Arm:
+def _refine(race: Race, arms: list[Arm], best: Arm, until: float, batch: int) -> Arm:
     """The best of this setting and those with slightly shorter or longer drafts, of these rounds alone; new ones
     join `arms`.
     """
     near = []
-    for tts in neighbours(best.tts):
+    for tts in neighbours(best.tts, batch=batch):
         known = next((arm for arm in arms if arm.tts.spec == tts.spec), None)
         near.append(known or Arm(tts))
         if known is None:

@@ -75,6 +75,7 @@ def greedy() -> bool:
 
 
 def skip_the_residual(patch: Patch) -> None:
+    patch.setattr(rejection, "judged", lambda *_: None)  # the form on lists, not C
     patch.setattr(rejection, "residual", lambda p, q, token: p)
 
 

@@ -40,6 +40,13 @@ static float *floats(const char *name, int64_t count)
     return x;
 }
 
+static float *weights(const char *name, int64_t count)
+{
+    float *x = floats(name, count);
+    for (int64_t i = 0; i < count - !strcmp(name, shorter); i++) x[i] = fabsf(x[i]);
+    return x;
+}
+
 static struct matrix map(const char *name, int64_t format, int64_t in, int64_t out)
 {
     const int64_t codes = (out + STRIP - 1) / STRIP * in * STRIP;
@@ -92,7 +99,7 @@ static void laws(void)
 /* Rows of ragged lengths at the end of their room: a step with padding, a tree, a chain. */
 static void draft(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, int64_t depth, int64_t batch, int masked)
 {
-    const int64_t width = heads * dim_head, ids = 40, memory = 1 + batch, nodes = 5, count = 1 + batch % 4, most = 7;
+    const int64_t width = heads * dim_head, ids = 64, memory = 1 + batch, nodes = 5, count = 1 + batch % 4, most = 7;
     const int64_t steps = 3, capacity = most + nodes, size = ids - 1, gap = 2;
     struct matrix enter = map("enter", BYTES, dim, dim), head = map("head", BYTES, dim, size);
     struct layer *layers = array("layers", depth, sizeof *layers);
@@ -155,9 +162,9 @@ static void draft(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, i
                               law) == 0);
     for (int64_t b = 0; b < batch; b++) REQUIRE(made[b] == limits[b]);
 
-    const float *fused[2] = {floats("fused 0", batch * (count + 1) * dim), floats("fused 1", batch * (count + 1) * dim)};
+    const float *fused[2] = {floats("fused 0", batch * count * dim), floats("fused 1", batch * count * dim)};
     struct matrix fuse = map("fuse", BYTES, 2 * dim, dim);
-    REQUIRE(spear_draft_fuse(&fuse, 2, dim, batch, count, count + 1, fused, floats("fed", batch * count * dim)) == 0);
+    REQUIRE(spear_draft_fuse(&fuse, 2, dim, batch, count, count, fused, floats("fed", batch * count * dim)) == 0);
     release();
 }
 
@@ -178,7 +185,7 @@ static void products(int64_t format, int64_t in, int64_t out)
 static void target(int64_t format, int64_t dim, int64_t heads, int64_t kv_heads, int64_t dim_head, int64_t inner,
                    int64_t batch, int masked)
 {
-    const int64_t depth = 2, width = heads * dim_head, ids = 40, memory = 1 + batch, nodes = 5, count = 1 + batch % 4;
+    const int64_t depth = 2, width = heads * dim_head, ids = 64, memory = 1 + batch, nodes = 5, count = 1 + batch % 4;
     const int64_t most = 7, capacity = most + nodes, size = ids - 1, gap = 2, all = width + 2 * kv_heads * dim_head;
     struct matrix head = map("head of the target", format, dim, size);
     struct target_layer *layers = array("layers", depth, sizeof *layers);
@@ -310,15 +317,11 @@ static void judge(int64_t batch, int64_t steps, int64_t size)
     for (int kind = 0; kind < 4; kind++) {
         const int block = kind & 1;
         int64_t *tokens = array("tokens", batch * steps, sizeof *tokens), *counts = array("counts", batch, sizeof *counts);
-        float *q = floats("drafted laws", batch * steps * size), *p = floats("target's laws", batch * (steps + 1) * size);
+        float *q = weights("drafted laws", batch * steps * size), *p = weights("target's laws", batch * (steps + 1) * size);
         double *u = array("judged", batch * (steps + 1), sizeof *u);
-        for (int64_t i = 0; i < batch * (steps + 1) * size; i++) {
-            if (i < batch * steps * size) q[i] = fabsf(q[i]);
-            p[i] = fabsf(p[i]);
-        }
         for (int64_t i = 0; i < batch * steps; i++) tokens[i] = random_below((uint32_t)size);
-        for (int64_t i = 0; i < batch * (steps + 1); i++) u[i] = random_below(1000) / 1000.;
-        for (int64_t b = 0; b < batch; b++) counts[b] = steps - b % (steps + 1);
+        for (int64_t i = 0; i < batch * (steps + 1) - !strcmp("judged", shorter); i++) u[i] = i < (batch - 1) * (steps + 1) ? random_below(1000) / 1000. : 0;
+        for (int64_t b = 0; b < batch; b++) counts[b] = steps - (batch - 1 - b) % (steps + 1); /* the last keeps all */
         int64_t *accepted = array("accepted", batch, sizeof *accepted), *last = array("last", batch, sizeof *last);
         int64_t *used = array("used", batch, sizeof *used);
         REQUIRE(spear_judge(block, batch, steps, size, tokens, counts, kind & 2 ? NULL : q, steps * size, p,
@@ -349,7 +352,7 @@ int main(int count, char **arguments)
                 target(format, 64, 2, 1, 64, 43, batch, masked);
             }
     }
-    judge(4, 3, 1);
+    judge(4, 3, 2);
     judge(5, 4, 33);
     for (int64_t batch = 1; batch <= 5; batch++)
         for (int64_t depth = 1; depth <= 2; depth++)

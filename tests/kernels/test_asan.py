@@ -126,11 +126,7 @@ def caught(done: subprocess.CompletedProcess[str]) -> bool:
     first = next((line for line in report.splitlines() if "#0" in line), "")
     if "interceptor" in first or "memcpy" in first or "memset" in first:
         first = next(line for line in report.splitlines() if "#1" in line)
-    return (
-        done.returncode != 0
-        and "sanitised.c" not in first
-        and any(f"{n}." in first for n in KERNELS)
-    )
+    return done.returncode != 0 and "sanitised.c" not in first and any(f"{n}." in first for n in KERNELS)
 
 
 def test_nothing_is_read_or_written_outside(narrow: Path) -> None:

@@ -34,7 +34,8 @@ def case(seed: int, size: int, drawn: bool) -> tuple[Proposal, Tensor, list[int]
     rows, longest = 5, 4
     counts = [4, 2, 0, 3, 1]
     p = laws(generator, rows, longest + 1, size, sharp=2.0)
-    near = probabilities(p[:, :longest].clamp_min(1e-9).log() + 0.3 * torch.randn(rows, longest, size, generator=generator), SamplingConfig(temperature=1.0, top_p=0.95))
+    moved = p[:, :longest].clamp_min(1e-9).log() + 0.3 * torch.randn(rows, longest, size, generator=generator)
+    near = probabilities(moved, SamplingConfig(temperature=1.0, top_p=0.95))
     picked = torch.multinomial(near.view(-1, size), 1, generator=generator).view(rows, longest)
     if seed % 3 == 0:
         near[0] = p[0, :longest]  # equal laws: nothing is ever rejected
@@ -46,9 +47,7 @@ def case(seed: int, size: int, drawn: bool) -> tuple[Proposal, Tensor, list[int]
 @pytest.mark.parametrize("drawn", [True, False], ids=["laws", "points"])
 @pytest.mark.parametrize("size", [2, 17, 1025])
 @pytest.mark.parametrize("name", RULES)
-def test_the_verdict_is_that_of_the_lists(
-    name: str, size: int, drawn: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_verdict_is_that_of_the_lists(name: str, size: int, drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens, accepted counts, and which uniform comes next."""
     kept = set()
     for seed in range(60):

@@ -78,9 +78,7 @@ def near(found: DecoderOutput, expected: DecoderOutput) -> None:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("batch", [1, 4])
 @torch.inference_mode()
-def test_steps_equal_float64(
-    size: tuple[int, int, int, int | None], batch: int, masked: bool, halves: bool
-) -> None:
+def test_steps_equal_float64(size: tuple[int, int, int, int | None], batch: int, masked: bool, halves: bool) -> None:
     """Ragged rows of 1 to 30 tokens a call; the cache is cropped, grows, loses rows and is joined."""
     model, wide = models(size, halves=halves)
     ids = texts(batch) if batch > 1 and masked else torch.tensor([[*TEXTS[0], 0, 0] if masked else TEXTS[0]] * batch)
@@ -176,7 +174,8 @@ def test_one_token_a_call_gives_the_bits_of_many() -> None:
         tokens = torch.randint(0, 40, (3, 29))
         at_once = model(tokens, memory, model.new_cache(3)).logits
         cache = model.new_cache(3)
-        assert torch.equal(torch.cat([model(tokens[:, i : i + 1], memory, cache).logits for i in range(29)], 1), at_once)
+        singles = [model(tokens[:, i : i + 1], memory, cache).logits for i in range(29)]
+        assert torch.equal(torch.cat(singles, 1), at_once)
         for length in (2, 5, 11):
             cache = model.new_cache(3)
             parts = [model(tokens[:, i : i + length], memory, cache).logits for i in range(0, 29, length)]
