@@ -64,7 +64,7 @@ ARRAYS = [
     "judged",
     *(f"block {name}" for name in ("enter", "head", "gate", "after", "past", "qkv", "down", "up_bias", "down_bias")),
     *(f"block {name}" for name in ("text keys", "text values", "table", "angles", "keys", "values", "features")),
-    *(f"block {name}" for name in ("logits", "newest", "u", "laws")),
+    *(f"block {name}" for name in ("logits", "newest")),
     "byte scale",
     "positions",
     "gate_bias",
