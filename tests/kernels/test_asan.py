@@ -72,7 +72,6 @@ ARRAYS = [
     "gates",
     "sure",
     "followed",
-    "token before",
 ]
 
 
