@@ -136,6 +136,11 @@ class T2SConfig(Strict):
         return self.target_depth
 
     @property
+    def vocab_size(self) -> int:
+        """Semantic tokens and the end token."""
+        return self.num_semantic_token_ids + 1
+
+    @property
     def ff_inner(self) -> int:
         """Width of the GEGLU feed-forward."""
         return int(self.dim * self.ff_mult * 2 / 3)

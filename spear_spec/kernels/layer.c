@@ -72,9 +72,7 @@ void spear_looked(struct view *view)
     view->own = NULL;
 }
 
-/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine); heads of `to` lie to_step
-   apart. */
-static void turn(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
+void spear_turn(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to)
 {
     for (int64_t h = 0; h < heads; h++, x += dim, to += to_step)
         for (int64_t j = 0; j < dim; j += 2) {
@@ -127,8 +125,8 @@ void spear_attend_past(int64_t threads, const struct view *view, int64_t batch, 
             const int64_t place = b * kv_heads * step + view->slot[r] * dim_head;
             const float *angle = past->angles + view->position[r] * dim_head;
             float *q = mapped + r * all, *k = q + width, *v = k + kv_heads * dim_head;
-            turn(q, angle, heads, dim_head, dim_head, q);
-            turn(k, angle, kv_heads, dim_head, step, keys + place);
+            spear_turn(q, angle, heads, dim_head, dim_head, q);
+            spear_turn(k, angle, kv_heads, dim_head, step, keys + place);
             for (int64_t h = 0; h < kv_heads; h++)
                 memcpy(values + place + h * step, v + h * dim_head, (size_t)dim_head * sizeof *v);
         }

@@ -41,6 +41,10 @@ int spear_look(struct view *view, int64_t batch, int64_t count, const int64_t *c
                int64_t nodes, const uint8_t *node_mask, const int64_t *node_depth);
 void spear_looked(struct view *view);
 
+/* Turn neighbouring pairs of each head of x [heads, dim] by angle [dim / 2] (cosine, sine); heads of `to` lie to_step
+   apart. */
+void spear_turn(const float *x, const float *angle, int64_t heads, int64_t dim, int64_t to_step, float *to);
+
 /* Self-attention of a layer: mapped [rows, (heads + 2 kv_heads) dim_head] -> seen [rows, heads dim_head]. Turns queries
    and keys of `mapped`, writes keys and values to the cache. Query head h uses key head h mod kv_heads. weight
    [ATTENDING(threads), longest, most]: scratch. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -58,17 +59,20 @@ class PackedLinear:
         return torch.addmm(to, x, self._plain) if self._codes is None else to + self(x)
 
 
+Map = TypeVar("Map")
+
+
 @dataclass
-class PackedLayer:
+class PackedLayer(Generic[Map]):
     """Maps of one decoder layer, norm gains folded in."""
 
     heads: int
     dim_head: int
-    to_qkv: PackedLinear
-    self_out: PackedLinear
-    to_q: PackedLinear
-    cross_out: PackedLinear
-    up: PackedLinear
+    to_qkv: Map
+    self_out: Map
+    to_q: Map
+    cross_out: Map
+    up: Map
     up_bias: Tensor
-    down: PackedLinear
+    down: Map
     down_bias: Tensor

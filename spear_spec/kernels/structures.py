@@ -6,9 +6,10 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 10  # as in draft.c
+VERSION = 11  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
+TILE_OUT = 64  # as in bytes.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 
@@ -128,6 +129,35 @@ class CVocoder(Structure):
     ]
 
 
+class CBytes(Structure):
+    """`struct bytes`."""
+
+    _fields_ = [("codes", c_void_p), ("scale", c_void_p), ("in_", c_int64), ("out", c_int64)]
+
+
+class CBlockLayer(Structure):
+    """`struct block_layer`."""
+
+    _fields_ = [("past", CBytes), *((name, CBytes) for name in MAPS), ("up_bias", c_void_p), ("down_bias", c_void_p)]
+
+
+class CBlock(Structure):
+    """`struct block`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids", "block", "window", "rank")),
+        ("table", c_void_p),
+        ("enter", POINTER(CBytes)),
+        ("layers", POINTER(CBlockLayer)),
+        ("positions", c_void_p),
+        ("head", POINTER(CBytes)),
+        ("gate", POINTER(CBytes)),
+        ("gate_bias", c_void_p),
+        ("before", c_void_p),
+        ("after", POINTER(CBytes)),
+    ]
+
+
 _INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
 # result and arguments, in the order of the C declarations
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -150,6 +180,22 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [POINTER(CDraft), POINTER(CMatrix), _SAMPLINGS, c_int64, c_int64, c_int64]  # ..., how_step, batch, steps
         + [_INTEGERS, c_int64, _DOUBLES, _DOUBLES, _DOUBLES]  # limits, eos, uniforms, most_entropy, least_chance
         + [c_void_p, POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # hidden, past, tokens, counts, laws
+    ),
+    "spear_block_read": (
+        c_int,
+        [POINTER(CBlock), c_int64, c_int64, c_void_p, c_void_p, POINTER(CPast), _INTEGERS, c_void_p],
+    ),
+    "spear_block_pass": (
+        c_int,
+        [POINTER(CBlock), c_int64, c_int64, _INTEGERS, c_void_p, POINTER(CPast)]  # block, batch, steps, counts, ...
+        + [c_void_p, c_void_p, c_void_p],  # logits, gate, sure
+    ),
+    "spear_block_follow": (c_int, [POINTER(CBlock), c_int64, c_void_p, c_void_p, c_void_p, c_void_p]),
+    "spear_block_chain": (
+        c_int,
+        [POINTER(CBlock), _SAMPLINGS, c_int64, c_int64, c_int64, _INTEGERS, c_int64]  # ..., steps, limits, eos
+        + [_DOUBLES, _DOUBLES, _DOUBLES, c_double, c_void_p, _INTEGERS]  # uniforms, ..., cost, contexts, newest
+        + [POINTER(CPast), _INTEGERS, _INTEGERS, c_void_p],  # past, tokens, counts, laws
     ),
     "spear_judge": (
         c_int,

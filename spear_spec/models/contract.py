@@ -14,7 +14,7 @@ from spear_spec.nn.tree import Tree
 
 class Geometry(Protocol):
     """What the shape of a draft follows from, of a target or of its configuration: width and number of decoder layers,
-    number and width of their heads.
+    number and width of their heads, tokens that there are laws over.
     """
 
     @property
@@ -28,6 +28,9 @@ class Geometry(Protocol):
 
     @property
     def dim_head(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
 
 
 class Cache(Protocol):

@@ -9,6 +9,7 @@ from spear_spec.acoustic.unit.stage import UnitStage
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.config import DraftConfig, T2SConfig, require
 from spear_spec.models.contract import Geometry
+from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
@@ -74,6 +75,11 @@ def whisperspeech_bytes(values: Shape) -> ByteFrontEnd:
 def draft_decoder(shape: Shape, target: Geometry) -> DraftDecoder:
     """A decoder of a layer or two beside the target."""
     return DraftDecoder(DraftConfig.from_dict(shape), target)
+
+
+def block_decoder(shape: Shape, target: Geometry) -> BlockDecoder:
+    """A decoder of a layer or two that drafts a block in one pass."""
+    return BlockDecoder(BlockConfig.from_dict(shape), target)
 
 
 def medusa_heads(shape: Shape, target: Geometry) -> MedusaHeads:

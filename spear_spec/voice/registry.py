@@ -47,6 +47,7 @@ DRAFTS: Registry[Callable[[Shape, Geometry], Any]] = Registry(
     "spear_spec.drafts",
     {
         "decoder": "spear_spec.voice.kinds:draft_decoder",
+        "block": "spear_spec.voice.kinds:block_decoder",
         "medusa": "spear_spec.voice.kinds:medusa_heads",
         "layer_skip": "spear_spec.voice.kinds:layer_skip",
     },

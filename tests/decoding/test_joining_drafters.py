@@ -21,6 +21,7 @@ from spear_spec.decoding.drafters.decoder import DecoderDrafter
 from spear_spec.decoding.drafters.early_exit import EarlyExitDrafter
 from spear_spec.engine import Engine, Request, Utterance
 from spear_spec.exactness.oracles import TEXTS, Enumerating, UncachedTarget, distance, tiny_model, walk
+from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.layer_skip import LayerSkipConfig
 from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
@@ -50,6 +51,13 @@ def parts(model: TextToSemantic) -> dict[str, Any]:
                 layer.cross_attn.to_out.weight.mul_(4.0)
         return draft.to(model.dtype).eval()
 
+    torch.manual_seed(3)
+    shape = BlockConfig(
+        model.cfg.dim, model.vocab_size, (1, 2), depth=2, heads=2, dim_head=8, block=3, window=6, rank=4
+    )
+    block = BlockDecoder(shape, model)
+    torch.nn.init.normal_(block.after)
+    torch.nn.init.normal_(block.positions)
     torch.manual_seed(2)
     tree = ((0,), (1,), (0, 0), (1, 1), (0, 1), (0, 0, 0))
     heads = MedusaHeads(MedusaConfig(model.cfg.dim, heads=3, inner=8, tree=tree))
@@ -61,6 +69,7 @@ def parts(model: TextToSemantic) -> dict[str, Any]:
         "prophet": decoder(target_layers=(2,), window=True),
         "early_exit": decoder(target_layers=(1,), feed="same"),
         "medusa": heads.to(model.dtype).eval(),
+        "block": block.to(model.dtype).eval(),
         "layer_skip": LayerSkipConfig(attention=(1,), feed_forward=(0,)).skip(2),
     }
 
@@ -94,6 +103,9 @@ SETTINGS = [
     Setting("early_exit", options=(("stop", "confidence"),)),
     Setting("layer_skip", "block", options=(("stop", "adaedl"),)),
     Setting("medusa", options=(("stop", "acceptance"),)),
+    Setting("block", gamma=4),
+    *(Setting("block", "block", options=(("stop", stop),)) for stop in ("survival", "acceptance", "confidence")),
+    Setting("block", "block", options=GUIDED),
     Setting("kpath", "kseq", num_drafts=3),
     Setting("kpath", "kseq", num_drafts=2, options=(("of", "eagle"), *GUIDED)),
     Setting("small", "recursive_wor", "3-2", gamma=2),
@@ -161,6 +173,7 @@ def test_every_drafter_is_here() -> None:
         Setting("eagle", gamma=2),
         Setting("early_exit", "block", gamma=2),
         Setting("medusa", "recursive", "sparse", gamma=2),
+        Setting("block", "block", gamma=2, options=(("stop", "survival"), *GUIDED)),
         Setting("small", "recursive_wor", "2-1", gamma=2),
     ],
     ids=str,

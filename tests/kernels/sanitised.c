@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "block.h"
 #include "draft.h"
 #include "judge.h"
 #include "philox.h"
@@ -238,6 +239,78 @@ static void target(int64_t format, int64_t dim, int64_t heads, int64_t kv_heads,
     release();
 }
 
+static struct bytes byte_map(const char *name, int64_t in, int64_t out)
+{
+    const int64_t codes = (out + TILE_OUT - 1) / TILE_OUT * ((in + 3) / 4) * TILE_OUT * 4;
+    uint8_t *code = array(name, codes, 1);
+    for (int64_t i = 0; i < codes - !strcmp(name, shorter); i++) code[i] = (uint8_t)(1 + random_below(255));
+    return (struct bytes){code, floats("byte scale", out), in, out};
+}
+
+/* The block decoder on ragged rows at the end of their room: settled tokens with padding, a pass, drafts. */
+static void block(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, int64_t batch, int masked)
+{
+    const int64_t depth = 2, width = heads * dim_head, ids = 40, memory = 1 + batch, count = 1 + batch % 4, most = 7;
+    const int64_t steps = 3, rank = 5, size = ids - 1, gap = 2, longest = count > steps ? count : steps;
+    const int64_t capacity = most + longest;
+    struct bytes enter = byte_map("block enter", dim, dim), head = byte_map("block head", dim, size);
+    struct bytes gates = byte_map("block gate", dim, rank + 1), after = byte_map("block after", rank, size);
+    struct block_layer *layers = array("layers", depth, sizeof *layers);
+    const float **cross = array("cross", 2 * depth, sizeof *cross);
+    for (int64_t l = 0; l < depth; l++) {
+        layers[l] = (struct block_layer){byte_map("block past", dim, 2 * width), byte_map("block qkv", dim, 3 * width),
+                                         byte_map("block out", width, dim), byte_map("block to_q", dim, width),
+                                         byte_map("block cross", width, dim), byte_map("block up", dim, 2 * inner),
+                                         byte_map("block down", inner, dim), floats("block up_bias", 2 * inner),
+                                         floats("block down_bias", dim)};
+        cross[2 * l] = floats("block text keys", batch * width * memory);
+        cross[2 * l + 1] = floats("block text values", batch * width * memory);
+    }
+    const struct block block = {dim, heads, dim_head, inner, depth, ids, steps, 4, rank, floats("block table", ids * dim),
+                                &enter, layers, floats("positions", steps * dim), &head, &gates,
+                                floats("gate_bias", rank + 1), floats("before", ids * rank), &after};
+    const int64_t layer = (batch + gap) * width * capacity, store = (depth - 1) * layer + batch * width * capacity;
+    int64_t *lengths = array("lengths", batch, sizeof *lengths), *counts = array("counts", batch, sizeof *counts);
+    int64_t *tokens = array("tokens", batch * count, sizeof *tokens), *limits = array("limits", batch, sizeof *limits);
+    uint8_t *mask = array("mask", batch * memory, 1);
+    for (int64_t b = 0; b < batch; b++) {
+        lengths[b] = capacity - count - b % 3;
+        counts[b] = b ? (b + 1) % (count + 1) : count;
+        limits[b] = steps - b % steps;
+        for (int64_t j = 0; j < memory; j++) mask[b * memory + j] = j <= b;
+    }
+    for (int64_t i = 0; i < batch * count; i++) tokens[i] = random_below((uint32_t)ids);
+    struct past past = {lengths, floats("block angles", capacity * dim_head), floats("block keys", store),
+                        floats("block values", store), capacity, layer, cross, memory, masked ? mask : NULL};
+    float *features = floats("block features", batch * count * dim), *contexts = floats("contexts", batch * count * dim);
+    REQUIRE(spear_block_read(&block, batch, count, tokens, features, &past, counts, contexts) == 0);
+    REQUIRE(spear_block_read(&block, batch, count, tokens, features, &past, NULL, contexts) == 0);
+    tokens[batch * count - 1] = -1;
+    REQUIRE(spear_block_read(&block, batch, count, tokens, features, &past, NULL, contexts) == NO_TOKEN);
+
+    for (int64_t b = 0; b < batch; b++) lengths[b] = capacity - steps;
+    float *logits = floats("block logits", batch * steps * size), *gate = floats("gates", batch * steps * rank);
+    float *sure = floats("sure", batch * steps), *newest = floats("block newest", batch * dim);
+    REQUIRE(spear_block_pass(&block, batch, steps, limits, newest, &past, logits, gate, sure) == 0);
+    int64_t *before = array("token before", batch * steps, sizeof *before), *made = array("made", batch, sizeof *made);
+    for (int64_t i = 0; i < batch * steps; i++) before[i] = random_below((uint32_t)ids);
+    float *out = floats("followed", batch * steps * size);
+    REQUIRE(spear_block_follow(&block, batch * steps, logits, gate, before, out) == 0);
+
+    double *u = array("block u", batch * steps, sizeof *u), *bound = array("bounds", batch, sizeof *bound);
+    struct sampling how = {.7f, .9, 0};
+    for (int64_t i = 0; i < batch * steps; i++) u[i] = random_below(1000) / 1000.;
+    for (int64_t b = 0; b < batch; b++) bound[b] = b % 2 ? 2 : 0;
+    int64_t *drawn = array("block drawn", batch * steps, sizeof *drawn);
+    float *law = floats("block laws", batch * steps * size);
+    REQUIRE(spear_block_chain(&block, &how, 0, batch, steps, limits, size, u, NULL, NULL, -1, newest, before, &past, drawn,
+                              made, law) == 0);
+    for (int64_t b = 0; b < batch; b++) REQUIRE(made[b] == limits[b]);
+    REQUIRE(spear_block_chain(&block, &how, 0, batch, steps, limits, size, u, bound, bound, .1, newest, before, &past,
+                              drawn, made, law) == 0);
+    release();
+}
+
 /* Ragged chains under both rules, drawn from laws or chosen. */
 static void judge(int64_t batch, int64_t steps, int64_t size)
 {
@@ -263,6 +336,11 @@ int main(int count, char **arguments)
     if (count > 1) shorter = arguments[1];
     uniforms();
     laws();
+    for (int64_t batch = 1; batch <= 5; batch++) {
+        block(20, 3, 6, 26, batch, batch % 2);
+        block(33, 2, 34, 88, batch, batch % 2);
+        block(64, 1, 64, 43, batch, batch % 2);
+    }
     for (int64_t format = FLOATS; format <= BYTES; format++) {
         products(format, 7, 70);
         products(format, 33, 1);

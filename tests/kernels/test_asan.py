@@ -62,12 +62,24 @@ ARRAYS = [
     "drafted laws",
     "target's laws",
     "judged",
+    *(f"block {name}" for name in ("enter", "head", "gate", "after", "past", "qkv", "down", "up_bias", "down_bias")),
+    *(f"block {name}" for name in ("text keys", "text values", "table", "angles", "keys", "values", "features")),
+    *(f"block {name}" for name in ("logits", "newest")),
+    "byte scale",
+    "positions",
+    "gate_bias",
+    "contexts",
+    "gates",
+    "sure",
+    "followed",
 ]
 
 
 KERNELS = (
     "attention",
     "attention_lanes",
+    "block",
+    "bytes",
     "draft",
     "judge",
     "law",

@@ -6,9 +6,11 @@ import torch
 
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.errors import ConfigError
+from spear_spec.models.drafts.block_runner import BlockRunner
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.data.utterances import Utterance
+from spear_spec.training.drafts.blocks import run_blocks
 from spear_spec.training.drafts.observed import collate, observe
 from spear_spec.training.drafts.rollout import says
 from spear_spec.training.drafts.settings import DraftTraining
@@ -32,6 +34,20 @@ def parts():
     rng = np.random.default_rng(0)
     data = [Utterance([1, *rng.integers(1, 12, 5).tolist(), 12], rng.integers(0, 20, n), None, "a") for n in (9, 6, 7)]
     return model, data
+
+
+def build_block(model, **settings):
+    shape = {"depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2, "block": 3, "rank": 4, **settings}
+    return build_draft("block", {"dim": 32, "ids": 21, "target_layers": list(LAYERS), **shape}, model.cfg)
+
+
+def tiny_block(model, **settings):
+    """One that looks at the token before."""
+    torch.manual_seed(1)
+    draft = build_block(model, **settings).double().eval()
+    torch.nn.init.normal_(draft.after, std=0.3)
+    torch.nn.init.normal_(draft.positions)
+    return draft
 
 
 def exact_batch(model, data):
@@ -94,6 +110,90 @@ def test_medusa_head_k_speaks_of_the_token_k_behind_the_next(parts):
                 hidden = batch.hidden[row, position - first]  # it has predicted token position - first + 1 itself
                 expected = model.logits(heads(hidden[None]))[first - 1, 0]
                 assert torch.allclose(logits[row, position], expected, atol=1e-9), (row, first, position)
+
+
+@torch.no_grad()
+def test_what_a_block_is_trained_on_is_what_it_says(parts):
+    """Every position of the block behind every token, by passes on a cache; the window is shorter than the text."""
+    model, data = parts
+    draft = tiny_block(model, window=4)
+    runner = BlockRunner(draft, model)
+    batch = exact_batch(model, data)
+    found = says(draft, model, batch, 4)
+    assert [first for first, _ in found] == [0, 1, 2]
+    for row, u in enumerate(data):
+        memory = model.encode(torch.tensor([u.text]))
+        tokens = torch.tensor([[model.start_id, *u.tokens.tolist()]])
+        features = draft.fuse_target(model(tokens, memory, features=LAYERS).features)
+        features = torch.cat((torch.zeros_like(features[:, :1]), features[:, :-1]), 1)
+        state = draft.start(memory)
+        for newest in range(tokens.shape[1]):
+            contexts = runner.step(tokens[:, newest : newest + 1], features[:, newest : newest + 1], state)
+            said = runner.ahead(contexts, [3], state)
+            for k, logits in found:
+                if newest + k <= len(u.tokens):
+                    expected = runner.follow(said, k, tokens[:, newest + k])[0]
+                    assert torch.allclose(logits[row, newest + k], expected, atol=1e-9), (row, k, newest)
+
+
+@pytest.mark.parametrize("loss", ["ce", "kl", "tv", "ce_tv", "lk"])
+def test_losses_of_a_block_one_after_the_other(parts, loss):
+    model, data = parts
+    model = model.float()
+    draft = tiny_block(model).float()
+    batch = collate(observe(model, data, LAYERS))
+    law = model.logits(batch.hidden)[batch.valid]
+    cfg = DraftTraining(loss=loss, temperature=0.7, stride=2, rollout_decay=0.8)
+    for step in (0, 3):
+        found = loss_of(draft, model, batch, law, cfg, 0.0, step).item()
+        terms, weights, sure = [], [], []
+        with torch.no_grad():
+            for k, logits in says(draft, model, batch, 1):
+                for row, u in enumerate(data):
+                    for at in range(k, len(u.tokens) + 1):
+                        if (at - k) % 2 != step % 2:
+                            continue
+                        p, q = model.logits(batch.hidden)[row, at].double(), logits[row, at].double()
+                        sharp, drawn = (p / 0.7).softmax(-1), (q / 0.7).softmax(-1)
+                        share = torch.minimum(sharp, drawn).sum()
+                        hidden = run_blocks(draft, model, batch, torch.tensor([at - k]))[row, 0, k]
+                        chance = draft.sure(draft.norm(hidden))[0].double()
+                        sure.append(torch.nn.functional.binary_cross_entropy_with_logits(chance, share))
+                        known = at < len(u.tokens)
+                        ce = -q.log_softmax(-1)[u.tokens[at]] if known else torch.zeros(()).double()
+                        far = torch.exp(-3 * share)
+                        term = {
+                            "ce": ce,
+                            "kl": -(p.softmax(-1) * q.log_softmax(-1)).sum(),
+                            "tv": 4 * (1 - share),
+                            "ce_tv": 0.1 * ce + 0.9 * (1 - share),
+                            "lk": far * -(sharp * drawn.log()).sum() - (1 - far) * share.log(),
+                        }[loss]
+                        terms.append(0.8**k * term)
+                        weights.append(0.8**k * (known or loss != "ce"))
+        expected = torch.stack(terms).sum() / sum(weights) + 0.1 * torch.stack(sure).mean()
+        assert found == pytest.approx(expected.item(), rel=2e-2)  # the draft runs in bfloat16 there
+
+
+@torch.no_grad()
+def test_a_block_begins_with_what_an_eagle_has_learnt(parts):
+    model, data = parts
+    eagle = DraftDecoder(DraftConfig(32, 1, 2, 16, ff_mult=2, target_layers=LAYERS), model.cfg)
+    one, two = (build_block(model, depth=depth) for depth in (1, 2))
+    for draft in (one, two):
+        draft.begin_with(eagle)
+        assert torch.equal(draft.enter.weight, eagle.enter.weight)
+        assert torch.equal(draft.layers[0].ff.up.weight, eagle.layers[0].ff.up.weight)
+    two.positions.copy_(one.positions)
+    model = model.float()
+    batch = collate(observe(model, data, LAYERS))
+    starts = torch.arange(4)
+    both = (run_blocks(draft, model, batch, starts) for draft in (one, two))
+    torch.testing.assert_close(*both)  # a further layer adds nothing yet
+    with pytest.raises(ConfigError, match="own shape"):
+        one.begin_with(DraftDecoder(KINDS["eagle"], model.cfg))
+    with pytest.raises(ConfigError, match="same features"):
+        one.begin_with(DraftDecoder(KINDS["prophet"], model.cfg))
 
 
 def test_acceptance_of_equal_laws_is_one_and_of_disjoint_laws_zero():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spear_spec.decoding.drafters import (
+    block,
     eagle,
     early_exit,
     kpath,
@@ -30,8 +31,8 @@ DRAFTERS = Kinds(
     "spear_spec.drafters",
     DrafterKind,
     (
-        none.KIND, small.KIND, small.KIND_2, kpath.KIND, prophet.KIND, medusa.KIND, eagle.KIND, layer_skip.KIND,
-        early_exit.KIND, ngram.KIND, lookup.KIND,
+        none.KIND, small.KIND, small.KIND_2, kpath.KIND, prophet.KIND, medusa.KIND, eagle.KIND, block.KIND,
+        layer_skip.KIND, early_exit.KIND, ngram.KIND, lookup.KIND,
     ),
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol
@@ -179,6 +179,22 @@ class Confidence(Threshold):
         return drafted == limit
 
 
+COST = 0.052  # of one more draft token against a call: docs/drafting.md
+
+
+def best_length(chances: Sequence[float], cost: float) -> int:
+    """How many draft tokens promise most tokens for their cost, where each is accepted with these chances once those
+    before it were: k of them give 1 + reach(1) + ... + reach(k) tokens for a cost of 1 + cost k.
+    """
+    tokens, reach, best, length = 1.0, 1.0, 0.0, 0
+    for number, chance in enumerate(chances, 1):
+        reach *= chance
+        tokens += reach
+        if tokens / (1 + cost * number) > best:
+            best, length = tokens / (1 + cost * number), number
+    return length
+
+
 class Acceptance(Bounded):
     """The length that promises most tokens for its cost, from what past drafts came to.
 
@@ -193,7 +209,7 @@ class Acceptance(Bounded):
     """
 
     def __init__(
-        self, rows: int, cost: float = 0.052, prior: float = 0.88, weight: float = 8.0, fade: float = 0.95
+        self, rows: int, cost: float = COST, prior: float = 0.88, weight: float = 8.0, fade: float = 0.95
     ) -> None:
         self.cost, self.prior, self.weight, self.fade = cost, prior, weight, fade
         self.counts: list[list[tuple[float, float]]] = []  # accepted and tried, by position
@@ -209,20 +225,14 @@ class Acceptance(Bounded):
         return [min(limit, self._length(row, limit)) for row, limit in zip(self.counts, limits)]
 
     def _length(self, counts: list[tuple[float, float]], longest: int) -> int:
-        tokens, best, length = 1.0, 0.0, 0
-        for number, gain in enumerate(self._reach(counts, longest), 1):
-            tokens += gain
-            if tokens / (1 + self.cost * number) > best:
-                best, length = tokens / (1 + self.cost * number), number
-        return length
+        return best_length(self._chances(counts, longest), self.cost)
 
-    def _reach(self, counts: list[tuple[float, float]], longest: int) -> list[float]:
-        chance, reach, line = self.prior, 1.0, []
+    def _chances(self, counts: list[tuple[float, float]], longest: int) -> list[float]:
+        chance, line = self.prior, []
         for at in range(longest):
             accepted, tried = counts[at] if at < len(counts) else (0.0, 0.0)
             chance = (accepted + self.weight * chance) / (tried + self.weight)
-            reach *= chance
-            line.append(reach)
+            line.append(chance)
         return line
 
     def commit(self, verdict: Verdict) -> None:

@@ -12,40 +12,42 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
 from spear_spec.kernels.draft import NativeDraft
-from spear_spec.kernels.packed import PackedLayer, PackedLinear
+from spear_spec.kernels.packed import Map, PackedLayer, PackedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import cached_positions
 from spear_spec.models.seen import Seen
 from spear_spec.nn.attention import merged, rotary_table, rotated, seeing
-from spear_spec.nn.transformer import decode
+from spear_spec.nn.transformer import DecoderLayer, decode
 from spear_spec.nn.tree import Tree
 
-_TINY = 1e-6  # not zero in half precision either
+TINY = 1e-6  # not zero in half precision either
 # tokens in one step, over all rows, padding not counted: with many more, torch's products of whole blocks catch up
 # with the kernel
 _FEW = 64
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Self = TypeVar("_Self")
+Made = TypeVar("Made")
 
 
-def _undisturbed(
-    method: Callable[Concatenate[DraftRunner, _P], _R],
-) -> Callable[Concatenate[DraftRunner, _P], _R]:
+def undisturbed(
+    method: Callable[Concatenate[_Self, _P], _R],
+) -> Callable[Concatenate[_Self, _P], _R]:
     """Without gradients and autocast, whatever the caller has set: neither may change what a draft says."""
 
     @functools.wraps(method)
-    def run(self: DraftRunner, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def run(self: _Self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         cast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
         if not cast and not torch.is_grad_enabled():  # as in every decoding loop
             return method(self, *args, **kwargs)
@@ -61,15 +63,11 @@ class DraftRunner:
     It refers to neither module, and holds nothing of an utterance: threads may share it, each with a state of its own.
     """
 
-    @_undisturbed
+    @undisturbed
     def __init__(self, draft: DraftDecoder, model: Target, *, exact: bool = False) -> None:
         """exact: keep the weights in full precision (by default a CPU rounds them to 8 bits, see `PackedLinear`)."""
         dim = draft.cfg.dim
         self.dim, self._dim_head = dim, draft.cfg.dim_head
-        root = math.sqrt(dim)
-
-        def fold(weight: Tensor, gain: Tensor) -> Tensor:
-            return weight * (gain * root)
 
         def pack(weight: Tensor) -> PackedLinear:
             return PackedLinear(weight, exact=exact)
@@ -84,33 +82,17 @@ class DraftRunner:
             else torch.zeros_like(draft.enter.weight)
         )
         self.head = fold(model.head, draft.norm.gamma).t()
-        self.layers: list[PackedLayer] = []
-        for layer in draft.layers:
-            own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
-            self.layers.append(
-                PackedLayer(
-                    own.heads,
-                    own.dim_head,
-                    pack(fold(own.to_qkv.weight, own.norm.gamma)),
-                    pack(own.to_out.weight),
-                    pack(fold(cross.to_q.weight, cross.norm.gamma)),
-                    pack(cross.to_out.weight),
-                    pack(fold(ff.up.weight, ff.norm.gamma)),
-                    ff.up.bias.detach().clone(),
-                    pack(ff.down.weight),
-                    ff.down.bias.detach().clone(),
-                )
-            )
+        self.layers = [folded_layer(layer, pack) for layer in draft.layers]
         self.native: NativeDraft | None = None
         if self.enter.packed and native.available():
             fuse = None
             if self.fed:
                 gains = torch.cat([norm.gamma for norm in draft.fuse_norm])
-                fuse = pack(fold(draft.fuse.weight, gains))
+                fuse = pack(fold(draft.fuse.weight, gains, dim))
             self.native = NativeDraft(self.table, self.enter, self.layers, pack(self.head.t()), fuse)
         self._rotary = self._turns(2048)
 
-    @_undisturbed
+    @undisturbed
     def step(
         self,
         tokens: Tensor,
@@ -140,16 +122,16 @@ class DraftRunner:
         table, mask, causal = cached_positions(self._angles(positions), cache, length, tree)
         features = features.reshape(rows, self.dim)
         # the first is zero
-        features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(_TINY)
+        features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(TINY)
         x = self.enter.add(features, F.embedding(tokens.reshape(rows), self.table))
         x = x.view(batch, length, self.dim)
         for index, weights in enumerate(self.layers):
             past, text = seeing(mask, causal=causal, cache=cache, layer=index), seeing(state.cross_mask)
-            x = decode(_Folded(weights), x, table, state.cross[index], past=past, text=text)
+            x = decode(Folded(weights), x, table, state.cross[index], past=past, text=text)
         cache.advance(length)
         return x
 
-    @_undisturbed
+    @undisturbed
     def fuse(self, draft: DraftDecoder, features: list[Tensor], count: int) -> Tensor:
         """The target's features [B, T, D] of each of the draft's `target_layers`, of the first `count` positions ->
         [B, count, D], as `DraftDecoder.fuse_target`.
@@ -158,7 +140,7 @@ class DraftRunner:
             return self.native.fuse(features, count)
         return draft.fuse_target([layer[:, :count] for layer in features])
 
-    @_undisturbed
+    @undisturbed
     def chain(
         self,
         hidden: Tensor,
@@ -205,15 +187,40 @@ class DraftRunner:
         """Whether `chain` can draw for so many rows."""
         return self.native is not None and rows <= _FEW
 
-    @_undisturbed
+    @undisturbed
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, D] -> logits [B, V], as `DraftDecoder.logits`."""
         if self.native is not None and len(hidden) <= _FEW:
             return self.native.logits(hidden)
-        return torch.mm(_unit(hidden), self.head)
+        return torch.mm(unit(hidden), self.head)
 
 
-class _Folded:
+def fold(weight: Tensor, gain: Tensor, dim: int | None = None) -> Tensor:
+    """A weight [out, in] behind a norm with this gain [in]: what is left to do of the norm is to divide by length.
+
+    dim: of the norm, where there are several, side by side.
+    """
+    return weight * (gain * math.sqrt(weight.shape[1] if dim is None else dim))
+
+
+def folded_layer(layer: DecoderLayer, pack: Callable[[Tensor], Map]) -> PackedLayer[Map]:
+    """The layer's maps with the gains of its norms folded in."""
+    own, cross, ff = layer.self_attn, layer.cross_attn, layer.ff
+    return PackedLayer(
+        own.heads,
+        own.dim_head,
+        pack(fold(own.to_qkv.weight, own.norm.gamma)),
+        pack(own.to_out.weight),
+        pack(fold(cross.to_q.weight, cross.norm.gamma)),
+        pack(cross.to_out.weight),
+        pack(fold(ff.up.weight, ff.norm.gamma)),
+        ff.up.bias.detach().clone(),
+        pack(ff.down.weight),
+        ff.down.bias.detach().clone(),
+    )
+
+
+class Folded:
     """A packed layer as `nn.transformer.decode` asks for it: norm gains are in the weights, so norms are lengths."""
 
     def __init__(self, weights: PackedLayer) -> None:
@@ -233,24 +240,31 @@ class _Folded:
 
     def add_feed_forward(self, x: Tensor) -> Tensor:
         rows, w = x.flatten(0, 1), self.weights
-        value, gate = w.up.add(_unit(rows), w.up_bias).chunk(2, -1)
+        value, gate = w.up.add(unit(rows), w.up_bias).chunk(2, -1)
         return w.down.add(F.gelu(gate).mul_(value), rows).add_(w.down_bias).view_as(x)
 
     def _product(self, weight: PackedLinear, x: Tensor) -> Tensor:
-        return weight(_unit(x.flatten(0, 1))).to(x.dtype).view(*x.shape[:2], -1)
+        return weight(unit(x.flatten(0, 1))).to(x.dtype).view(*x.shape[:2], -1)
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """x [..., D] of length 1."""
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
 # values refer to weights, never to a module: a draft that nobody else holds goes, and its entry with it
-_RUNNERS: WeakKeyDictionary[DraftDecoder, tuple[list[Seen], DraftRunner]] = WeakKeyDictionary()
+_RUNNERS: WeakKeyDictionary[nn.Module, tuple[list[Seen], Any]] = WeakKeyDictionary()
 _MAKING = Lock()
 
 
 def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
-    """The runner of this draft on this target; made again when a weight has been changed in place, moved or replaced.
+    """The runner of this draft on this target, see `kept`."""
+    return kept(draft, model, lambda: DraftRunner(draft, model))
+
+
+def kept(draft: nn.Module, model: Target, make: Callable[[], Made]) -> Made:
+    """What was made of this draft on this target; made again when a weight has been changed in place, moved or
+    replaced.
 
     Changes that PyTorch itself does not count (through `.data` or a numpy view) are seen only of weights that were made
     in inference mode, whose bits are compared.
@@ -260,6 +274,7 @@ def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
         known = _RUNNERS.get(draft)
         if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
             with torch.inference_mode():
-                known = ([Seen.of(weight) for weight in weights], DraftRunner(draft, model))
+                known = ([Seen.of(weight) for weight in weights], make())
             _RUNNERS[draft] = known
-        return known[1]
+        made: Made = known[1]
+        return made

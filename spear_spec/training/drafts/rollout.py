@@ -7,10 +7,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spear_spec.models.drafts.block import BlockDecoder
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.medusa import MedusaHeads
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.ahead import run_ahead, shift
+from spear_spec.training.drafts.blocks import block_logits
 from spear_spec.training.drafts.observed import DraftBatch
 
 
@@ -19,12 +21,14 @@ def says(draft: nn.Module, model: TextToSemantic, batch: DraftBatch, steps: int)
     each position.
 
     A draft that is fed with nothing of its own (independent, or the head of an early exit) says the same at every
-    depth: it has one. Medusa has one for each head.
+    depth: it has one. Medusa has one for each head, a block decoder one for each of its positions.
     """
     if isinstance(draft, MedusaHeads):
         rows, length, dim = batch.hidden.shape
         ahead = draft(batch.hidden.reshape(-1, dim)).view(-1, rows, length, dim)
         return [(k, shift(model.logits(x), k)) for k, x in enumerate(ahead, 1)]
+    if isinstance(draft, BlockDecoder):
+        return block_logits(draft, model, batch)
     assert isinstance(draft, DraftDecoder)
     alone = not draft.cfg.target_layers or draft.cfg.feed == "same"
     return list(enumerate(roll_out(draft, model, batch, 1 if alone else steps)))

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_spec.config import SamplingConfig, T2SConfig
 from spear_spec.decoding import DRAFTERS
 from spear_spec.decoding.sampling import probabilities
+from spear_spec.models.drafts.block import BlockDecoder
+from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.checkpoint import Work, load_export, restore, save_export
+from spear_spec.training.data.utterances import IGNORE
+from spear_spec.training.drafts.blocks import block_loss
+from spear_spec.training.drafts.losses import Judge, followed
 from spear_spec.training.drafts.observed import DraftBatch, Seen, batches, collate
 from spear_spec.training.drafts.rollout import says
 from spear_spec.training.drafts.settings import DraftTraining
@@ -84,31 +88,27 @@ def evaluate(
 
 
 def loss_of(
-    draft: nn.Module, model: TextToSemantic, batch: DraftBatch, law: Tensor, cfg: DraftTraining, progress: float
+    draft: nn.Module,
+    model: TextToSemantic,
+    batch: DraftBatch,
+    law: Tensor,
+    cfg: DraftTraining,
+    progress: float,
+    step: int = 0,
 ) -> Tensor:
-    """The loss of one batch; law [N, V]: the target's logits at its valid positions."""
+    """The loss of one batch; law [N, V]: the target's logits at its valid positions; step: of the run."""
+    judge, following = Judge(law, cfg, progress), followed(batch.tokens, batch.valid)
+    if isinstance(draft, BlockDecoder):
+        return block_loss(draft, model, batch, judge, following[batch.valid], cfg, step)
     with mixed(model.device):
         logits = says(draft, model, batch, cfg.rollout)
-    overlap = {"tv": 1.0, "mixed": cfg.overlap_weight if progress > 0.5 else 0.0}.get(cfg.loss, 0.0)
-    p = law.softmax(-1) if overlap < 1 else law
-    sharp = (law / cfg.temperature).softmax(-1) if overlap else p
-    following = torch.cat((batch.tokens[:, 1:], batch.tokens[:, :1]), 1)  # nothing is known behind the last token
     loss, norm = law.new_zeros(()), 0.0
     for depth, (first, all_logits) in enumerate(logits):
         later = batch.valid.clone()
         later[:, :first] = False
         if cfg.loss == "ce":
-            later[:, :-1] &= batch.valid[:, 1:]
-            later[:, -1] = False
-        keep, q = later[batch.valid], all_logits[later].float()
-        term = law.new_zeros(())
-        if cfg.loss == "ce":
-            term = F.cross_entropy(q, following[later])
-        elif overlap < 1:
-            term = (1 - overlap) * -(p[keep] * q.log_softmax(-1)).sum(-1).mean()
-        if overlap:
-            both = torch.minimum(sharp[keep], (q / cfg.temperature).softmax(-1)).sum(-1)
-            term = term + overlap * 4 * (1 - both).mean()
+            later &= following != IGNORE
+        term = judge.each(later[batch.valid], all_logits[later].float(), following[later]).mean()
         weight = cfg.rollout_decay**depth
         loss, norm = loss + weight * term, norm + weight
     return loss / norm
@@ -144,7 +144,7 @@ class Pupil:
     def learn(self, step: int, progress: float, shared: tuple[DraftBatch, Tensor]) -> Mapping[str, Tensor | float]:
         cfg, (batch, law) = self.cfg, shared
         rate = learning_rate(step, progress, peak=cfg.lr, floor=cfg.lr_floor, warmup=cfg.warmup)
-        loss = loss_of(self.draft, self.model, batch, law, cfg, progress)
+        loss = loss_of(self.draft, self.model, batch, law, cfg, progress, step)
         loss.backward()
         clip_and_step(self.draft, self.optimizer, rate)
         follow(self.ema, self.draft, cfg.ema, step + 1)
@@ -178,6 +178,7 @@ def train_drafts(
     every: int = 100,
     progress_bar: bool = True,
     start: Bundle | None = None,
+    learnt: DraftDecoder | None = None,
 ) -> dict[str, nn.Module]:
     """Train drafts together (or go on) on the target's device, each on every batch until its own steps or minutes are
     used up. Each leaves its `Work` in a folder of its name under `out` (or in the folder that `out` names for it).
@@ -185,6 +186,7 @@ def train_drafts(
     Args:
         shapes: by the drafter's name, see `draft_shapes`. "draft" is what the voice ships with, of whatever kind.
         start: a voice whose drafts are gone on from where it has them; a checkpoint that is there already goes before.
+        learnt: an eagle on the same target, with which a block decoder begins.
 
     Raises:
         SpearSpecError: a checkpoint is damaged, or the checkpoint's or the voice's draft has another shape.
@@ -198,6 +200,8 @@ def train_drafts(
         part = None if start is None else name if start.has(name) else start.config.drafts.get(name, (None,))[0]
         if start is not None and part is not None:
             start.load_into(draft, part).train().requires_grad_(True)
+        elif learnt is not None and isinstance(draft, BlockDecoder):
+            draft.begin_with(learnt)
         pupil = Pupil(name, draft.to(model.device), shape, own, model, held_out, laws)
         folder = out[name] if isinstance(out, Mapping) else out / name
         pupils.append(pupil)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from spear_spec.config import SamplingConfig
+from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.errors import ConfigError
+from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.medusa import MedusaHeads
 from spear_spec.models.spear_tts import TextToSemantic
-from spear_spec.training.checkpoint import save_export
+from spear_spec.training.checkpoint import load_export, save_export
 from spear_spec.training.data.utterances import Utterance
 from spear_spec.training.drafts import skip_search
 from spear_spec.training.drafts.medusa_tree import give_tree
@@ -58,6 +59,7 @@ def run(plan: Plan) -> None:
             every=cfg.every,
             progress_bar=plan.progress,
             start=start_from(cfg.start),
+            learnt=eagle_of(at, model, shapes["block"]) if "block" in shapes else None,
         )
         if "medusa" in trained:
             heads = cast(MedusaHeads, trained["medusa"])
@@ -65,6 +67,18 @@ def run(plan: Plan) -> None:
     if "layer_skip" in cfg.names:
         search_switches(plan, model, unheard, law)
     at.drafters_table.write_text(learnt(at.drafters, list(shapes)), encoding="utf-8")
+
+
+def eagle_of(at: Layout, model: TextToSemantic, shape: Mapping[str, Any]) -> DraftDecoder | None:
+    """The draft of the stage before, where a block decoder of this shape can begin with it."""
+    about, weights = load_export(at.draft.export, "draft")
+    cfg = DraftConfig.from_dict(about["draft"])
+    alike = ("dim", "heads", "dim_head", "ff_mult")
+    if list(cfg.target_layers) != list(shape["target_layers"]) or any(getattr(cfg, key) != shape[key] for key in alike):
+        return None
+    draft = DraftDecoder(cfg, model.cfg)
+    draft.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return draft
 
 
 def claim_one(plan: Plan, name: str, about: Mapping[str, object], length: Sequence[str] = ()) -> None:
@@ -97,9 +111,9 @@ def search_switches(plan: Plan, model: TextToSemantic, held_out: Sequence[Uttera
 
 
 def reads(plan: Plan, at: Layout) -> list[Path]:
-    """The target and what it spoke."""
+    """The target, what it spoke, and the draft that a block decoder begins with."""
     folders = [path for f in (at.samples, at.held_out) for path in (f.utterances, f.tokens)]
-    return [*at.target, at.sampling, at.prepared.speakers, *folders, *folder_of(plan.drafters.start)]
+    return [*at.target, at.sampling, at.prepared.speakers, *at.draft_export, *folders, *folder_of(plan.drafters.start)]
 
 
 STAGE = Stage(

@@ -1,0 +1,29 @@
+/* Matrix products of 8-bit weights with numbers that are rounded to 8 bits, for drafts. */
+
+#ifndef SPEAR_BYTES_H
+#define SPEAR_BYTES_H
+
+#include "common.h"
+
+#define TILE_OUT 64 /* outputs of a tile */
+
+/* y = W x; codes [tiles][in / 4, rounded up][4][16][4]: a tile holds TILE_OUT outputs, and of each output four inputs in
+   turn: codes from -127 to 127 plus 128 (anything where there is no input or output); scale [out]. */
+struct bytes {
+    const uint8_t *codes;
+    const float *scale;
+    int64_t in, out;
+};
+
+/* Bytes that spear_bytes needs to work in. */
+INLINE int64_t spear_bytes_room(int64_t rows, int64_t in) { return rows * ((in + 3) / 4 * 4 + 8); }
+
+/* x [rows, in] -> y [rows, out] = W round(x) + add, where each row is rounded to 127 steps of its largest number on
+   either side; add: NULL, or rows that lie add_step apart (0: a bias); may be y. room: see spear_bytes_room.
+
+   Sums are whole numbers: a row's result is the same, bit for bit, on every machine and whatever rows stand beside
+   it. */
+void spear_bytes(const struct bytes *w, int64_t rows, const float *x, const float *add, int64_t add_step, float *y,
+                 void *room);
+
+#endif

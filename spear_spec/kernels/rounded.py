@@ -1,0 +1,70 @@
+"""A linear map whose weights and inputs are whole numbers of 8 bits (`bytes.c`), for drafts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spear_spec.kernels.pointers import pointer
+from spear_spec.kernels.structures import TILE_OUT, CBytes
+
+_STEPS = 127  # on either side of zero
+
+
+class RoundedLinear:
+    """x [R, in] -> [R, out], without bias; rows of the weight have a scale each, and so has every row of x.
+
+    Only for drafts, as `PackedLinear`. On a CPU in float32 the products are those of C to the last sum, which is a
+    whole number; `exact` keeps weights and inputs as they are (other devices and dtypes do so anyway).
+    """
+
+    def __init__(self, weight: Tensor, *, exact: bool = False) -> None:
+        """weight [out, in]."""
+        weight = weight.detach()
+        self.shape = weight.shape
+        self._scale: Tensor | None = None
+        if exact or weight.device.type != "cpu" or weight.dtype != torch.float32:
+            self._weight = weight.clone()
+            return
+        self._scale = weight.abs().amax(1).clamp_min(1e-12) / _STEPS
+        self._weight = (weight / self._scale[:, None]).round().clamp_(-_STEPS, _STEPS)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether weights and inputs are rounded."""
+        return self._scale is not None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product, in the dtype of x."""
+        if self._scale is None:
+            return F.linear(x, self._weight)
+        top = x.abs().amax(-1, keepdim=True)
+        codes = (x * torch.where(top > 0, _STEPS / top, 0)).round()
+        # below 2^24 float32 holds every sum; above (more than a thousand inputs) float64 does
+        sums = F.linear(codes.double(), self._weight.double()).to(torch.float32)
+        return sums * (top / _STEPS) * self._scale
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        """to + product."""
+        return to + self(x)
+
+    def packed(self) -> tuple[CBytes, list[Tensor]]:
+        """The map as C reads it, and what must live as long."""
+        assert self._scale is not None, "these weights are not rounded"
+        out, inputs = self.shape
+        padded = F.pad(self._weight, (0, -inputs % 4, 0, -out % TILE_OUT))
+        codes = (padded + 128).to(torch.uint8)  # that of nothing is 128 too: its input is 0, its output not written
+        tiles = codes.view(-1, TILE_OUT, padded.shape[1] // 4, 4).transpose(1, 2).contiguous()
+        scale = self._scale.contiguous()
+        held = [tiles, scale]
+        shape = (-(-out // TILE_OUT), -(-inputs // 4), TILE_OUT, 4)
+        return (
+            CBytes(
+                pointer(tiles, shape, torch.uint8, "8-bit weights"),
+                pointer(scale, (out,), torch.float32, "scales of weights"),
+                inputs,
+                out,
+            ),
+            held,
+        )
