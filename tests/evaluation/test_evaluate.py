@@ -29,6 +29,8 @@ CFG = {
     "verifier": "rejection",
     "lossless": True,
     "gamma": 5,
+    "gammas": {},
+    "runtime": "eager",
     "num_drafts": 1,
     "tree": None,
     "options": {},

@@ -92,9 +92,9 @@ _SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=list
 def test_any_text_is_spoken_or_warned_about(text: str) -> None:
     list(split_sentences(text))
     said, warnings = spoken(text)
-    # U+FFFC and the like have names; what has none must be warned about
+    # U+FFFC and the like have names; what has none must be warned about, but for marks of emphasis and of lists
     visible = any(
-        unicodedata.category(c)[0] in "LNS" for c in unicodedata.normalize("NFC", text) if c not in "*~^|`_¨´"
+        unicodedata.category(c)[0] in "LNS" for c in unicodedata.normalize("NFC", text) if c not in "*~^|`_¨´‣●▪•◦"
     )
     assert said or warnings or not visible
 
