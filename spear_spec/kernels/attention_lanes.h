@@ -15,7 +15,7 @@ INLINE TARGET NAMED(lanes) NAMED(load)(const float *at)
 INLINE TARGET NAMED(lanes) NAMED(fold)(NAMED(lanes) a, NAMED(lanes) b, int step)
 {
     const NAMED(integers) index = INDEX, second = (index & step) / step * LANES;
-    return __builtin_shuffle(a, b, index + second) + __builtin_shuffle(a, b, (index ^ step) + second);
+    return SHUFFLE(a, b, index + second) + SHUFFLE(a, b, (index ^ step) + second);
 }
 
 /* Products of q with LANES keys; each is summed in LANES parts, which are then added in halves. */

@@ -114,8 +114,8 @@ INLINE TARGET float NAMED(total)(NAMED(lanes) x)
     for (int i = 0; i < LANES; i++)                                                                    \
         if (!(i & (step))) {                                                                           \
             const NAMED(lanes) a = x[i], b = x[i + (step)];                                            \
-            x[i] = __builtin_shuffle(a, b, (NAMED(integers)){EACH(LEFT, step)});                       \
-            x[i + (step)] = __builtin_shuffle(a, b, (NAMED(integers)){EACH(RIGHT, step)});             \
+            x[i] = SHUFFLE(a, b, (NAMED(integers)){EACH(LEFT, step)});                       \
+            x[i + (step)] = SHUFFLE(a, b, (NAMED(integers)){EACH(RIGHT, step)});             \
         }
 
 INLINE TARGET void NAMED(transpose)(NAMED(lanes) x[LANES])
