@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_double, c_int64, c_void_p
+from ctypes import c_double, c_int64
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
+from spear_spec.kernels.draft import fused
 from spear_spec.kernels.matrix import Matrix
-from spear_spec.kernels.packed import PackedLinear
+from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.kernels.past import Pointers
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.rounded import RoundedLinear
@@ -26,29 +27,16 @@ Cross = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class BlockLayer:
-    """Maps [out, in] of one layer, gains of norms folded in; past: keys and values of a context."""
-
-    past: RoundedLinear
-    to_qkv: RoundedLinear
-    self_out: RoundedLinear
-    to_q: RoundedLinear
-    cross_out: RoundedLinear
-    up: RoundedLinear
-    down: RoundedLinear
-    up_bias: Tensor
-    down_bias: Tensor
-
-
-@dataclass(frozen=True)
 class BlockWeights:
-    """Weights of a block decoder, see `BlockRunner`: table [ids, D], enter [D, D], positions [block, D], head [V, D],
-    gate [rank + 1, D] and its bias, before [ids, rank], after [V, rank], fuse [D, features x D].
+    """Weights of a block decoder, see `BlockRunner`: table [ids, D], enter [D, D], past (keys and values of a context)
+    and the other maps of each layer, gains of norms folded in, positions [block, D], head [V, D], gate [rank + 1, D]
+    and its bias, before [ids, rank], after [V, rank], fuse [D, features x D].
     """
 
     table: Tensor
     enter: RoundedLinear
-    layers: Sequence[BlockLayer]
+    past: Sequence[RoundedLinear]
+    layers: Sequence[PackedLayer[RoundedLinear]]
     positions: Tensor
     head: RoundedLinear
     gate: RoundedLinear
@@ -56,8 +44,6 @@ class BlockWeights:
     before: Tensor
     after: RoundedLinear
     fuse: PackedLinear
-    heads: int
-    dim_head: int
     window: int
 
 
@@ -73,24 +59,26 @@ class NativeBlock:
         loaded = native.library()
         self._read, self._pass = loaded.spear_block_read, loaded.spear_block_pass
         self._follow, self._chain = loaded.spear_block_follow, loaded.spear_block_chain
-        self._fusing, self._fuse = loaded.spear_draft_fuse, Matrix.of_codes(*weights.fuse.rounded())
+        self._fuse = Matrix.of_codes(*weights.fuse.rounded())
         self._held: list[object] = []  # what the structures point at
         self.ids, self.dim = weights.table.shape
-        self.heads, self.dim_head, self.depth = weights.heads, weights.dim_head, len(weights.layers)
+        first = weights.layers[0]
+        self.heads, self.dim_head, self.depth = first.heads, first.dim_head, len(weights.layers)
         self.block, self.window, self.rank = len(weights.positions), weights.window, weights.before.shape[1]
         self.size = weights.head.shape[0]
         self._sizes = (self.depth, self.heads, self.heads, self.dim_head)
-        dim, width, inner = self.dim, self.heads * self.dim_head, weights.layers[0].down.shape[1]
+        dim, width, inner = self.dim, self.heads * self.dim_head, first.down.shape[1]
         sizes = ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner))
-        expected = {"past": (2 * width, dim), **dict(zip(MAPS, sizes))}
+        expected = dict(zip(MAPS, sizes))
         self._layers = (CBlockLayer * self.depth)(
             *[
                 CBlockLayer(
+                    self._matrix(past, (2 * width, dim), "past"),
                     *[self._matrix(getattr(layer, name), shape, name) for name, shape in expected.items()],
                     self._at(layer.up_bias, (2 * inner,), "a bias"),
                     self._at(layer.down_bias, (dim,), "a bias"),
                 )
-                for layer in weights.layers
+                for past, layer in zip(weights.past, weights.layers, strict=True)
             ]
         )
         self._maps = [
@@ -131,17 +119,7 @@ class NativeBlock:
         Raises:
             ContractError: another number of features, shape, dtype or device.
         """
-        batch, length, _ = features[0].shape
-        if len(features) * self.dim != self._fuse.shape[1] or count > length:
-            raise ContractError(f"{len(features)} features of {length} positions do not give {count} of this draft")
-        held = [x.contiguous() for x in features]
-        places = (c_void_p * len(held))(*[pointer(x, (batch, length, self.dim), _FLOAT, "features") for x in held])
-        fused = torch.empty(batch, count, self.dim, dtype=_FLOAT)
-        status = self._fusing(
-            self._fuse.struct, len(held), self.dim, batch, count, length, places, fused.data_ptr()
-        )  # fmt: skip
-        native.check(status, "the draft's features")
-        return fused
+        return fused(self._fuse.struct, features, count)
 
     def read(
         self,

@@ -14,7 +14,7 @@ from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
-from spear_spec.kernels.past import Pointers
+from spear_spec.kernels.past import Pointers, tree_pointers
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import MAPS, CDraft, CLayer, CMatrix
 from spear_spec.nn.cache import KVCache
@@ -48,7 +48,7 @@ class NativeDraft:
         """
         loaded = native.library()
         self._step, self._logits = loaded.spear_draft_step, loaded.spear_draft_logits
-        self._chain, self._fusing = loaded.spear_draft_chain, loaded.spear_draft_fuse
+        self._chain = loaded.spear_draft_chain
         self._held: list[object] = []  # what the structures point at
         first = layers[0]
         self._heads, self._dim_head, self._depth = first.heads, first.dim_head, len(layers)
@@ -121,15 +121,7 @@ class NativeDraft:
             raise ContractError(f"the draft's step reads tokens [B, n], not {list(tokens.shape)}")
         if counts is not None and (len(counts) != batch or not all(0 <= n <= count for n in counts)):
             raise ContractError(f"rows of at most {count} tokens cannot hold {counts}")
-        nodes, sees, depth = 0, None, None
-        if tree is not None:
-            nodes = tree.depth.shape[-1]
-            if tree.mask.shape != (batch, nodes, nodes) or tree.depth.shape != (batch, nodes) or nodes < count:
-                raise ContractError(
-                    f"a tree's mask {list(tree.mask.shape)} and depths {list(tree.depth.shape)} do not fit "
-                    f"{count} new nodes in {batch} rows"
-                )
-            sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
+        nodes, sees, depth, _held = tree_pointers(tree, batch, count)
         tokens, features = tokens.contiguous(), features.contiguous()
         past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, count, nodes)
         features_at = pointer(features, (batch, count, self._dim), _FLOAT, "features")
@@ -142,8 +134,8 @@ class NativeDraft:
             features_at,
             past,
             nodes,
-            None if sees is None else pointer(sees, (batch, count, nodes), torch.bool, "the mask of a tree"),
-            None if depth is None else pointer(depth, (batch, count), torch.int64, "the depths of a tree"),
+            sees,
+            depth,
             None if counts is None else (c_int64 * batch)(*counts),
             hidden.data_ptr(),
         )
@@ -156,17 +148,9 @@ class NativeDraft:
         Raises:
             ContractError: another number of features, shape, dtype or device.
         """
-        if self._fuse is None or len(features) * self._dim != self._fuse.in_:
-            raise ContractError(f"this draft is not fed with {len(features)} features")
-        batch, length, _ = features[0].shape
-        held = [x.contiguous() for x in features]
-        places = (c_void_p * len(held))(*[pointer(x, (batch, length, self._dim), _FLOAT, "features") for x in held])
-        if count > length:
-            raise ContractError(f"features of {length} positions do not hold {count}")
-        fused = torch.empty(batch, count, self._dim, dtype=_FLOAT, device="cpu")
-        status = self._fusing(self._fuse, len(held), self._dim, batch, count, length, places, fused.data_ptr())
-        native.check(status, "the draft's features")
-        return fused
+        if self._fuse is None:
+            raise ContractError("this draft is not fed with features")
+        return fused(self._fuse, features, count)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, D] -> logits [R, V].
@@ -241,3 +225,21 @@ class NativeDraft:
         longest = max(counts)
         drawn = [tokens[row * steps : row * steps + count] for row, count in enumerate(counts)]
         return drawn, laws[:, :longest] if longest else None
+
+
+def fused(matrix: CMatrix, features: Sequence[Tensor], count: int) -> Tensor:
+    """The first `count` positions of the target's features, [B, T, D] each, through a draft's `fuse` [D, features x D]
+    -> [B, count, D].
+
+    Raises:
+        ContractError: another number of features, shape, dtype or device.
+    """
+    batch, length, dim = features[0].shape
+    if len(features) * dim != matrix.in_ or dim != matrix.out or count > length:
+        raise ContractError(f"{len(features)} features [{batch}, {length}, {dim}] do not give {count} of this draft")
+    held = [x.contiguous() for x in features]
+    places = (c_void_p * len(held))(*[pointer(x, (batch, length, dim), _FLOAT, "features") for x in held])
+    out = torch.empty(batch, count, dim, dtype=_FLOAT, device="cpu")
+    status = native.library().spear_draft_fuse(matrix, len(held), dim, batch, count, length, places, out.data_ptr())
+    native.check(status, "the draft's features")
+    return out

@@ -11,6 +11,7 @@ from spear_spec.errors import ContractError
 from spear_spec.kernels.pointers import pointer, stacked_pointer
 from spear_spec.kernels.structures import CPast
 from spear_spec.nn.cache import KVCache
+from spear_spec.nn.tree import Tree
 
 _FLOAT = torch.float32
 _Cross = list[tuple[Tensor, Tensor]]
@@ -100,3 +101,23 @@ def _look(cross: list[tuple[Tensor, Tensor]], mask: Tensor | None, depth: int, s
         held.append(own := mask.contiguous())
         mask_at = pointer(own, (batch, 1, 1, memory), torch.bool, "the mask of the text")
     return list(cross), mask, texts, memory, mask_at, held
+
+
+def tree_pointers(tree: Tree | None, batch: int, count: int) -> tuple[int, int | None, int | None, tuple[Tensor, ...]]:
+    """A tree whose last `count` nodes a step reads, as C is told of it: nodes, the addresses of its mask and depths for
+    these, and the tensors that must live until C has returned. No tree: 0 and nothing.
+
+    Raises:
+        ContractError: a mask or depths of another shape, dtype or device.
+    """
+    if tree is None:
+        return 0, None, None, ()
+    nodes = tree.depth.shape[-1]
+    if tree.mask.shape != (batch, nodes, nodes) or tree.depth.shape != (batch, nodes) or nodes < count:
+        raise ContractError(
+            f"a tree's mask {list(tree.mask.shape)} and depths {list(tree.depth.shape)} do not fit "
+            f"{count} new nodes in {batch} rows"
+        )
+    sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
+    mask_at = pointer(sees, (batch, count, nodes), torch.bool, "the mask of a tree")
+    return nodes, mask_at, pointer(depth, (batch, count), torch.int64, "the depths of a tree"), (sees, depth)

@@ -13,7 +13,7 @@ from torch import Tensor
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.matrix import Matrix
-from spear_spec.kernels.past import Pointers
+from spear_spec.kernels.past import Pointers, tree_pointers
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import CMatrix, CTarget, CTargetLayer
 from spear_spec.nn.cache import KVCache
@@ -143,15 +143,7 @@ class NativeStep:
             x = torch.empty(shape, dtype=_FLOAT, device="cpu")
         else:
             tokens, x = None, entering.clone(memory_format=torch.contiguous_format)
-        nodes, sees, depth = 0, None, None
-        if tree is not None:
-            nodes = tree.depth.shape[-1]
-            if tree.mask.shape != (batch, nodes, nodes) or tree.depth.shape != (batch, nodes) or nodes < count:
-                raise ContractError(
-                    f"a tree's mask {list(tree.mask.shape)} and depths {list(tree.depth.shape)} do not fit "
-                    f"{count} new nodes in {batch} rows"
-                )
-            sees, depth = tree.mask[:, -count:].contiguous(), tree.depth[:, -count:].contiguous()
+        nodes, sees, depth, _held = tree_pointers(tree, batch, count)
         if not count:
             raise ContractError("a step needs a token")
         sizes = (stack.depth, stack.heads, stack.kv_heads, stack.dim_head)
@@ -177,8 +169,8 @@ class NativeStep:
             pointer(x, shape, _FLOAT, "the residual stream"),
             past,
             nodes,
-            None if sees is None else pointer(sees, (batch, count, nodes), torch.bool, "the mask of a tree"),
-            None if depth is None else pointer(depth, (batch, count), torch.int64, "the depths of a tree"),
+            sees,
+            depth,
             None if skip is None else (c_uint8 * stack.depth)(*skip),
             wanted,
             None if hidden is None else hidden.data_ptr(),

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
 
 from spear_spec.kernels import native
 from spear_spec.kernels.step import NativeStack, NativeStep, StepLayer
-from spear_spec.models.seen import Seen
+from spear_spec.models.seen import Plans
 
 if TYPE_CHECKING:
     from spear_spec.models.spear_tts import TextToSemantic
 
-# values refer to weights, never to a module: a target that nobody else holds goes, and its entry with it
-_STACKS: WeakKeyDictionary[TextToSemantic, tuple[list[Seen], NativeStack]] = WeakKeyDictionary()
-_MAKING = Lock()
+_STACKS = Plans()
 
 
 def step_for(model: TextToSemantic) -> NativeStep | None:
     """Who runs the target's steps on a new cache: None where torch does (another dtype or device, no kernel).
 
-    The weights are packed once, and again when one has been changed in place, moved or replaced.
+    The weights are packed once, see `Plans`.
     """
     if model.dtype is not torch.float32 or model.device.type != "cpu" or not native.available():
         return None
     weights = (*model.decoder.parameters(), *model.decoder_norm.parameters(), *model.shared())
-    if any(weight.dtype is not torch.float32 for weight in weights):
-        return None
-    with _MAKING:  # two threads that start at once make one
-        known = _STACKS.get(model)
-        if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
-            with torch.inference_mode():
-                known = ([Seen.of(weight) for weight in weights], _packed(model))
-            _STACKS[model] = known
-        return NativeStep(known[1])
+
+    def make() -> NativeStack | None:
+        return _packed(model) if all(weight.dtype is torch.float32 for weight in weights) else None
+
+    stack = _STACKS.of(model, weights, make)
+    return None if stack is None else NativeStep(stack)
 
 
 def _packed(model: TextToSemantic) -> NativeStack:

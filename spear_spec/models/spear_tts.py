@@ -15,7 +15,7 @@ from spear_spec.errors import TextError
 from spear_spec.models.memory import Memory
 from spear_spec.models.native import step_for
 from spear_spec.models.stack import DecoderStack
-from spear_spec.nn.attention import FeedForward, RMSNorm, rotary_table
+from spear_spec.nn.attention import FeedForward, RMSNorm, kept_rotations
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import DecoderLayer, EncoderLayer, Layers
 
@@ -102,20 +102,7 @@ class TextToSemantic(DecoderStack[DecoderLayer]):
 
     def rotary(self, positions: int) -> Tensor:
         """Rotations of the first `positions` positions, kept between calls."""
-        start = self.start
-        double, device = start.dtype == torch.float64, start.device
-        if (
-            self._table.shape[0] < positions
-            or self._table.device != device
-            or (self._table.dtype == torch.complex128) != double
-        ):
-            with torch.inference_mode(False):  # a table made while decoding must serve training too
-                self._table = rotary_table(
-                    max(2 * positions, 2048),
-                    self.cfg.dim_head,
-                    dtype=torch.float64 if double else torch.float32,
-                    device=device,
-                )
+        self._table = kept_rotations(self._table, positions, self.cfg.dim_head, self.start)
         return self._table
 
     def new_cache(self, batch: int, capacity: int = 512) -> KVCache:

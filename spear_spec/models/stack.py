@@ -118,7 +118,7 @@ class DecoderStack(nn.Module, Generic[L]):
             if done < length:
                 cache.advance(done)
                 rest, *_ = self._call(tokens[:, done:], memory, cache, 0, reused)
-                cache.lengths = [position - done for position in cache.lengths]
+                cache.crop([position - done for position in cache.lengths])
                 entering = torch.cat((entering, rest), 1)
             known = [entering for layer in features if layer <= reused]
         bits = None

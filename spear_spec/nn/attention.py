@@ -48,6 +48,18 @@ def rotary_table(positions: int, dim_head: int, *, dtype: torch.dtype, device: t
     return torch.polar(torch.ones_like(angle), angle)
 
 
+def kept_rotations(known: Tensor, positions: int, dim_head: int, weight: Tensor) -> Tensor:
+    """`known`, or, where it has too few positions or another precision or device than the weight's, a longer table in
+    its place.
+    """
+    double = weight.dtype == torch.float64
+    if known.shape[0] >= positions and known.device == weight.device and (known.dtype == torch.complex128) == double:
+        return known
+    dtype = torch.float64 if double else torch.float32
+    with torch.inference_mode(False):  # a table made while decoding must serve training too
+        return rotary_table(max(2 * positions, 2048), dim_head, dtype=dtype, device=weight.device)
+
+
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate neighbouring pairs of the last dimension of x [B, T, H, D] by table [T, D/2] or [B, T, D/2]."""
     real = x if x.dtype in (torch.float32, torch.float64) else x.float()

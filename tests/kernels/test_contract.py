@@ -57,7 +57,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
         "cache": state.cache,
         "cross": state.cross,
         "cross_mask": state.cross_mask,
-        "angles": runner._angles(9),
+        "angles": runner.angles(9),
         "tree": Tree.from_lists([[-1, 0, 0, 1]] * BATCH),
         "counts": [3, 1],
     }

@@ -17,6 +17,7 @@ from spear_spec.kernels import native
 from spear_spec.models.drafts import runner as runners
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.runner import DraftRunner, runner_for
+from spear_spec.models.seen import Seen
 from spear_spec.models.spear_tts import TextToSemantic
 
 DIM = 16
@@ -133,7 +134,7 @@ def test_an_address_that_is_used_again_is_not_the_same_weight() -> None:
     size = 9_000_000  # so large that the allocator gives it back, and the next one gets its address
     for _ in range(3):
         weight = torch.zeros(size)
-        seen = runners.Seen.of(weight)
+        seen = Seen.of(weight)
         assert seen.still(weight)
         del weight
         assert not seen.still(torch.ones(size))

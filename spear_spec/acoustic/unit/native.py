@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 from ctypes import c_int64
-from threading import Lock
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +16,7 @@ from spear_spec.kernels import native
 from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
-from spear_spec.models.seen import Seen
+from spear_spec.models.seen import Plans
 
 _WIDTH = 16  # as in vocoder.h
 _ALIGNED = 64
@@ -114,31 +112,24 @@ def fits(cfg: VocoderConfig) -> bool:
     return cfg.dim % _WIDTH == 0 and cfg.prosody_dim % _WIDTH == 0 and left == 1
 
 
-# values refer to copies of weights, never to a module: a vocoder that nobody else holds goes, and its entry with it
-_PLANS: WeakKeyDictionary[UnitVocoder, tuple[list[Seen], NativeVocoder]] = WeakKeyDictionary()
-_MAKING = Lock()
+_PLANS = Plans()
 
 
 def native_for(model: UnitVocoder) -> NativeVocoder | None:
     """What speaks for this vocoder in C; None where torch does (another dtype or device, sizes that `fits` refuses, no
     kernel, weights made in inference mode, whose changes nobody counts).
 
-    The weights are packed once, and again when one has been changed in place, moved or replaced. A stream keeps those
-    that it began with.
+    The weights are packed once, see `Plans`. A stream keeps those that it began with.
     """
     if not native.available():
         return None
     weights = list(model.parameters())
-    with _MAKING:  # two threads that start at once make one
-        known = _PLANS.get(model)
-        if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
-            plain = all(w.dtype is _FLOAT and w.device.type == "cpu" and not w.is_inference() for w in weights)
-            if not plain or not fits(model.cfg):
-                return None
-            with torch.inference_mode():
-                known = ([Seen.of(weight) for weight in weights], NativeVocoder(model))
-            _PLANS[model] = known
-        return known[1]
+
+    def make() -> NativeVocoder | None:
+        plain = all(w.dtype is _FLOAT and w.device.type == "cpu" and not w.is_inference() for w in weights)
+        return NativeVocoder(model) if plain and fits(model.cfg) else None
+
+    return _PLANS.of(model, weights, make)
 
 
 class NativeStream:

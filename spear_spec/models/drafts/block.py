@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from spear_spec.config import DEEPEST, MOST_HEADS, MOST_IDS, WIDEST, WIDEST_HEAD, Strict, require, whole, wholes
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Geometry, Target
-from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
-from spear_spec.models.memory import Memory
-from spear_spec.nn.attention import RMSNorm, rotary_table
-from spear_spec.nn.cache import KVCache
+from spear_spec.models.drafts.decoder import DraftDecoder, TextDraft
+from spear_spec.nn.attention import RMSNorm
 from spear_spec.nn.transformer import DecoderLayer, Layers
 
 
@@ -51,7 +49,7 @@ class BlockConfig(Strict):
         require(len(self.target_layers) > 0, "target_layers must name a layer of the target")
 
 
-class BlockDecoder(nn.Module):
+class BlockDecoder(TextDraft):
     """One or two decoder layers of `block` positions, on the target's token embedding and head.
 
     A settled token i leaves a context vector c_i: its embedding and the target's fused features of the position that
@@ -87,25 +85,6 @@ class BlockDecoder(nn.Module):
         self.gate = nn.Linear(dim, cfg.rank)
         self.after = nn.Parameter(torch.zeros(cfg.rank, cfg.ids))  # W2: a new head does not look at the token before
         self.sure = nn.Linear(dim, 1)
-        self._table = torch.empty(0)
-
-    def rotary(self, positions: int) -> Tensor:
-        """Rotations of the first `positions` positions, kept between calls."""
-        weight = self.enter.weight
-        double, device = weight.dtype == torch.float64, weight.device
-        if (
-            self._table.shape[0] < positions
-            or self._table.device != device
-            or (self._table.dtype == torch.complex128) != double
-        ):
-            with torch.inference_mode(False):
-                self._table = rotary_table(
-                    max(2 * positions, 2048),
-                    self.cfg.dim_head,
-                    dtype=torch.float64 if double else torch.float32,
-                    device=device,
-                )
-        return self._table
 
     @torch.no_grad()
     def begin_with(self, eagle: DraftDecoder) -> None:
@@ -127,27 +106,6 @@ class BlockDecoder(nn.Module):
                 raise ConfigError(f"a block decoder begins with a draft of its own shape: {name} differs")
             added = rest.endswith(("to_out.weight", "down.weight", "down.bias"))
             weight.copy_(theirs[source] * (0 if added and name.startswith("layers.") and layer != "0" else 1))
-
-    def start(self, memory: Memory, capacity: int = 512) -> DraftState:
-        """Cross-attention keys/values of the draft, computed once, and an empty cache."""
-        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers]
-        return DraftState(self._cache(memory.batch, capacity), Memory.of(memory.hidden, memory.mask, cross))
-
-    def empty(self) -> DraftState:
-        """The state of no rows, which others can join."""
-        weight, cfg = self.enter.weight, self.cfg
-        hidden = weight.new_zeros(0, 0, cfg.dim)
-        mask = torch.zeros(0, 0, dtype=torch.bool, device=weight.device)
-        cross = [(weight.new_zeros(0, cfg.heads, 1, cfg.dim_head),) * 2 for _ in range(cfg.depth)]
-        return DraftState(self._cache(0, 1), Memory.of(hidden, mask, cross))
-
-    def _cache(self, rows: int, capacity: int) -> KVCache:
-        weight, cfg = self.enter.weight, self.cfg
-        return KVCache(cfg.depth, rows, cfg.heads, capacity, cfg.dim_head, dtype=weight.dtype, device=weight.device)
-
-    def fuse_target(self, features: list[Tensor]) -> Tensor:
-        """The target's features [B, n, D] of each of `target_layers` -> [B, n, D]."""
-        return self.fuse(torch.cat([norm(f) for norm, f in zip(self.fuse_norm, features)], dim=-1))
 
     def contexts(self, embedded: Tensor, features: Tensor) -> Tensor:
         """Token vectors and fused features [B, n, D] of the positions that predicted them -> context [B, n, D]."""

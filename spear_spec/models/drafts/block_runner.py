@@ -13,14 +13,14 @@ from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.kernels import native
-from spear_spec.kernels.block import BlockLayer, BlockWeights, NativeBlock
+from spear_spec.kernels.block import BlockWeights, NativeBlock
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.kernels.rounded import RoundedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.block import BlockDecoder
 from spear_spec.models.drafts.decoder import DraftState
-from spear_spec.models.drafts.runner import TINY, Folded, fold, folded_layer, kept, undisturbed, unit
-from spear_spec.nn.attention import attend, rotary_table, rotate, seeing
+from spear_spec.models.drafts.runner import TINY, Folded, Turning, fold, folded_layer, kept, undisturbed, unit
+from spear_spec.nn.attention import attend, rotate, seeing
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import decode
 from spear_spec.nn.tree import Tree
@@ -39,7 +39,7 @@ class BlockPass:
     sure: Tensor
 
 
-class BlockRunner:
+class BlockRunner(Turning):
     """Passes of one block decoder on one target, for inference alone. Snapshot of the weights: see `kept`.
 
     It refers to neither module, and holds nothing of an utterance: threads may share it, each with a state of its own.
@@ -77,16 +77,9 @@ class BlockRunner:
             self.native = NativeBlock(self._weights())
 
     def _weights(self) -> BlockWeights:
-        layers = [
-            BlockLayer(
-                past, layer.to_qkv, layer.self_out, layer.to_q, layer.cross_out, layer.up, layer.down, layer.up_bias,
-                layer.down_bias,
-            )
-            for past, layer in zip(self.past, self.layers)
-        ]  # fmt: skip
         return BlockWeights(
-            self.table, self.enter, layers, self.positions, self.head, self.gate, self.gate_bias, self.before,
-            self.after, self._fuse, self.layers[0].heads, self._dim_head, self.window,
+            self.table, self.enter, self.past, self.layers, self.positions, self.head, self.gate, self.gate_bias,
+            self.before, self.after, self._fuse, self.window,
         )  # fmt: skip
 
     @undisturbed
@@ -194,18 +187,6 @@ class BlockRunner:
     def chains(self, rows: int) -> bool:
         """Whether `chain` can draw for so many rows."""
         return self.native is not None and rows <= _FEW
-
-    def angles(self, positions: int) -> Tensor:
-        """Rotations of at least so many positions. A table is replaced, never changed: other threads may be reading."""
-        table = self._rotary
-        if len(table) < positions:
-            self._rotary = table = self._turns(2 * positions)
-        return table
-
-    def _turns(self, positions: int) -> Tensor:
-        double = self.table.dtype == torch.float64
-        dtype = torch.float64 if double else torch.float32
-        return rotary_table(positions, self._dim_head, dtype=dtype, device=self.table.device)
 
 
 class _Behind:

@@ -14,7 +14,7 @@ from spear_spec.config import DraftConfig
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Geometry, Target
 from spear_spec.models.memory import Memory, cached_positions
-from spear_spec.nn.attention import RMSNorm, rotary_table
+from spear_spec.nn.attention import RMSNorm, kept_rotations
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import DecoderLayer, Layers
 
@@ -47,7 +47,46 @@ class DraftState:
         self.memory = self.memory.trimmed().join(other.memory)
 
 
-class DraftDecoder(nn.Module):
+class TextDraft(nn.Module):
+    """What drafts of decoder layers on the target's text have in common: rotations, states, fused features."""
+
+    enter: nn.Linear
+    layers: Layers[DecoderLayer]
+    fuse_norm: Layers[RMSNorm]
+    fuse: nn.Linear
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table = torch.empty(0)
+
+    def rotary(self, positions: int) -> Tensor:
+        """Rotations of the first `positions` positions, kept between calls."""
+        self._table = kept_rotations(self._table, positions, self.layers[0].self_attn.dim_head, self.enter.weight)
+        return self._table
+
+    def start(self, memory: Memory, capacity: int = 512) -> DraftState:
+        """Cross-attention keys/values of the draft, computed once, and an empty cache."""
+        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers]
+        return DraftState(self._cache(memory.batch, capacity), Memory.of(memory.hidden, memory.mask, cross))
+
+    def empty(self) -> DraftState:
+        """The state of no rows, which others can join."""
+        weight, own = self.enter.weight, self.layers[0].self_attn
+        hidden = weight.new_zeros(0, 0, self.enter.out_features)
+        mask = torch.zeros(0, 0, dtype=torch.bool, device=weight.device)
+        cross = [(weight.new_zeros(0, own.heads, 1, own.dim_head),) * 2 for _ in self.layers]
+        return DraftState(self._cache(0, 1), Memory.of(hidden, mask, cross))
+
+    def _cache(self, rows: int, capacity: int) -> KVCache:
+        weight, own, depth = self.enter.weight, self.layers[0].self_attn, len(self.layers)
+        return KVCache(depth, rows, own.heads, capacity, own.dim_head, dtype=weight.dtype, device=weight.device)
+
+    def fuse_target(self, features: list[Tensor]) -> Tensor:
+        """The target's features [B, n, D] of each of `target_layers` -> [B, n, D]."""
+        return self.fuse(torch.cat([norm(f) for norm, f in zip(self.fuse_norm, features)], dim=-1))
+
+
+class DraftDecoder(TextDraft):
     """One or two decoder layers that share the target's token embedding and head.
 
     Position i reads token i and, where the draft is fed (`target_layers`), the feature of the position that predicted
@@ -71,46 +110,6 @@ class DraftDecoder(nn.Module):
             self.feature_norm = RMSNorm(cfg.dim)
         self.layers = Layers(DecoderLayer(cfg.dim, cfg.heads, cfg.dim_head, inner) for _ in range(cfg.depth))
         self.norm = RMSNorm(cfg.dim)
-        self._table = torch.empty(0)
-
-    def rotary(self, positions: int) -> Tensor:
-        """Rotations of the first `positions` positions, kept between calls."""
-        weight = self.enter.weight
-        double, device = weight.dtype == torch.float64, weight.device
-        if (
-            self._table.shape[0] < positions
-            or self._table.device != device
-            or (self._table.dtype == torch.complex128) != double
-        ):
-            with torch.inference_mode(False):
-                self._table = rotary_table(
-                    max(2 * positions, 2048),
-                    self.cfg.dim_head,
-                    dtype=torch.float64 if double else torch.float32,
-                    device=device,
-                )
-        return self._table
-
-    def start(self, memory: Memory, capacity: int = 512) -> DraftState:
-        """Cross-attention keys/values of the draft, computed once, and an empty cache."""
-        cross = [layer.cross_attn.keys_values(memory.hidden) for layer in self.layers]
-        return DraftState(self._cache(memory.batch, capacity), Memory.of(memory.hidden, memory.mask, cross))
-
-    def empty(self) -> DraftState:
-        """The state of no rows, which others can join."""
-        weight, cfg = self.enter.weight, self.cfg
-        hidden = weight.new_zeros(0, 0, cfg.dim)
-        mask = torch.zeros(0, 0, dtype=torch.bool, device=weight.device)
-        cross = [(weight.new_zeros(0, cfg.heads, 1, cfg.dim_head),) * 2 for _ in range(cfg.depth)]
-        return DraftState(self._cache(0, 1), Memory.of(hidden, mask, cross))
-
-    def _cache(self, rows: int, capacity: int) -> KVCache:
-        weight, cfg = self.enter.weight, self.cfg
-        return KVCache(cfg.depth, rows, cfg.heads, capacity, cfg.dim_head, dtype=weight.dtype, device=weight.device)
-
-    def fuse_target(self, features: list[Tensor]) -> Tensor:
-        """The target's features [B, n, D] of each of `target_layers` -> [B, n, D]."""
-        return self.fuse(torch.cat([norm(f) for norm, f in zip(self.fuse_norm, features)], dim=-1))
 
     def enter_vectors(self, embedded: Tensor, features: Tensor | None) -> Tensor:
         """Token vectors and (for a draft that is fed) features [B, n, D] -> the layer's input [B, n, D]."""

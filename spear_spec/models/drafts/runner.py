@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from threading import Lock
-from typing import Any, Concatenate, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +24,7 @@ from spear_spec.kernels.packed import Map, PackedLayer, PackedLinear
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
 from spear_spec.models.memory import cached_positions
-from spear_spec.models.seen import Seen
+from spear_spec.models.seen import Made, Plans
 from spear_spec.nn.attention import merged, rotary_table, rotated, seeing
 from spear_spec.nn.transformer import DecoderLayer, decode
 from spear_spec.nn.tree import Tree
@@ -38,7 +36,6 @@ _FEW = 64
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Self = TypeVar("_Self")
-Made = TypeVar("Made")
 
 
 def undisturbed(
@@ -57,7 +54,27 @@ def undisturbed(
     return run
 
 
-class DraftRunner:
+class Turning:
+    """The rotations of a runner's positions, in the precision and on the device of its table of tokens."""
+
+    table: Tensor
+    _dim_head: int
+    _rotary: Tensor
+
+    def angles(self, positions: int) -> Tensor:
+        """Rotations of at least so many positions. A table is replaced, never changed: other threads may be reading."""
+        table = self._rotary
+        if len(table) < positions:
+            self._rotary = table = self._turns(2 * positions)
+        return table
+
+    def _turns(self, positions: int) -> Tensor:
+        double = self.table.dtype == torch.float64
+        dtype = torch.float64 if double else torch.float32
+        return rotary_table(positions, self._dim_head, dtype=dtype, device=self.table.device)
+
+
+class DraftRunner(Turning):
     """Steps and logits of one draft on one target, for inference alone. Snapshot of the weights: see `runner_for`.
 
     It refers to neither module, and holds nothing of an utterance: threads may share it, each with a state of its own.
@@ -115,11 +132,11 @@ class DraftRunner:
             features = self.table.new_zeros(batch, length, self.dim)
         if self.native is not None and (rows if counts is None else sum(counts)) <= _FEW:
             hidden = self.native.step(
-                tokens, features, cache, state.cross, state.cross_mask, self._angles(positions), tree, counts
+                tokens, features, cache, state.cross, state.cross_mask, self.angles(positions), tree, counts
             )
             cache.advance(length)
             return hidden
-        table, mask, causal = cached_positions(self._angles(positions), cache, length, tree)
+        table, mask, causal = cached_positions(self.angles(positions), cache, length, tree)
         features = features.reshape(rows, self.dim)
         # the first is zero
         features = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min_(TINY)
@@ -166,22 +183,10 @@ class DraftRunner:
             cache,
             state.cross,
             state.cross_mask,
-            self._angles(positions),
+            self.angles(positions),
             entropy,
             least,
         )
-
-    def _angles(self, positions: int) -> Tensor:
-        """Rotations of at least so many positions. A table is replaced, never changed: other threads may be reading."""
-        table = self._rotary
-        if len(table) < positions:
-            self._rotary = table = self._turns(2 * positions)
-        return table
-
-    def _turns(self, positions: int) -> Tensor:
-        double = self.table.dtype == torch.float64
-        dtype = torch.float64 if double else torch.float32
-        return rotary_table(positions, self._dim_head, dtype=dtype, device=self.table.device)
 
     def chains(self, rows: int) -> bool:
         """Whether `chain` can draw for so many rows."""
@@ -252,9 +257,7 @@ def unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
-# values refer to weights, never to a module: a draft that nobody else holds goes, and its entry with it
-_RUNNERS: WeakKeyDictionary[nn.Module, tuple[list[Seen], Any]] = WeakKeyDictionary()
-_MAKING = Lock()
+_RUNNERS = Plans()
 
 
 def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
@@ -263,18 +266,7 @@ def runner_for(draft: DraftDecoder, model: Target) -> DraftRunner:
 
 
 def kept(draft: nn.Module, model: Target, make: Callable[[], Made]) -> Made:
-    """What was made of this draft on this target; made again when a weight has been changed in place, moved or
-    replaced.
-
-    Changes that PyTorch itself does not count (through `.data` or a numpy view) are seen only of weights that were made
-    in inference mode, whose bits are compared.
-    """
-    weights = (*draft.parameters(), *model.shared())
-    with _MAKING:  # two threads that start at once make one
-        known = _RUNNERS.get(draft)
-        if known is None or len(known[0]) != len(weights) or not all(map(Seen.still, known[0], weights)):
-            with torch.inference_mode():
-                known = ([Seen.of(weight) for weight in weights], make())
-            _RUNNERS[draft] = known
-        made: Made = known[1]
-        return made
+    """What was made of this draft on this target, see `Plans`."""
+    made = _RUNNERS.of(draft, (*draft.parameters(), *model.shared()), make)
+    assert made is not None
+    return made
