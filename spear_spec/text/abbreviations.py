@@ -68,7 +68,7 @@ _KNOWN = frozenset(
 
 
 def may_go_on(text: str, mark: int, end: int) -> bool:
-    """Whether only the next word tells if the marks at `mark:end` end a sentence: after initials, abbreviations, quotes."""
+    """Whether only the next word tells if the marks at `mark:end` end a sentence: behind abbreviations and quotes."""
     if text[end - 1] in "\"'”’)":
         return True
     if text[mark] != ".":

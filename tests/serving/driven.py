@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 
@@ -36,13 +37,12 @@ def prepared(scheduler: Scheduler) -> None:
 def there(speech: Speech) -> list[Event]:
     """What can be fetched without waiting."""
     out: list[Event] = []
-    with speech._lock:
-        try:
+    try:
+        with speech._lock, suppress(StopIteration):
             while (event := speech._next()) is not None:
                 out.append(event)
-        except StopIteration:
-            pass
-    speech._control.taken(speech)
+    finally:
+        speech._control.taken(speech)
     return out
 
 

@@ -384,7 +384,7 @@ def test_more_seconds_than_the_limit_end_it(driven: Make) -> None:
 
 
 def test_a_slow_listener_costs_bounded_memory_and_nobody_else(tts: TTS, driven: Make, clock: Clock) -> None:
-    book = " ".join(f"This is sentence number {n} of a long book." for n in range(60))
+    book = " ".join(f"This is sentence number {n} of a long book." for n in range(24))
     scheduler = driven(buffer_s=4, patience_s=30)
     slow = scheduler.speak(Ask(book, seed=1))
     settle(scheduler)
@@ -403,7 +403,7 @@ def test_a_slow_listener_costs_bounded_memory_and_nobody_else(tts: TTS, driven: 
 
 
 def test_a_listener_who_never_fetches_is_ended(driven: Make, clock: Clock) -> None:
-    book = " ".join(f"This is sentence number {n} of a long book." for n in range(60))
+    book = " ".join(f"This is sentence number {n} of a long book." for n in range(24))
     scheduler = driven(buffer_s=4, patience_s=30)
     never, short = scheduler.speak(Ask(book)), scheduler.speak(Ask("One."))
     settle(scheduler)
