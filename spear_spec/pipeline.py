@@ -305,10 +305,12 @@ class TTS:
 
         voiced = Voiced(self.stage, segment, utterance, who, noise)
         while voiced.ended is None:
+            voiced.see()
             while not voiced.due(meter.ttfa_s is not None):
                 with meter.clock("t2s_s"):
                     engine.step()
                 yield _STEP
+                voiced.see()
             sound = voiced.take()
             if voiced.ended is not None:
                 meter.count(utterance.stats, voiced.ended)
