@@ -22,7 +22,7 @@ _WHY = {
     415: "The body is not JSON.",
     429: "The server is busy: Retry-After says when to try again.",
     500: "The server failed.",
-    503: "The server is shutting down.",
+    503: "The server is shutting down, or cannot go on.",
 }
 
 
