@@ -19,7 +19,7 @@ from spear_spec.serving.encode import MEDIA_TYPES
 from spear_spec.serving.errors import ApiError
 from spear_spec.serving.gate import Gate, answer
 from spear_spec.serving.metrics import MEDIA_TYPE
-from spear_spec.serving.openapi import describe, error_responses
+from spear_spec.serving.openapi import EVENT, describe, error_responses
 from spear_spec.serving.schema import SpeechRequest, parse
 from spear_spec.serving.service import Service
 from spear_spec.serving.settings import ServerSettings
@@ -68,7 +68,7 @@ def create_app(scheduler: Scheduler, settings: ServerSettings | None = None) -> 
 def _audio(app: FastAPI, service: Service) -> None:
     settings = service.settings
     sound = {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}
-    sound["text/event-stream"] = {"schema": {"type": "string"}}
+    sound["text/event-stream"] = {"schema": EVENT}
 
     @app.post(
         "/v1/audio/speech",
