@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,20 +68,23 @@ def usual(tts: TTS, names: Sequence[str]) -> list[str]:
 
 
 def race(
-    tts: TTS, text: str, drafters: Sequence[str], seed: int, busy: Callable[[], bool], stopped: threading.Event
+    racers: Mapping[str, TTS], text: str, seed: int, *, busy: Callable[[], bool], stopped: Callable[[], bool]
 ) -> Iterator[Lap | Waiting]:
-    """Decode the text with each drafter in an engine of its own, the sentences in turn.
+    """Decode the text with each of these, in an engine of its own, the sentences in turn.
 
-    busy: whether listeners are being served; they go first, at any step. stopped: ends it within a step.
+    Args:
+        racers: the voice by what it drafts with. busy: whether listeners are being served; they go first, at any step.
+        stopped: whether it shall end, looked at in each step.
 
     Raises:
-        TextError: nothing to say. ConfigError: a drafter that the voice has not. Crowded: listeners left it no time
-        for a minute.
+        TextError: nothing to say. Crowded: listeners left it no time for a minute.
     """
-    runners = [tts.using(drafter=name) for name in drafters]
-    sentences = tts.texts([text])
-    for name, runner in zip(drafters, runners):
-        yield from _run(name, runner, sentences, seed, busy, stopped)
+    sentences: list[list[int]] = []
+    for name, tts in racers.items():
+        if not sentences:
+            yield from _give_way(busy, stopped)
+            sentences = tts.texts([text])
+        yield from _run(name, tts, sentences, seed, busy, stopped)
 
 
 def _run(
@@ -91,10 +93,9 @@ def _run(
     sentences: Sequence[list[int]],
     seed: int,
     busy: Callable[[], bool],
-    stopped: threading.Event,
+    stopped: Callable[[], bool],
 ) -> Iterator[Lap | Waiting]:
-    told = tts.describe(seed=seed)
-    engine = tts.decoder.engine()
+    settings, engine, plain = tts.describe(seed=seed), tts.decoder.engine(), tts.decoder.parts.plain
     calls: list[tuple[int, str]] = []
     tokens = target_calls = timed = 0
     seconds = told_at = 0.0
@@ -103,32 +104,32 @@ def _run(
         engine.admit([Request(ids, seed=derive(seed, index, SENTENCE), sampling=tts.sampling)])
         while engine.running:
             yield from _give_way(busy, stopped)
-            if stopped.is_set():
+            if stopped():
                 return
             began = time.perf_counter()
             verdict = engine.step()
             took = time.perf_counter() - began
             kept = len(verdict.tokens[0])
-            calls.append(call(verdict, plain=tts.decoder.parts.plain))
+            calls.append(call(verdict, plain=plain))
             tokens, target_calls = tokens + kept, target_calls + 1
             if warm:
                 timed, seconds = timed + kept, seconds + took
             warm = True
-            if seconds - told_at > TELL_S and engine.running:
-                yield Lap(name, calls, tokens, target_calls, timed, seconds, False, told)
+            if seconds - told_at > TELL_S:
+                yield Lap(name, calls, tokens, target_calls, timed, seconds, False, settings)
                 calls, told_at = [], seconds
-    yield Lap(name, calls, tokens, target_calls, timed, seconds, True, told)
+    yield Lap(name, calls, tokens, target_calls, timed, seconds, True, settings)
 
 
-def _give_way(busy: Callable[[], bool], stopped: threading.Event) -> Iterator[Waiting]:
-    began = time.monotonic()
-    while busy() and not stopped.is_set():
-        waited = time.monotonic() - began
-        if waited > PATIENCE_S:
+def _give_way(busy: Callable[[], bool], stopped: Callable[[], bool]) -> Iterator[Waiting]:
+    began, told = time.monotonic(), False
+    while busy() and not stopped():
+        if time.monotonic() - began > PATIENCE_S:
             raise Crowded("others listen to this server all the time: race again when it is quieter")
-        if waited == 0 or stopped.wait(WAIT_S):
-            continue
-        yield Waiting()
+        if not told:
+            yield Waiting()
+        told = True
+        time.sleep(WAIT_S)
 
 
 def call(verdict: Verdict, *, plain: bool, place: int = 0) -> tuple[int, str]:
@@ -136,6 +137,6 @@ def call(verdict: Verdict, *, plain: bool, place: int = 0) -> tuple[int, str]:
     kept, accepted = len(verdict.tokens[place]), verdict.num_accepted[place]
     if kept == accepted:
         return accepted, ""
-    if plain:
+    if plain or not verdict.num_drafted[place]:
         return 0, "sampled"
     return accepted, "bonus" if accepted == verdict.num_drafted[place] else "recovered"

@@ -86,7 +86,8 @@ class Sentence {
     this.calls = 0;
     this.silence = 0; // samples of the pause before it
     this.heard = 0;
-    this.painted = 0;
+    this.painted = 0; // columns
+    this.ended = false;
     this.spectrum = new Spectrum(score.rate, score.hop);
     this.staves = [];
     this.words = make("p", { class: "words" });
@@ -125,6 +126,18 @@ class Sentence {
     const words = `${this.count.textContent}: ${told.join(", ")}.${cut}`;
     this.lines.setAttribute("aria-label", `Spectrogram and tokens of sentence ${this.number}. ${words}`);
     write(this.count, words);
+    this.ended = true;
+    this.trim();
+  }
+
+  /** The last line ends with what is on it. */
+  trim() {
+    const { cell, fits } = this.score;
+    const last = this.staves.length - 1;
+    if (last < 0) return;
+    const columns = Math.ceil(this.spectrum.columns.length / COLUMNS);
+    const left = Math.max(this.cells.length, columns) - last * fits;
+    if (left > 0 && left < fits) this.staves[last].canvas.parentElement.style.width = `${left * cell}px`;
   }
 
   /** The line with this number, made when it is first asked for. */
@@ -168,6 +181,7 @@ class Sentence {
     this.lines.replaceChildren();
     this.cells.forEach((cell, at) => this.stave(Math.floor(at / this.score.fits)).tokens.append(cell));
     this.paint(0);
+    if (this.ended) this.trim();
   }
 
   /** Where a sample of its sound stands: {stave, x}, or null in the pause before it. */

@@ -90,13 +90,14 @@ export class Spectrum {
   }
 }
 
-/** 256 colours as rgba, from the ground to the loudest, for the scheme in use. */
+/** 256 colours [r, g, b], from the ground to the loudest, for the scheme in use. */
 export function palette(dark) {
   const stops = dark
     ? [[27, 26, 34], [66, 48, 120], [150, 84, 190], [240, 150, 150], [255, 232, 190]]
     : [[255, 255, 255], [214, 205, 240], [138, 116, 200], [78, 52, 140], [30, 18, 58]];
+  const curve = dark ? 1 : 1.3; // paper shows faint noise more than a dark ground does
   return Array.from({ length: 256 }, (_, level) => {
-    const at = (level / 255) * (stops.length - 1);
+    const at = (level / 255) ** curve * (stops.length - 1);
     const below = Math.min(Math.floor(at), stops.length - 2);
     return stops[below].map((value, i) => Math.round(value + (stops[below + 1][i] - value) * (at - below)));
   });
