@@ -10,6 +10,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 export class Score {
   constructor(place) {
     this.place = place;
+    this.line = null; // where the sound is
     this.clear();
     new ResizeObserver(() => this.fit()).observe(place);
     dark.addEventListener("change", () => this.redraw());
@@ -20,7 +21,7 @@ export class Score {
     this.rate = rate;
     this.hop = (rate * tokenS) / COLUMNS;
     this.sentences = [];
-    this.line = null;
+    this.leave();
     this.place.replaceChildren();
     this.measure();
   }
@@ -35,17 +36,19 @@ export class Score {
     this.sentence(sentence).hear(text, samples, ended);
   }
 
-  /** Show what is heard: null or a sentence and a number of samples into its sound. */
+  /** Show what is heard: a sentence and a number of samples into its sound. In the pause before one nothing moves. */
   follow(sentence, samples) {
-    const at = sentence === null ? null : this.sentences[sentence]?.spot(samples);
-    if (at === null || at === undefined) {
-      this.line?.remove();
-      this.line = null;
-      return;
-    }
+    const at = this.sentences[sentence]?.spot(samples);
+    if (!at) return;
     this.line ??= make("div", { class: "playhead", "aria-hidden": "true" });
     if (this.line.parentElement !== at.stave) at.stave.append(this.line);
     this.line.style.transform = `translateX(${at.x}px)`;
+  }
+
+  /** Nothing is heard. */
+  leave() {
+    this.line?.remove();
+    this.line = null;
   }
 
   sentence(index) {
@@ -67,7 +70,7 @@ export class Score {
     const before = [this.cell, this.fits];
     this.measure();
     if (this.place.clientWidth && (before[0] !== this.cell || before[1] !== this.fits)) {
-      this.follow(null);
+      this.leave();
       for (const sentence of this.sentences) sentence.lay();
     }
   }

@@ -146,9 +146,13 @@ export class Speak {
     const look = () => {
       if (this.player !== player) return;
       const at = player.position();
-      this.score.follow(at ? at.tag.sentence : null, at ? at.tag.offset + at.offset : 0);
-      if (this.running || player.playing) requestAnimationFrame(look);
-      else this.buttons();
+      if (at) this.score.follow(at.tag.sentence, at.tag.offset + at.offset);
+      if (this.running || player.playing) {
+        requestAnimationFrame(look);
+      } else {
+        this.score.leave();
+        this.buttons();
+      }
     };
     requestAnimationFrame(look);
   }
@@ -158,7 +162,7 @@ export class Speak {
     this.running?.abort();
     this.running = null;
     this.player?.stop();
-    this.score.follow(null, 0);
+    this.score.leave();
     if (was) write(find("status"), "Stopped.");
     this.buttons();
   }
