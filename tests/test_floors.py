@@ -42,6 +42,7 @@ ROOMS = (
     "bench",
     "tuning",
     "training",
+    "serving",
     "cli",
     "__main__",
 )
