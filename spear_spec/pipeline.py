@@ -21,6 +21,7 @@ from torch import Tensor
 from spear_spec.acoustic.behind import Behind
 from spear_spec.acoustic.contract import AcousticStage
 from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed, warn_if_cut
+from spear_spec.acoustic.speed import check_speed
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check, complete
@@ -193,6 +194,7 @@ class TTS:
         max_tokens: int | None = None,
         batch: int = 1,
         meter: Meter | None = None,
+        speed: float = 1.0,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -204,10 +206,13 @@ class TTS:
             seed: a whole number from 0 to 2^64 - 1.
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
             batch: most sentences decoded together; the next one joins as soon as one has been spoken.
+            speed: .25 to 4, 1 is the voice's own; the pitch stays. What the voice's stage cannot do (below .5 and above
+                2 with the shipped voice) takes PyAV (`[speed]`). It multiplies the rate of a segment.
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
             TextError: there is nothing to say. ConfigError: an option cannot be used. NumericsError: NaN.
+            MissingExtraError: a speed that needs PyAV, which is not installed.
         """
         if not isinstance(text, str):
             raise TextError(f"a text must be a string, not {type(text).__name__}")
@@ -218,14 +223,23 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
-        return self._stream(text, who, law, seed, max_tokens, batch, meter or Meter(self.sample_rate))
+        speed = check_speed(speed, self.stage)
+        return self._stream(text, who, law, seed, max_tokens, batch, meter or Meter(self.sample_rate), speed)
 
     def _stream(
-        self, text: str, who: str, law: SamplingConfig, seed: int, cap: int | None, batch: int, meter: Meter
+        self,
+        text: str,
+        who: str,
+        law: SamplingConfig,
+        seed: int,
+        cap: int | None,
+        batch: int,
+        meter: Meter,
+        speed: float,
     ) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
             where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(text, who, law, seed, cap, batch, meter, where)
+            jobs = self._jobs(text, who, law, seed, cap, batch, meter, speed, where)
             failed: Exception | None = None
             while True:
                 try:
@@ -260,6 +274,7 @@ class TTS:
         cap: int | None,
         batch: int,
         meter: Meter,
+        speed: float,
         where: str,
     ) -> Iterator[Job]:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
@@ -278,8 +293,8 @@ class TTS:
             if not waiting:
                 return
             segment, utterance = waiting.popleft()
-            noise = sentence_noise(seed, spoken)
-            yield from self._speak(engine, segment, utterance, who, noise, spoken, meter, where)
+            voiced = Voiced(self.stage, segment, utterance, who, sentence_noise(seed, spoken), speed)
+            yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
             spoken += 1
 
     def _speak(
@@ -287,8 +302,7 @@ class TTS:
         engine: Engine,
         segment: Segment,
         utterance: Utterance,
-        who: str,
-        noise: torch.Generator,
+        voiced: Voiced,
         index: int,
         meter: Meter,
         where: str,
@@ -303,7 +317,6 @@ class TTS:
 
             return run
 
-        voiced = Voiced(self.stage, segment, utterance, who, noise)
         while voiced.ended is None:
             voiced.see()
             while not voiced.due(meter.ttfa_s is not None):

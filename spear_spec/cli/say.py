@@ -102,6 +102,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
+        "speed": args.speed,
         **sampling_overrides(args),
     }
 
@@ -115,6 +116,7 @@ def result(
         "schema": "say/1",
         "voice": tts.name,
         **described,
+        "speed": args.speed,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         "items": items,
