@@ -5,8 +5,8 @@
 
 Teacher: dev clips with their true tokens (of the voice's own tokenizer); a word begins with its first phoneme and ends
 with its last, by the durations in `frames`. Spoken: dev sentences as `say --timestamps` speaks them; where tiny.en
-heard same word, its time is compared. What tiny.en itself is off by, the same comparison says on the teacher's audio with
-its known durations (`second_opinion`).
+heard the same word, its time is compared. What tiny.en itself is off by, the same comparison says on the teacher's
+audio with its known durations (`second_opinion`).
 400 clips take about a minute of a core, 40 spoken sentences another.
 """
 
@@ -137,7 +137,8 @@ def main() -> None:
         "schema": "timestamps-benchmark/1",
         "voice": tts.name,
         "teacher": teacher(tts, args.dev, args.tokens, args.limit),
-        "spoken": spoken(tts, sentences, args.seed) if args.spoken else None,
+        "spoken": spoken(tts, sentences, args.seed) if sentences else None,
+        "second_opinion": second_opinion(tts, args.dev, args.spoken) if sentences else None,
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -47,7 +47,7 @@ def written_words(text: str, spoken: Sequence[Spoken]) -> tuple[Word, ...]:
     said = [_said(unit[0]) for unit in units]
     owner = [at for at, words in enumerate(said) for _ in words]
     expected = [word for words in said for word in words]
-    found = _owners(expected, owner, [_key(word.word) for word in spoken], len(units))
+    found = _owners(expected, owner, [_key(word.word) for word in spoken])
     first = found[0]
     out: list[Word] = []
     at = 0
@@ -76,7 +76,7 @@ def _said(unit: str) -> list[str]:
     return [key for key in map(_key, normalize(unit)[0].split()) if key]
 
 
-def _owners(expected: Sequence[str], owner: Sequence[int], spoken: Sequence[str], units: int) -> list[int]:
+def _owners(expected: Sequence[str], owner: Sequence[int], spoken: Sequence[str]) -> list[int]:
     """For each spoken word the written one that it belongs to, never falling: the cheapest edits from what was expected
     of the written ones, whose numbers are in `owner`, to what is spoken.
     """
@@ -90,14 +90,14 @@ def _owners(expected: Sequence[str], owner: Sequence[int], spoken: Sequence[str]
             change = _change(expected[i - 1], spoken[j - 1])
             cost[i][j] = min(cost[i - 1][j - 1] + change, cost[i - 1][j] + _LEFT_OUT, cost[i][j - 1] + _MOVED)
     found = [0] * columns
-    i, j, behind = rows, columns, owner[-1] if owner else units - 1
+    i, j = rows, columns
     while j:
         if i and cost[i][j] == cost[i - 1][j - 1] + _change(expected[i - 1], spoken[j - 1]):
             i, j = i - 1, j - 1
-            found[j] = behind = owner[i]
+            found[j] = owner[i]
         elif cost[i][j] == cost[i][j - 1] + _MOVED:  # `$5 million`: the dollars go to what stands before them
             j -= 1
-            found[j] = owner[i - 1] if i else min(behind, owner[0] if owner else 0)
+            found[j] = owner[max(i - 1, 0)] if owner else 0
         else:
             i -= 1
     return found
