@@ -258,6 +258,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
+    say.add_argument(
+        "--timestamps",
+        metavar="FILE",
+        help="when each word is heard, as .json, .srt or .vtt; with --file only the ending: one file beside each sound",
+    )
     _common(say)
     _how_fast(say)
     _runtime(say)
