@@ -42,6 +42,7 @@ ROOMS = (
     "bench",
     "tuning",
     "training",
+    "bulk",
     "cli",
     "__main__",
 )
