@@ -26,7 +26,7 @@ from typing import Any
 from serve_process import Served, ask, served
 
 HANG_S = 20.0
-FLAGS = ["--max-characters", "60", "--max-seconds", "2"]
+FLAGS = ["--max-characters", "40"]
 KNOWN = {"input": "Still here, and unharmed.", "response_format": "pcm", "seed": 1}
 GOOD = [
     {"input": "Yes.", "model": "tts-1", "voice": "alloy"},
