@@ -1,4 +1,4 @@
-# Targets: say, test, test-peer, lint, clean. Needs Python 3.11+, gcc and a package index; everything goes into .venv.
+# Targets: say, test, test-peer, test-ray, lint, clean. Needs Python 3.11+, gcc and a package index; everything goes into .venv.
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
 VENV := .venv
@@ -13,7 +13,7 @@ OUT ?= out.wav
 # one thread a worker: two OpenMP teams on two cores get into each other's way
 export OMP_NUM_THREADS := 1
 
-.PHONY: say test test-peer lint clean
+.PHONY: say test test-peer test-ray lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.created: requirements/torch.txt
@@ -41,7 +41,7 @@ lint: $(VENV)/.tests
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/peer
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/peer --ignore=tests/ray
 
 # the real spear-tts-pytorch, in an environment of its own: its extra pulls in a great deal
 $(PEER)/.created: requirements/torch.txt pyproject.toml
@@ -61,6 +61,11 @@ $(WHISPER)/.created: requirements/torch.txt requirements/whisperspeech.txt pypro
 test-peer: $(PEER)/.created $(WHISPER)/.created
 	$(PEER)/bin/python -m pytest -q tests/peer --ignore=tests/peer/test_whisperspeech_live.py
 	$(WHISPER)/bin/python -m pytest -q tests/peer/test_whisperspeech_live.py
+
+# a Ray cluster of this machine, whose workers and head are killed; sockets lie in the folder, so its path must be short
+test-ray: $(VENV)/.tests
+	$(PIP) --editable '.[serve,ray]'
+	RAY_TMPDIR=$${RAY_TMPDIR:-/tmp} $(PY) -m pytest -q tests/ray
 
 clean:
 	rm -rf $(VENV) $(PEER) $(WHISPER) build *.egg-info spear_spec/kernels/*.so .pytest_cache .mypy_cache .ruff_cache
