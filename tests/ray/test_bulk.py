@@ -71,7 +71,7 @@ def test_a_worker_is_killed(settings: Settings, tmp_path: Path) -> None:
 def test_errors_reach_the_driver(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not the one that this run began with"):
         speak_lines([Line(1, "a", "Yes.")], replace(settings, fingerprint="0"), tmp_path / "out", ray="local")
-    with pytest.raises(WorkerError, match="no Ray cluster at 127.0.0.1:1"):
+    with pytest.raises(WorkerError, match="no Ray cluster at"):
         speak_lines([Line(1, "a", "Yes.")], settings, tmp_path / "out2", ray="127.0.0.1:1")
 
 
