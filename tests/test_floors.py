@@ -43,6 +43,7 @@ ROOMS = (
     "tuning",
     "training",
     "bulk",
+    "serving",
     "cli",
     "__main__",
 )
