@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 11  # as in draft.c
+VERSION = 12  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
@@ -199,7 +199,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "spear_judge": (
         c_int,
-        [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # block, batch, steps, size, tokens, counts
+        [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # rule, batch, steps, size, tokens, counts
         + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
