@@ -40,6 +40,7 @@ log = logging.getLogger("spear_spec")
 _WORST = ("eos", "cap", "guard")
 _AHEAD = 2  # sentences that are ready before they are asked for
 _S_A_SYMBOL = 0.075  # speech, before any has been measured
+_HURRY_S = 0.3  # who has less to hear gets what there is
 _TICK_S = 0.5  # how often patience is looked at
 _GAMMA, _GAMMAS = 5, {"4": 3, "8": 2, "16": 1}  # measured on two CPU cores: tokens a second of all rows together
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
@@ -179,6 +180,8 @@ class Scheduler:
             problem = f"all {self.limits.streams} streams are taken"
         elif sum(one.heard is None and not one.over for one in self._listeners.values()) >= self.limits.queue:
             problem = f"{self.limits.queue} requests wait for their first sound"
+        elif any(one.waits_since < self._clock() - self.limits.wait_s for one in self._listeners.values()):
+            problem = f"a request has waited more than {self.limits.wait_s:g} s for its first sound"
         if problem is not None:
             self._totals["refused"] += 1
             wait = self._retry_after()
@@ -540,11 +543,13 @@ class Scheduler:
     def _wants_sound(self) -> Listener | None:
         """Whose next piece is made: who has heard nothing first, then who runs dry first."""
         best: Listener | None = None
+        now = self._clock()
         for one in self._listeners.values():
             if one.over or one.sounding or not one.under_way:
                 continue
             voiced = one.under_way[0].voiced
-            if voiced is None or not voiced.due(one.heard is not None):
+            hurry = bool(one.handed_s) and one.left(now) < _HURRY_S
+            if voiced is None or not voiced.due(one.heard is not None, hurry):
                 continue
             if best is None or (one.dry, one.number) < (best.dry, best.number):
                 best = one

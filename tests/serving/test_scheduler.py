@@ -371,6 +371,21 @@ def test_beyond_the_queue_and_the_streams_it_is_busy(tts: TTS, driven: Make, clo
     assert scheduler.state().streams == 0 and scheduler.state().totals.refused == 2
 
 
+def test_while_somebody_waits_too_long_nobody_is_taken_in(driven: Make, clock: Clock) -> None:
+    scheduler = driven(wait_s=2)
+    silent = scheduler.open(Ask())  # has no text: it is he who is waited for
+    clock.now += 3
+    first = scheduler.speak(Ask(TEXTS[1]))
+    clock.now += 1.9
+    scheduler.speak(Ask(TEXTS[1]))
+    clock.now += 0.2
+    with pytest.raises(Busy, match="more than 2 s"):
+        scheduler.speak(Ask(TEXTS[1]))
+    settle(scheduler)
+    assert first.unread_s and not silent.over
+    scheduler.speak(Ask(TEXTS[1]))
+
+
 def test_when_it_is_worth_another_try_is_measured(driven: Make, clock: Clock) -> None:
     scheduler = driven(streams=1)
     for _ in range(10):  # one ends every four seconds
