@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.contract import AcousticStage, AcousticStream
+from spear_spec.acoustic.speed import open_at
 from spear_spec.audio import FloatArray
 from spear_spec.decoding.chance import SENTENCE, SOUND, derive
 from spear_spec.engine import Utterance
@@ -41,7 +42,7 @@ class Voiced:
     ended: None until the last chunk has been taken, then why the utterance ended.
 
     Raises:
-        ConfigError: a speaker or a rate that the stage cannot do.
+        ConfigError: a speaker or a rate that the stage cannot do. MissingExtraError: see `check_speed`.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class Voiced:
         utterance: Utterance,
         speaker: str,
         noise: torch.Generator,
-        rate: float | None = None,
+        speed: float = 1.0,
     ) -> None:
-        """rate: of speaking; None: the segment's."""
+        """speed: of the speech, times the segment's rate, and of the silence."""
         self.utterance = utterance
         self.ended: str | None = None
-        self._pause = int(segment.pause_s * stage.sample_rate)
-        self._stream = stage.open(speaker, segment.rate if rate is None else rate, noise)
+        self._pause = int(segment.pause_s / speed * stage.sample_rate)
+        self._stream = open_at(stage, speaker, segment.rate * speed, noise)
         self._fed, self._chunk, self._taken = 0, FIRST_CHUNK, False
         self._count, self._why = 0, utterance.ended  # what has been seen of the utterance
         # nothing comes out before the lookahead

@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, sentence_noise, sentence_seed, warn_if_cut
+from spear_spec.acoustic.speed import check_speed, open_at
 from spear_spec.audio import FloatArray
 from spear_spec.decoding import Request
 from spear_spec.decoding.proposal import Verdict
@@ -150,9 +151,9 @@ class Scheduler:
 
     def _enter(self, ask: Ask, *, opened: bool) -> Listener:
         who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
-        if ask.speed != 1:
+        if check_speed(ask.speed, self.tts.stage) != 1:
             with self._stage_lock:
-                self.tts.stage.open(who, ask.speed, sentence_noise(0, 0))
+                open_at(self.tts.stage, who, ask.speed, sentence_noise(0, 0))
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         with self._lock:
             self._check_room()
@@ -447,7 +448,7 @@ class Scheduler:
                         utterance,
                         listener.speaker,
                         sentence_noise(listener.speech.seed, sentence.index),
-                        sentence.segment.rate * listener.ask.speed,
+                        listener.ask.speed,
                     )
             except Exception as error:
                 self._engine.release([utterance])
