@@ -198,10 +198,8 @@ def test_stop_frees_the_server_at_once(visit: Callable[..., Visit], server: Live
     assert here.page.evaluate("() => contexts.map(({state}) => state)") == ["closed"]  # it is silent
     assert here.page.locator(".sentence").count() < 20
     expect(here.page.get_by_role("button", name="Speak", exact=True)).to_be_focused()
-    count = here.page.locator(".score .token").count()
     here.speak("And on it goes.")
-    assert here.page.locator(".score .token").count() != count
-    assert here.page.locator(".sentence").count() == 1
+    assert here.page.locator(".words").all_inner_texts() == ["And on it goes."]
 
 
 def test_a_tab_that_is_closed_frees_the_server(visit: Callable[..., Visit], server: Live) -> None:
