@@ -60,8 +60,13 @@ class Voiced:
         self._pause = int(segment.pause_s / speed * stage.sample_rate)
         self._stream = open_at(stage, speaker, segment.rate * speed, noise)
         self._fed, self._chunk, self._taken = 0, FIRST_CHUNK, False
+        self._count, self._why = 0, utterance.ended  # what has been seen of the utterance
         # nothing comes out before the lookahead
         self._wanted = float("inf") if stage.lookahead is None else FIRST_CHUNK + stage.lookahead
+
+    def see(self) -> None:
+        """Look at the utterance again; between steps of its engine only: within one, tokens are ahead of `ended`."""
+        self._count, self._why = len(self.utterance.speech), self.utterance.ended
 
     def due(self, heard: bool) -> bool:
         """Whether the next chunk can be taken. heard: something of the text has been; chunks grow from then on.
@@ -71,21 +76,20 @@ class Voiced:
         if self._taken:
             self._chunk = min(2 * self._chunk, LARGEST_CHUNK) if heard else self._chunk
             self._wanted, self._taken = self._chunk, False
-        utterance = self.utterance
         if self.ended is not None:
             return False
-        return bool(self._pause) or utterance.ended is not None or len(utterance.tokens) - self._fed >= self._wanted
+        return bool(self._pause) or self._why is not None or self._count - self._fed >= self._wanted
 
     def take(self, most: int | None = None) -> Callable[[], FloatArray]:
         """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true."""
         if self._pause:
             silence, self._pause = self._pause, 0
             return lambda: np.zeros(silence, dtype=np.float32)
-        ended = self.utterance.ended  # before the tokens are looked at: another thread may be decoding
-        left = (self.utterance.tokens if ended is None else self.utterance.speech)[self._fed :]
-        tokens = left if most is None else left[:most]
+        ended = self._why
+        left = self._count - self._fed
+        tokens = self.utterance.tokens[self._fed : self._fed + (left if most is None else min(left, most))]
         self._fed += len(tokens)
-        last = ended is not None and len(tokens) == len(left)
+        last = ended is not None and len(tokens) == left
         if last:
             self.ended = ended
         elif ended is None:

@@ -160,6 +160,22 @@ def _how_fast(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _bulk(parser: argparse.ArgumentParser) -> None:
+    bulk = parser.add_argument_group(
+        "bulk",
+        "with --file big.jsonl, --workers or --ray: shards and a manifest in --out-dir; the same call again goes on",
+    )
+    bulk.add_argument("--workers", type=_whole(1, 1024), metavar="N", help="processes or actors (default: CPUs)")
+    bulk.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS", help="on a Ray cluster; alone: one of this machine"
+    )
+    bulk.add_argument("--format", choices=("wav", "flac"), default="wav", help="of the files (default wav)")
+    bulk.add_argument(
+        "--shard-format", choices=("files", "tar"), default="files", help="a file a line, or a tar file a shard"
+    )
+    bulk.add_argument("--shard-lines", type=_whole(1, 10**6), default=64, metavar="N", help="(default 64)")
+
+
 def _runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
@@ -253,10 +269,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
+    _bulk(say)
     say.add_argument(
         "--untuned",
         action="store_true",
         help="without what `spear-spec tune` found for this machine: as the voice ships",
+    )
+    say.add_argument(
+        "--timestamps",
+        metavar="FILE",
+        help="when each word is heard, as .json, .srt or .vtt; with --file only the ending: one file beside each sound",
     )
     _common(say)
     _how_fast(say)

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
+from spear_spec.cli.timestamps import check_ending, check_timestamps
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ DEFAULT_OUTPUT = "out.wav"
 def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
+    if bulk.wanted(args):
+        return bulk.run(args)
     if args.file is not None:
         return _say_file(args)
     return _say_one(args)
@@ -39,9 +43,10 @@ def _say_one(args: argparse.Namespace) -> int:
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
     check_output(output)
+    check_timestamps(args.timestamps)
     text = check_text(read_text("-") if args.text == "-" else args.text)
     tts, tuned = load_tuned(args, [text])
-    item = speak(tts, text, output, speech_options(args))
+    item = speak(tts, text, output, speech_options(args), args.timestamps)
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -61,6 +66,7 @@ def _say_file(args: argparse.Namespace) -> int:
         raise ConfigError("-o goes with one text; --file writes into --out-dir")
     if args.out_dir is None:
         raise ConfigError("--file needs --out-dir")
+    ending = check_ending(args.timestamps)
     lines = [line.strip() for line in read_text(args.file).splitlines()]
     if not any(lines):
         raise TextError(f"{args.file} holds no text")
@@ -80,7 +86,8 @@ def _say_file(args: argparse.Namespace) -> int:
             continue
         path = folder / f"{number:0{digits}d}.wav"
         try:
-            items.append(speak(tts, line, str(path), speech_options(args)))
+            words = None if ending is None else str(path.with_suffix(ending))
+            items.append(speak(tts, line, str(path), speech_options(args), words))
         except AudioError:
             raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:

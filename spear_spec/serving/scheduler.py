@@ -152,7 +152,7 @@ class Scheduler:
             now = self._clock()
             speech = Speech(self, seed, self.sample_rate)
             self._numbers += 1
-            listener = Listener(self._numbers, speech, ask, who, law, now, now)
+            listener = Listener(self._numbers, speech, ask, who, law, now, now, now)
             if opened:
                 listener.cutter = Cutter()
             else:
@@ -220,6 +220,7 @@ class Scheduler:
                 raise TextError("this answer takes no more text")
             self._fits(listener.characters + len(text))
             listener.characters += len(text)
+            listener.fed = self._clock()
             listener.parts.extend(listener.cutter.feed(text))
             self._to_front.notify()
 
@@ -463,8 +464,9 @@ class Scheduler:
         totals["accepted"] += sum(verdict.num_accepted)
         for place, row in enumerate(verdict.rows):
             listener, sentence = self._by_row[row]
+            assert sentence.utterance is not None and sentence.voiced is not None
+            sentence.voiced.see()
             if verdict.ended[place] is not None:
-                assert sentence.utterance is not None
                 self._rows.pop(sentence.utterance, None)
                 totals["sentences"] += 1
             if listener.over:
@@ -499,17 +501,22 @@ class Scheduler:
     def _look_at_patience(self, now: float) -> None:
         for listener in list(self._listeners.values()):
             speech = listener.speech
+            if listener.waits_for_text:
+                if now - listener.fed > self.limits.patience_s:
+                    self._fail(listener, TextError(f"no text came for {self.limits.patience_s:g} s: call finish"))
+                continue
             if not speech.unread_s and not speech.over:
                 listener.fetched = now
             if now - listener.fetched <= self.limits.patience_s:
                 continue
+            error = Busy(f"nothing was fetched for {self.limits.patience_s:g} s", 0.0)
             if listener.over:
-                speech.drop()
-                self._listeners.pop(speech, None)
-                self._to_idle.notify_all()
-            elif listener.ahead_s() >= self.limits.buffer_s or listener.finished:
-                self._fail(listener, Busy(f"nothing was fetched for {self.limits.patience_s:g} s", 0.0))
-                speech.drop()
+                speech.abandon(error)
+                self._forget_if_fetched(listener)
+            elif listener.ahead_s() >= self.limits.buffer_s:
+                self._fail(listener, error)
+                speech.abandon(error)
+                self._forget_if_fetched(listener)
 
     def _decode(self) -> None:
         while not self._closing:
