@@ -43,6 +43,7 @@ ROOMS = (
     "bench",
     "tuning",
     "training",
+    "bulk",
     "serving",
     "cli",
     "__main__",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
@@ -25,6 +26,8 @@ DEFAULT_OUTPUT = "out.wav"
 def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
+    if bulk.wanted(args):
+        return bulk.run(args)
     if args.file is not None:
         return _say_file(args)
     return _say_one(args)
@@ -106,6 +109,8 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
+        "complete": args.complete == "on",
+        "speed": args.speed,
         **sampling_overrides(args),
     }
 
@@ -119,6 +124,7 @@ def result(
         "schema": "say/1",
         "voice": tts.name,
         **described,
+        "speed": args.speed,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         "items": items,

@@ -19,8 +19,9 @@ class Timeline:
         ConfigError: this transformer or this front end does not tell where words are.
     """
 
-    def __init__(self, target: object, front_end: FrontEnd, sample_rate: int) -> None:
-        self._target, self._rate = check_aligned(target), sample_rate
+    def __init__(self, target: object, front_end: FrontEnd, sample_rate: int, speed: float = 1.0) -> None:
+        """speed: that the silence before sentences was shortened by."""
+        self._target, self._rate, self._speed = check_aligned(target), sample_rate, speed
         check_tells_words(front_end)
         self._before = self._here = 0  # samples of the sentences before, and of this one
 
@@ -34,7 +35,7 @@ class Timeline:
         Raises:
             ConfigError: the front end gave a segment that does not tell its words.
         """
-        silence = min(int(segment.pause_s * self._rate), self._here)
+        silence = min(int(segment.pause_s / self._speed * self._rate), self._here)
         words = segment.words
         starts = letter_starts(letter_attention(self._target, segment.ids, speech)) if len(speech) else None
         token = (self._here - silence) / max(len(speech), 1) / self._rate
