@@ -330,6 +330,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
     say.add_argument(
+        "--complete",
+        choices=("on", "off"),
+        default="off",
+        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled (default off)",
+    )
+    say.add_argument(
         "--timestamps",
         metavar="FILE",
         help="when each word is heard, as .json, .srt or .vtt; with --file only the ending: one file beside each sound",
