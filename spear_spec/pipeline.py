@@ -32,7 +32,7 @@ from spear_spec.engine import Decoder, Engine, Utterance, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.contract import Target
-from spear_spec.text import FrontEnd, Segment
+from spear_spec.text import FrontEnd, Reading, Segment, read
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
@@ -197,6 +197,9 @@ class TTS:
         max_tokens: int | None = None,
         batch: int = 1,
         meter: Meter | None = None,
+        pause: Any = None,
+        lexicon: Any = None,
+        ssml: bool = False,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -208,10 +211,13 @@ class TTS:
             seed: a whole number from 0 to 2^64 - 1.
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
             batch: most sentences decoded together; the next one joins as soon as one has been spoken.
+            pause: seconds of silence between sentences, or (between sentences, between paragraphs), or a `Pauses`.
+            lexicon: how words are spoken: a file, a mapping of words to `"/ipa/"` or a respelling, or a `Lexicon`.
+            ssml: the text is a document of SSML (docs/reading.md).
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
-            TextError: there is nothing to say. ConfigError: an option cannot be used. NumericsError: NaN.
+            TextError: there is nothing to say, or wrong SSML. ConfigError: a wrong option. NumericsError: NaN.
         """
         if not isinstance(text, str):
             raise TextError(f"a text must be a string, not {type(text).__name__}")
@@ -222,14 +228,22 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
-        return self._stream(text, who, law, seed, max_tokens, batch, meter or Meter(self.sample_rate))
+        segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
+        return self._stream(segments, who, law, seed, max_tokens, batch, meter or Meter(self.sample_rate))
 
     def _stream(
-        self, text: str, who: str, law: SamplingConfig, seed: int, cap: int | None, batch: int, meter: Meter
+        self,
+        segments: Iterator[Segment],
+        who: str,
+        law: SamplingConfig,
+        seed: int,
+        cap: int | None,
+        batch: int,
+        meter: Meter,
     ) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
             where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(text, who, law, seed, cap, batch, meter, where)
+            jobs = self._jobs(segments, who, law, seed, cap, batch, meter, where)
             failed: Exception | None = None
             while True:
                 try:
@@ -257,7 +271,7 @@ class TTS:
 
     def _jobs(
         self,
-        text: str,
+        segments: Iterator[Segment],
         who: str,
         law: SamplingConfig,
         seed: int,
@@ -269,7 +283,7 @@ class TTS:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
         meter's field that their time is added to.
         """
-        engine, segments = self.decoder.engine(), self.front_end.segments(text, who)
+        engine = self.decoder.engine()
         waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:

@@ -14,19 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from spear_spec.errors import SpearSpecError, TextError
-from spear_spec.text import FrontEnd, PhonemeFrontEnd, Segment
+from spear_spec.text import PhonemeFrontEnd, Reader, Reading, Segment
 
 
 class FrontEndProcess:
-    """A `FrontEnd` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child."""
+    """A `Reader` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child."""
 
-    def __init__(self, texts: Sequence[str], speaker: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, texts: Sequence[str], speaker: str, config: Mapping[str, Any], reading: Reading | None = None
+    ) -> None:
+        self._reading = reading or Reading()
         self._own = PhonemeFrontEnd.from_dict(config)
         source, sink = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(source)
-            _child(texts, speaker, self._own, sink)
+            _child(texts, speaker, self._own, self._reading, sink)
         os.close(sink)
         self._texts = iter(texts)
         self._speaker = speaker
@@ -51,13 +54,16 @@ class FrontEndProcess:
         return self._own.phonemes(text)
 
     def segments(self, text: str, speaker: str) -> Iterator[Segment]:
+        return self.read(text, speaker, Reading())
+
+    def read(self, text: str, speaker: str, reading: Reading) -> Iterator[Segment]:
         """Segments of the next text, which must be asked for in order; of any other, made here.
 
         Raises:
             TextError: what the front end found wrong with it.
         """
-        if (text, speaker) != (next(self._texts, None), self._speaker):
-            yield from self._own.segments(text, speaker)
+        if (text, speaker, reading) != (next(self._texts, None), self._speaker, self._reading):
+            yield from self._own.read(text, speaker, reading)
             return
         while self._busy:  # the last text was left before its end
             self._receive()
@@ -85,7 +91,7 @@ class FrontEndProcess:
             os.waitpid(self.pid, 0)
 
 
-def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -> None:
+def _child(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, sink: int) -> None:
     """Never returns."""
     status = 1
     try:
@@ -94,7 +100,7 @@ def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -
         os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:
-            _serve(texts, speaker, front_end, pipe)
+            _serve(texts, speaker, front_end, reading, pipe)
         status = 0
     except (BrokenPipeError, SpearSpecError):  # the parent has left, or has met the same error itself
         status = 0
@@ -104,10 +110,10 @@ def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -
         os._exit(status)
 
 
-def _serve(texts: Sequence[str], speaker: str, front_end: FrontEnd, pipe: IO[str]) -> None:
+def _serve(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, pipe: IO[str]) -> None:
     for text in texts:
         try:
-            for segment in front_end.segments(text, speaker):
+            for segment in front_end.read(text, speaker, reading):
                 pipe.write(json.dumps({"segment": vars(segment)}) + "\n")
                 pipe.flush()
             pipe.write('{"end": true}\n')

