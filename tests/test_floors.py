@@ -36,6 +36,7 @@ ROOMS = (
     "voice",
     "meter",
     "pipeline",
+    "books",
     "interop",
     "exactness",
     "evaluation",

@@ -191,12 +191,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    say = commands.add_parser("say", help="speak a text, or every line of a file")
+    say = commands.add_parser("say", help="speak a text, every line of a file, or a book")
     say.add_argument("text", nargs="?", help="what to say; - reads standard input")
     say.add_argument(
-        "-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="wav or flac (default out.wav), - writes wav to standard output; of a book m4b, m4a, flac, mp3, opus",
     )
-    say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
+    say.add_argument(
+        "--file",
+        metavar="FILE",
+        help="with -o a book (txt, md, epub); with --out-dir one text a line, - reads standard input",
+    )
+    say.add_argument("--play", action="store_true", help="play it while it is spoken, on the default sound device")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
     say.add_argument(
         "--untuned",

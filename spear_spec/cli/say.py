@@ -1,4 +1,4 @@
-"""`spear-spec say`: one text to a wav file or to standard output, or every line of a file into a folder."""
+"""`spear-spec say`: a text to a file, to standard output or to the ear; every line of a file into a folder; a book."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
+from spear_spec.cli.play import check_device, play
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
@@ -26,6 +27,14 @@ DEFAULT_OUTPUT = "out.wav"
 def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
+    if args.file is not None and args.output is not None and args.out_dir is None:
+        if args.text is not None or args.play:
+            raise ConfigError(
+                "a book is spoken into a file alone: leave out " + ("--play" if args.play else "the text")
+            )
+        from spear_spec.cli.book import say_book
+
+        return say_book(args, speech_options(args))
     if args.file is not None:
         return _say_file(args)
     return _say_one(args)
@@ -40,11 +49,17 @@ def _say_one(args: argparse.Namespace) -> int:
         )
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
-    check_output(output)
+    if args.play:
+        if args.output is not None:
+            raise ConfigError("give either --play or -o")
+        check_device()
+        output = "played"
+    else:
+        check_output(output)
     text = check_text(read_text("-") if args.text == "-" else args.text)
     options = speech_options(args)
     tts, tuned = load_tuned(args, [text], reading_of(options))
-    item = speak(tts, text, output, options)
+    item = play(tts, text, options) if args.play else speak(tts, text, output, options)
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -61,9 +76,11 @@ def _say_file(args: argparse.Namespace) -> int:
     if args.text is not None:
         raise ConfigError("give either a text or --file, not both")
     if args.output is not None:
-        raise ConfigError("-o goes with one text; --file writes into --out-dir")
+        raise ConfigError("--out-dir speaks each line into a file of its own, -o all of a book into one: give either")
     if args.out_dir is None:
-        raise ConfigError("--file needs --out-dir")
+        raise ConfigError("--file needs --out-dir (each line into a file) or -o book.m4b (all of it into one)")
+    if args.play:
+        raise ConfigError("--play goes with one text")
     lines = [line.strip() for line in read_text(args.file).splitlines()]
     if not any(lines):
         raise TextError(f"{args.file} holds no text")
