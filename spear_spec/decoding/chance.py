@@ -8,7 +8,8 @@ fraction. It depends on nothing else, so it is the same number on a CPU, in C (`
 Which draw uses which number: a row's draws are counted from 0 in the order in which it makes them. In the plain loop
 draw n is token n. In a speculative step a row uses first one number for each draft token that is drawn (a tree: in the
 order of its nodes), then those of the rule's trials in the rule's order, then one for the recovered or bonus token; the
-next step goes on where this one stopped. Nothing is used for what involves no chance.
+next step goes on where this one stopped. Nothing is used for what involves no chance. A rule that `shares` is the
+exception: draft token n is drawn with the number that the target will draw it with, and draw n is token n again.
 
 The last counter word keeps other uses of a seed apart: 0 draws, 1 seeds of the sentences of a text, 2 of their sound.
 """
@@ -63,6 +64,44 @@ class Chance:
         raise NotImplementedError
 
 
+class Shared(Chance):
+    """The numbers that a row's next draws will use, looked at and left where they are.
+
+    What is drafted with them is what the target will draw with them, as far as the two laws agree. For rules that say
+    `shares`; new for every draft.
+
+    Where `chance` cannot tell what comes, a draft draws from it like anybody else.
+    """
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+        self._given: dict[int, int] = {}
+
+    def ahead(self, row: int, count: int) -> list[float] | None:
+        given = self._given.get(row, 0)
+        line = self._chance.ahead(row, given + count)
+        return None if line is None else line[given:]
+
+    def passed(self, row: int, count: int) -> None:
+        self._given[row] = self._given.get(row, 0) + count
+
+    def bernoulli(self, p: float, row: int) -> bool:
+        line = self.ahead(row, 1)
+        if line is None:
+            return self._chance.bernoulli(p, row)
+        self.passed(row, 1)
+        return line[0] < p
+
+    def categorical(self, weights: Tensor, rows: Sequence[int]) -> list[int]:
+        lines = [self.ahead(row, 1) for row in rows]
+        known = [line[0] for line in lines if line is not None]
+        if len(known) < len(rows):
+            return self._chance.categorical(weights, rows)
+        for row in rows:
+            self.passed(row, 1)
+        return drawn(weights, known)
+
+
 class Uniforms(Chance):
     """Chance from streams of uniforms, one a row.
 
@@ -108,12 +147,17 @@ class Uniforms(Chance):
         return self._uniform(row) < p
 
     def categorical(self, weights: Tensor, rows: Sequence[int]) -> list[int]:
-        # inverse of the cumulative sum in float64; strictly greater, so that a token of weight 0 is never drawn
-        table = weights.cumsum(-1, dtype=torch.float64)
-        if len(rows) == 1:
-            return [int(torch.searchsorted(table[0], table[0, -1] * self._uniform(rows[0]), right=True))]
-        u = torch.tensor([[self._uniform(row)] for row in rows], dtype=torch.float64, device=table.device)
-        return torch.searchsorted(table, u * table[:, -1:], right=True)[:, 0].tolist()
+        return drawn(weights, [self._uniform(row) for row in rows])
+
+
+def drawn(weights: Tensor, uniforms: Sequence[float]) -> list[int]:
+    """Of each row of weights [B, V] the first token whose running sum exceeds u times the whole."""
+    # in float64; strictly greater, so that a token of weight 0 is never drawn
+    table = weights.cumsum(-1, dtype=torch.float64)
+    if len(uniforms) == 1:
+        return [int(torch.searchsorted(table[0], table[0, -1] * uniforms[0], right=True))]
+    u = torch.tensor(uniforms, dtype=torch.float64, device=table.device)[:, None]
+    return torch.searchsorted(table, u * table[:, -1:], right=True)[:, 0].tolist()
 
 
 def uniforms(seed: int, first: int, count: int) -> NDArray[np.float64]:

@@ -55,6 +55,7 @@ class Speculative:
 
     def __init__(self, session: Session, drafter: Drafter, verifier: Verifier, gamma: Gamma) -> None:
         self.session, self.drafter, self.verifier, self.gamma = session, drafter, verifier, gamma
+        self._shares = bool(getattr(verifier, "shares", False))
         # objects that are not ours are looked at in every step
         self._check_draft, self._check_rule = (not _ours(thing) for thing in (drafter, verifier))
         with session.step(), exact_math(session.model):
@@ -97,7 +98,8 @@ class Speculative:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             gamma = self.gamma if isinstance(self.gamma, int) else self.gamma(len(session.rows))
             limits = [min(gamma, left - 1) for left in session.remaining]
-            proposal = drafter.propose(session, self.state, limits)
+            with session.drafting(self._shares):
+                proposal = drafter.propose(session, self.state, limits)
             if self._check_draft and (
                 problem := proposal_problem(proposal, drafter.form, limits, session.model.vocab_size, session.rows)
             ):

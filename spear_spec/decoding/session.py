@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
-from spear_spec.decoding.chance import Chance, Uniforms
+from spear_spec.decoding.chance import Chance, Shared, Uniforms
 from spear_spec.decoding.limits import FRAME_RATE, Guard, default_cap
 from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict, is_token
 from spear_spec.decoding.request import Request, check_cap, encode
@@ -219,6 +219,16 @@ class Session:
         """Laws [B, ..., V] of logits by lane: guidance, then each row's own filters. lanes: a draft's own."""
         mixed = (lanes or self.lanes).mix(logits, [sampling.guidance for sampling in self.samplings])
         return probabilities(mixed, self.samplings)
+
+    @contextmanager
+    def drafting(self, shares: bool) -> Iterator[None]:
+        """While drafts are drawn; shares: with the numbers that the rule will use, see `Verifier`."""
+        chance = self.chance
+        self.chance = Shared(chance) if shares else chance
+        try:
+            yield
+        finally:
+            self.chance = chance
 
     # --- a step -----------------------------------------------------------------------------------------------------
 

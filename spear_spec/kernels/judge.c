@@ -21,7 +21,7 @@ EVERY_CPU static float excess(const float *p, const float *q, float scale, int64
     return sum;
 }
 
-int spear_judge(int block, int64_t batch, int64_t steps, int64_t size, const int64_t *tokens, const int64_t *counts,
+int spear_judge(int rule, int64_t batch, int64_t steps, int64_t size, const int64_t *tokens, const int64_t *counts,
                 const float *q, int64_t q_step, const float *p, int64_t p_step, const double *uniforms,
                 int64_t *accepted, int64_t *last, int64_t *used)
 {
@@ -34,7 +34,18 @@ int spear_judge(int block, int64_t batch, int64_t steps, int64_t size, const int
         int64_t kept = 0, trials = 0;
         double scale = 1;
         joint[0] = 1;
-        if (block) {
+        if (rule == COUPLED) {
+            int64_t token;
+            for (;; kept++) {
+                token = spear_draw(p + kept * size, size, uniforms[kept], table);
+                if (kept == count || token != tokens[kept]) break;
+            }
+            last[b] = token;
+            accepted[b] = kept;
+            used[b] = kept + 1;
+            continue; /* q is not looked at */
+        }
+        if (rule == BLOCK) {
             for (int64_t i = 0; i < count; i++) {
                 const double above = p[i * size + tokens[i]], below = q ? q[i * size + tokens[i]] : 1;
                 const double ratio = below > 0 ? above / below : above > 0; /* no chance: cannot have been drawn */

@@ -12,12 +12,14 @@ from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.pointers import pointer
 
+RULES = ("rejection", "block", "coupled")  # as C numbers them
+
 
 def judge(
-    block: bool, drafts: Sequence[Sequence[int]], q: Tensor | None, p: Tensor, uniforms: Sequence[Sequence[float]]
+    rule: str, drafts: Sequence[Sequence[int]], q: Tensor | None, p: Tensor, uniforms: Sequence[Sequence[float]]
 ) -> list[tuple[int, int, int]]:
-    """Of each row's draft: tokens that are kept, the recovered or bonus token, uniforms used. By rejection, or as a
-    whole (block).
+    """Of each row's draft: tokens that are kept, the recovered or bonus token, uniforms used. By rejection, as a
+    whole (block), or by drawing every token from p (coupled).
 
     q [B, at least the longest draft, V]: laws that the tokens were drawn from, None for tokens chosen without chance; p
     [B, one more, V]: the target's. uniforms [B][longest + 1]: what the trials and then the last draw use.
@@ -43,7 +45,7 @@ def judge(
         q_at, q_step = pointer(q, q.shape, torch.float32, "laws of the draft"), q.shape[1] * size
     accepted, last, used = ((c_int64 * batch)() for _ in range(3))
     status = native.library().spear_judge(
-        int(block),
+        RULES.index(rule),
         batch,
         steps,
         size,

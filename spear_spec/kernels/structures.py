@@ -199,7 +199,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "spear_judge": (
         c_int,
-        [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # block, batch, steps, size, tokens, counts
+        [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # rule, batch, steps, size, tokens, counts
         + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),

@@ -38,6 +38,8 @@ LAWFUL = [
     ("recursive", "iid"),
     ("recursive", "points"),
     ("recursive_wor", "wor"),
+    ("coupled", "chain"),
+    ("coupled", "point_chain"),
     ("matching", "iid"),
     ("matching", "points"),
 ]

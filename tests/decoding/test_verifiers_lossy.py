@@ -224,7 +224,7 @@ def test_lossy_rules_take_ragged_batches(name: str) -> None:
 
 
 def test_table() -> None:
-    exact = {"rejection", "block", "kseq", "recursive", "recursive_wor", "matching"}
+    exact = {"rejection", "block", "kseq", "recursive", "recursive_wor", "matching", "coupled"}
     assert set(VERIFIERS) == exact | {"typical", "tolerance", "lenience", "coarse"}
     for name, rule in VERIFIERS.items():
         assert rule.name == name

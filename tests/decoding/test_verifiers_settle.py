@@ -23,7 +23,7 @@ from spear_spec.decoding.verifiers.tensors import Settled, uniforms_for
 
 NEAR = torch.randn(23, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 RULES: dict[str, dict[str, Any]] = {
-    "rejection": {}, "block": {}, "matching": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
+    "rejection": {}, "block": {}, "matching": {}, "coupled": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
     "typical": {"eps": 0.2, "delta": 0.6}, "coarse": {"theta": 0.5},
 }  # fmt: skip
 
@@ -206,6 +206,7 @@ CLOSED: dict[str, tuple[dict[str, Any], Callable[[Any, Any], list[Fraction]]]] =
     "rejection": ({}, lambda p, q: list(p)),
     "block": ({}, lambda p, q: list(p)),
     "matching": ({}, lambda p, q: list(p)),
+    "coupled": ({}, lambda p, q: list(p)),
     "tolerance": (
         {"b": 0.25},
         lambda p, q: after([cut(x / y) + Fraction(1, 4) if x < y else Fraction(1) for x, y in zip(p, q)], p, q),
@@ -247,7 +248,7 @@ def test_the_law_of_a_group() -> None:
     assert got == pytest.approx([*taken[:2], 1 - sum(taken[:2])], abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["rejection", "block", "matching"])
+@pytest.mark.parametrize("name", ["rejection", "block", "matching", "coupled"])
 def test_the_law_of_two_drafted_tokens(name: str) -> None:
     """Exact rules: the law of the next two tokens is the target's, draft of two, every draft and every cell."""
     verifier: Any = make_verifier(name)

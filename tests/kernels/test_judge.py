@@ -10,12 +10,12 @@ from spear_spec.config import SamplingConfig
 from spear_spec.decoding.chance import Uniforms
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.sampling import probabilities
-from spear_spec.decoding.verifiers import block, rejection
+from spear_spec.decoding.verifiers import block, coupled, rejection
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.judge import judge
 
-RULES = {"rejection": rejection.RejectionVerifier, "block": block.BlockVerifier}
+RULES = {"rejection": rejection.RejectionVerifier, "block": block.BlockVerifier, "coupled": coupled.CoupledVerifier}
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_an_end_of_rounding_falls_back_to_the_law() -> None:
     """p = q and a trial that fails by rounding: the residual is empty, so the token comes from p."""
     p = torch.tensor([[[0.25, 0.75], [0.5, 0.5]]])
     q = p[:, :1].clone()
-    [(accepted, last, used)] = judge(False, [[1]], q, p, [[1.0, 0.1]])
+    [(accepted, last, used)] = judge("rejection", [[1]], q, p, [[1.0, 0.1]])
     assert (accepted, last, used) == (0, 0, 2)
 
 
@@ -80,7 +80,7 @@ def test_other_dtypes_and_chance_go_through_lists() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     p, q = torch.full((1, 3, 4), 0.25), torch.full((1, 2, 4), 0.25)
-    fine = (True, [[1, 2]], q, p, [[0.5, 0.5, 0.5]])
+    fine = ("block", [[1, 2]], q, p, [[0.5, 0.5, 0.5]])
     judge(*fine)
     for place, wrong in (
         (1, [[1, 4]]),

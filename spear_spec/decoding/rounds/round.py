@@ -68,12 +68,20 @@ class Round:
         self._feed(output)
         self._append(settled, drafted, room, fine)
 
+    @property
+    def shares(self) -> bool:
+        """Whether drafts are drawn with the rule's own numbers, see `Verifier`."""
+        return bool(getattr(self.rule, "shares", False))
+
     def _settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
         if self.rule is None:
             drawn = categorical(p[:, 0], uniforms[:, 0])
             return Settled(drawn[:, None], counts, torch.ones_like(counts))
+        if self.shares:
+            return self.rule.settle(tokens, counts, q, p, uniforms)
         own = counts[:, None] + torch.arange(uniforms_for(self.gamma), device=counts.device)
-        return self.rule.settle(tokens, counts, q, p, uniforms.gather(1, own))
+        settled = self.rule.settle(tokens, counts, q, p, uniforms.gather(1, own))
+        return settled._replace(used=settled.used + counts)
 
     def _append(self, settled: Settled, drafted: Tensor, room: Tensor, fine: Tensor) -> None:
         """Cut at an end token or the cap, go on from there, and say what was kept."""
@@ -91,7 +99,7 @@ class Round:
         rows.fresh.copy_(torch.where(active[:, None], tokens.clamp(min=0), rows.fresh))
         rows.count.copy_(torch.where(active, count, rows.count))
         rows.kept.add_(count.masked_fill(~active, 0))
-        rows.drawn.add_((drafted + settled.used).masked_fill(~active, 0))
+        rows.drawn.add_(settled.used.masked_fill(~active, 0))
         rows.active.logical_and_((ended == 0) & fine)
 
     def _feed(self, output: DecoderOutput) -> None:

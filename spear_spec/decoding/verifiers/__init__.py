@@ -11,6 +11,7 @@ from spear_spec.decoding.kinds import Kinds, VerifierKind
 from spear_spec.decoding.verifiers import (
     block,
     coarse,
+    coupled,
     kseq,
     lenience,
     matching,
@@ -30,7 +31,8 @@ VERIFIERS = Kinds(
     "spear_spec.verifiers",
     VerifierKind,
     (
-        rejection.KIND, block.KIND, kseq.KIND, recursive.KIND, recursive_wor.KIND, matching.KIND,  # lossless
+        rejection.KIND, block.KIND, coupled.KIND, kseq.KIND, recursive.KIND, recursive_wor.KIND,  # lossless, as is
+        matching.KIND,
         typical.KIND, tolerance.KIND, lenience.KIND, coarse.KIND,  # lossy
     ),
 )  # fmt: skip

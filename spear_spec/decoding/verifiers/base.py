@@ -18,6 +18,9 @@ class Verifier(Protocol):
     lossless: the output law is the target's, whatever the draft. forms: the kinds of draft (`Drafter.form`) that the
     rule is stated for: "chain", "iid" (a tree whose siblings are independent draws from one law), "wor" (siblings drawn
     without replacement), "points" (a tree of tokens chosen without chance).
+
+    A rule of chains may have `shares`, true where it draws token after token from the target's law: drafts are then
+    drawn with the very numbers that it will use (`chance.Shared`).
     """
 
     name: str

@@ -30,7 +30,7 @@ class BlockVerifier:
     forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        found = judged(True, proposal, target_probs, chance, rows)
+        found = judged("block", proposal, target_probs, chance, rows)
         if found is not None:
             return found
         drafts = proposal.tokens

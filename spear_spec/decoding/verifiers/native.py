@@ -13,11 +13,9 @@ from spear_spec.kernels import native
 from spear_spec.kernels.judge import judge
 
 
-def judged(
-    block: bool, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]
-) -> Verdict | None:
-    """The verdict by rejection, or on drafts as a whole (block); None where C cannot give it. Uses the same uniforms as
-    the rule's own form, in the same order.
+def judged(rule: str, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict | None:
+    """The verdict by one of `judge.RULES`; None where C cannot give it. Uses the same uniforms as the rule's own form,
+    in the same order.
     """
     if target_probs.dtype is not torch.float32 or not target_probs.is_cpu or not native.available():
         return None
@@ -28,7 +26,7 @@ def judged(
         if line is None:
             return None
         ahead.append(line)
-    found = judge(block, drafts, proposal.probs, target_probs, ahead)
+    found = judge(rule, drafts, proposal.probs, target_probs, ahead)
     for row, (_, _, used) in zip(rows, found):
         chance.passed(row, used)
     tokens = [[*draft[:kept], last] for draft, (kept, last, _) in zip(drafts, found)]

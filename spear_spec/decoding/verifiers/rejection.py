@@ -24,7 +24,7 @@ class RejectionVerifier:
     forms = frozenset({"chain"})
 
     def verify(self, proposal: Proposal, target_probs: Tensor, chance: Chance, rows: Sequence[int]) -> Verdict:
-        found = judged(False, proposal, target_probs, chance, rows)
+        found = judged("rejection", proposal, target_probs, chance, rows)
         if found is not None:
             return found
         return keep_while_accepted(proposal, target_probs, chance, rows, _ratios(proposal, target_probs))

@@ -24,7 +24,7 @@ from spear_spec.exactness.oracles import tiny_draft, tiny_model
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 
-RULES = (None, "rejection", "block", "matching", "tolerance", "lenience", "typical", "coarse")
+RULES = (None, "rejection", "block", "matching", "coupled", "tolerance", "lenience", "typical", "coarse")
 LAWS = [SamplingConfig(), SamplingConfig(temperature=0.0), SamplingConfig(temperature=1.3, top_k=5)]
 
 

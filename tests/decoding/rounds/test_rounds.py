@@ -31,7 +31,7 @@ MIXED = [
 ]
 GUIDED = SamplingConfig(temperature=1.2, top_p=0.9, guidance=2.0)
 RULES: dict[str, dict[str, Any]] = {
-    "rejection": {}, "block": {}, "matching": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
+    "rejection": {}, "block": {}, "matching": {}, "coupled": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
     "typical": {"eps": 0.2, "delta": 0.6}, "coarse": {"theta": 0.3},
 }  # fmt: skip
 
