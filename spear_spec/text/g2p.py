@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from threading import Lock
@@ -21,6 +22,7 @@ from spear_spec.text.unknown_words import UnknownWords
 # hyphenated words of which misaki's lexicon holds one half (`third-degree`: degree); they are spoken by their parts
 HALF_ENTRIES = ("piss-poor", "self-enclosed", "third-degree", "time-release", "washer-dryer")
 _REMEMBERED = 256  # texts
+_MARK_TAGS = {**dict.fromkeys(".!?", "."), ",": ",", **dict.fromkeys(":;—…", ":"), "(": "-LRB-", ")": "-RRB-"}
 _UNUSED_PIPES = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
 
 
@@ -105,8 +107,8 @@ class G2P:
 
             def tokenize(self, text: str, tokens: Any, features: Any) -> Any:
                 found = super().tokenize(text, tokens, features)
+                found, settled = _give(found, self.given())
                 pairs = [(token.text, token.tag) for token in found]
-                settled = _give(found, given) if (given := self.given()) else ()
                 for i, token in enumerate(found):
                     said = None if i in settled else pronounce(pairs, i)
                     if said is not None:
@@ -153,21 +155,36 @@ class G2P:
             return phonemes, list(unknown)
 
 
-def _give(tokens: list[Any], given: Sequence[Given]) -> set[int]:
-    """Set the phonemes that are given; returns which tokens have them. The first token of a few has them all."""
+def _give(tokens: list[Any], given: Sequence[Given]) -> tuple[list[Any], set[int]]:
+    """The tokens with the phonemes that are given, and which have them; the first of a few tokens has them all.
+
+    A token that reaches out of the words (`X.`, an initial to the tagger) is cut there.
+    """
+    if not given:
+        return tokens, set()
+    out: list[Any] = []
     settled: set[int] = set()
     waiting, at = list(given), 0
-    for i, token in enumerate(tokens):
-        end = at + len(token.text)
-        while waiting and waiting[0].end <= at:
-            waiting.pop(0)
-        if waiting and waiting[0].start < end:
-            token._.is_head = at <= waiting[0].start
-            token.phonemes = waiting[0].phonemes if token._.is_head else ""
-            token._.rating = 5
-            settled.add(i)
-        at = end + len(token.whitespace)
-    return settled
+    for token in tokens:
+        text, whitespace = token.text, token.whitespace
+        while text:
+            while waiting and waiting[0].end <= at:
+                waiting.pop(0)
+            one = waiting[0] if waiting else Given(at + len(text), 0, "")
+            inside = one.start <= at
+            size = min(len(text), (one.end if inside else one.start) - at)
+            part = replace(token, text=text[:size], whitespace="" if size < len(text) else whitespace)
+            part._ = token._.__class__(token._)
+            if inside:
+                part._.is_head = at == one.start
+                part.phonemes, part._.rating = one.phonemes if at == one.start else "", 5
+                settled.add(len(out))
+            elif size < len(token.text):
+                part.tag = _MARK_TAGS.get(part.text[0], token.tag)
+            out.append(part)
+            text, at = text[size:], at + size
+        at += len(whitespace)
+    return out, settled
 
 
 @lru_cache(maxsize=1)

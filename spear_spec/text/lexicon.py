@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ class Entry:
         return cls(word, phonemes=phonemes)
 
 
+def _first(entry: Entry) -> re.Match[str]:
+    found = _PART.search(entry.word)
+    assert found is not None, entry.word
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _pattern(entry: Entry) -> re.Pattern[str]:
+    """What matches the word where it begins; made when a text has a word that begins so."""
+    before = _BEFORE if entry.word[0].isalnum() else r"(?<!\w)"
+    after = _AFTER if entry.word[-1].isalnum() else r"(?!\w)"
+    flags = re.IGNORECASE if entry.word == entry.word.lower() else re.NOFLAG
+    return re.compile(before + r"\s+".join(map(re.escape, entry.word.split())) + after, flags)
+
+
 class Lexicon:
     """Entries, ready to be found in a text."""
 
@@ -81,17 +97,9 @@ class Lexicon:
         self.entries: dict[str, Entry] = {}
         for entry in entries:
             self.entries.setdefault(entry.word, entry)
-        self._starting: dict[str, list[tuple[int, re.Pattern[str], Entry]]] = {}
-        ordered = sorted(self.entries.values(), key=lambda e: (-len(e.word), e.word == e.word.lower()))
-        for entry in ordered:
-            first = _PART.search(entry.word)
-            assert first is not None, entry.word
-            spaced = r"\s+".join(map(re.escape, entry.word.split()))
-            flags = re.IGNORECASE if entry.word == entry.word.lower() else re.NOFLAG
-            before = _BEFORE if first.start() == 0 else ""
-            after = _AFTER if entry.word[-1].isalnum() else r"(?!\w)"
-            known = self._starting.setdefault(first[0].lower(), [])
-            known.append((first.start(), re.compile(before + spaced + after, flags), entry))
+        self._starting: dict[str, list[Entry]] = {}  # by the first part of their word
+        for entry in sorted(self.entries.values(), key=lambda e: (-len(e.word), e.word == e.word.lower())):
+            self._starting.setdefault(_first(entry)[0].lower(), []).append(entry)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -102,11 +110,12 @@ class Lexicon:
         for part in _PART.finditer(text):
             if part.start() < at:
                 continue
-            for lead, pattern, entry in self._starting.get(part[0].lower(), ()):
-                start = part.start() - lead
-                found = pattern.match(text, start) if start >= at else None
+            for entry in self._starting.get(part[0].lower(), ()):
+                start = part.start() - _first(entry).start()
+                found = _pattern(entry).match(text, start) if start >= at else None
                 if found is not None:
-                    spoken = Spoken(found[0], entry.words or found[0], entry.phonemes)
+                    written = " ".join(found[0].split())
+                    spoken = Spoken(written, entry.words or written, entry.phonemes)
                     out += [text[at:start], stand_ins.put(text[at:start], spoken, text[found.end() :][:1])]
                     at = found.end()
                     break

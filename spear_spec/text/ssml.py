@@ -17,7 +17,7 @@ from spear_spec.text.normalize import is_speakable
 from spear_spec.text.pauses import LONGEST_S
 from spear_spec.text.say_as import KINDS, say_as, spelled
 from spear_spec.text.sentences import Break
-from spear_spec.text.stand_ins import Spoken, StandIns, beside
+from spear_spec.text.stand_ins import MOST_LETTERS, Spoken, StandIns, beside
 from spear_spec.text.xml import Bounded, parse
 
 log = logging.getLogger("spear_spec")
@@ -29,7 +29,6 @@ SLOWEST, FASTEST = 0.5, 2.0
 READ_THROUGH = ("emphasis", "lang", "voice", "w", "token", "mark", "audio")  # with one warning each
 SKIPPED = ("metadata", "meta", "desc", "title")  # they are not spoken
 _SHORT = 60  # letters of a substitute that is one word in the sentence; a longer one is read as text
-_SPELLED_TOGETHER = 12
 _NEEDED = {"phoneme": "ph", "say-as": "interpret-as", "sub": "alias"}
 _BLOCKS = {"p": Break.PARAGRAPH, "s": Break.SENTENCE}
 _RANKS = (Break.CUT, Break.SENTENCE, Break.LINE, Break.PARAGRAPH)
@@ -170,11 +169,14 @@ class _Document(Bounded):
     def _spell(self, written: str) -> None:
         from spear_spec.text.g2p import shared_g2p
 
-        named = spelled(written)
-        for at in range(0, len(named), _SPELLED_TOGETHER):
-            some = named[at : at + _SPELLED_TOGETHER]
-            letters = " ".join(phonemes or shared_g2p()(words)[0] for _, words, phonemes in some)
-            shown = "".join(c for c, _, _ in some)
+        shown = letters = ""
+        for c, words, phonemes in spelled(written):
+            said = phonemes or shared_g2p()(words)[0]
+            if letters and len(letters) + len(said) >= MOST_LETTERS:
+                self._put(Spoken(shown, "", letters))
+                shown = letters = ""
+            shown, letters = shown + c, f"{letters} {said}".strip()
+        if letters:
             self._put(Spoken(shown, "", letters))
 
     # ---- passages
