@@ -173,7 +173,7 @@ def test_any_lexicon_is_used_or_refused(values: dict[str, str], text: str) -> No
 
 
 def test_a_large_lexicon_costs_as_much_as_what_it_is_asked_for() -> None:
-    """Steps, not seconds: a word of the text meets the entries that begin like it, and no pattern is made for others."""
+    """Steps, not seconds: a word meets the entries that begin like it, and no pattern is made for others."""
     lexicon = Lexicon.of({f"word{i}": "x" for i in range(20_000)})
     assert lexicon is not None and max(map(len, lexicon._starting.values())) == 1
     made = _pattern.cache_info().misses
