@@ -5,13 +5,12 @@ text -> segments of text ids -> [requests in one batch, decoded speculatively] -
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -20,11 +19,12 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.behind import Behind
-from spear_spec.acoustic.contract import AcousticStage, AcousticStream
+from spear_spec.acoustic.contract import AcousticStage
+from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check, complete
-from spear_spec.decoding.chance import SENTENCE, SOUND, check_seed, derive
+from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
 from spear_spec.decoding.request import check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
@@ -37,10 +37,6 @@ from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
 
-log = logging.getLogger("spear_spec")
-
-FIRST_CHUNK = 8  # tokens (.32 s) at a time to the stage until something is heard; then chunks double up to
-LARGEST_CHUNK = 64
 MOST_TOGETHER = 4096
 
 
@@ -290,13 +286,13 @@ class TTS:
             with meter.clock("front_s"):
                 new = list(islice(segments, batch - len(waiting)))
             with meter.clock("t2s_s"):
-                seeds = (derive(seed, spoken + len(waiting) + at, SENTENCE) for at in range(len(new)))
+                seeds = (sentence_seed(seed, spoken + len(waiting) + at) for at in range(len(new)))
                 requests = [Request(segment.ids, seed=own, sampling=law, cap=cap) for segment, own in zip(new, seeds)]
                 waiting.extend(zip(new, engine.admit(requests)))
             if not waiting:
                 return
             segment, utterance = waiting.popleft()
-            noise = torch.Generator().manual_seed(derive(seed, spoken, SOUND) >> 1)
+            noise = sentence_noise(seed, spoken)
             yield from self._speak(engine, segment, utterance, who, noise, spoken, meter, where)
             spoken += 1
 
@@ -313,7 +309,7 @@ class TTS:
     ) -> Iterator[Job]:
         """Decode until the utterance has ended; its tokens go to the stage as they come."""
 
-        def job(sound: Callable[[], FloatArray], ended: str | None = None) -> Job:
+        def job(sound: Callable[[], FloatArray], ended: str | None) -> Job:
             def run() -> AudioChunk:
                 with meter.clock(where):
                     samples = sound()
@@ -321,31 +317,17 @@ class TTS:
 
             return run
 
-        if segment.pause_s:
-            yield job(lambda: np.zeros(int(segment.pause_s * self.sample_rate), dtype=np.float32))
-        stream = self.stage.open(who, segment.rate, noise)
-        lookahead = self.stage.lookahead
-        fed, chunk = 0, FIRST_CHUNK
-        wanted = float("inf") if lookahead is None else chunk + lookahead  # nothing comes out before
-        while utterance.ended is None:
-            while utterance.ended is None and len(utterance.tokens) - fed < wanted:
+        voiced = Voiced(self.stage, segment, utterance, who, noise)
+        while voiced.ended is None:
+            while not voiced.due(meter.ttfa_s is not None):
                 with meter.clock("t2s_s"):
                     engine.step()
                 yield _STEP
-            if utterance.ended is None:
-                new = _ids(utterance.tokens[fed:])
-                yield job(partial(_pushed, stream, new))
-                fed, chunk = len(utterance.tokens), chunk if meter.ttfa_s is None else min(2 * chunk, LARGEST_CHUNK)
-                wanted = chunk
-        meter.count(utterance.stats, utterance.ended)
-        if utterance.ended != "eos":
-            count = len(utterance.tokens)
-            log.warning(
-                "a sentence was cut off after %d tokens (%s): try another seed or a higher max_tokens",
-                count,
-                utterance.ended,
-            )
-        yield job(partial(_pushed, stream, _ids(utterance.speech[fed:]), last=True), utterance.ended)
+            sound = voiced.take()
+            if voiced.ended is not None:
+                meter.count(utterance.stats, voiced.ended)
+                warn_if_cut(voiced)
+            yield job(sound, voiced.ended)
 
     def texts(self, sentences: Sequence[str], speaker: str | None = None) -> list[list[int]]:
         """Text ids of every segment of these sentences, in order.
@@ -362,12 +344,3 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
-
-
-def _pushed(stream: AcousticStream, tokens: Tensor, *, last: bool = False) -> FloatArray:
-    samples = stream.push(tokens)
-    return (torch.cat([samples, stream.finish()]) if last else samples).numpy()
-
-
-def _ids(tokens: list[int]) -> Tensor:
-    return torch.tensor(tokens, dtype=torch.int64, device="cpu")

@@ -43,6 +43,7 @@ ROOMS = (
     "bench",
     "tuning",
     "training",
+    "serving",
     "cli",
     "__main__",
 )

@@ -24,6 +24,7 @@ COMMANDS = {
         ("tune", "tune"),
         ("train", "train"),
         ("voices", "voices"),
+        ("serve", "serve"),
     ]
 }
 

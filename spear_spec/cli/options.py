@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from spear_spec.errors import ConfigError
 
-LATER = {"serve": "the HTTP server"}
+LATER: dict[str, str] = {}
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,11 +101,10 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculation: bool = True) -> None:
-    """The flags that every speaking command shares; what is left out comes from the voice."""
+def _machine(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which voice, and where it runs."""
     voice = parser.add_argument_group("voice and machine")
     voice.add_argument("--voice", metavar="NAME|FOLDER", help="an installed voice or a voice folder")
-    voice.add_argument("--speaker", metavar="NAME", help="a speaker of the voice")
     voice.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
     voice.add_argument(
         "--dtype",
@@ -114,6 +113,13 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     )
     # one by default: two beside another busy process can be many times slower, and the audio depends on the number
     voice.add_argument("--threads", type=_whole(1, 1024), default=1, metavar="N", help="CPU threads (default 1)")
+    return voice
+
+
+def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculation: bool = True) -> None:
+    """The flags that every speaking command shares; what is left out comes from the voice."""
+    voice = _machine(parser)
+    voice.add_argument("--speaker", metavar="NAME", help="a speaker of the voice")
     if speculation:
         _speculation(parser)
     else:
@@ -183,6 +189,57 @@ def _speculation(parser: argparse.ArgumentParser) -> None:
         dest="options",
         help="an option of the drafter or verifier; may be repeated",
     )
+
+
+def _serve(serve: argparse.ArgumentParser) -> None:
+    address = serve.add_argument_group("address")
+    address.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1: this machine alone)")
+    address.add_argument("--port", type=_whole(0, 65535), default=8880, metavar="N", help="default 8880; 0: a free one")
+    address.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="pages of this site may call; may be repeated (default: none)",
+    )
+    address.add_argument(
+        "--api-key-file", metavar="FILE", help="keys, one a line; $SPEAR_SPEC_API_KEYS, with commas, works too"
+    )
+    _machine(serve)
+    serve.add_argument(
+        "--voice-name",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=SPEAKER",
+        dest="voice_names",
+        help="another name of a speaker, such as onyx=am_michael; may be repeated",
+    )
+    _speculation(serve)
+    _runtime(serve)
+    limits = serve.add_argument_group("limits: beyond them requests are refused")
+    for flag, low, high, usual, what in (
+        ("characters", 1, 10**7, 4096, "characters of a text"),
+        ("body-bytes", 1024, 2**30, 256 * 1024, "bytes of a request's body"),
+        ("queue", 1, 4096, None, "requests that wait for their first sound"),
+        ("streams", 1, 4096, None, "listeners at a time"),
+        ("rows", 1, 4096, None, "sentences decoded together"),
+    ):
+        limits.add_argument(f"--max-{flag}", type=_whole(low, high), default=usual, metavar="N", help=f"most {what}")
+    limits.add_argument("--max-seconds", type=_number, metavar="S", help="most seconds of speech of a request")
+    limits.add_argument(
+        "--stall-s", type=_number, default=30.0, metavar="S", help="a client that takes nothing so long is cut off"
+    )
+    limits.add_argument(
+        "--drain-s",
+        type=_number,
+        default=30.0,
+        metavar="S",
+        help="at the end, what is being spoken has so long (default 30)",
+    )
+    serve.add_argument("--log-text", action="store_true", help="write what is said into the log as well")
+    # what other commands have flags for
+    serve.set_defaults(speaker=None, temperature=None, top_k=None, top_p=None, guidance=None)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -270,6 +327,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     voices = commands.add_parser("voices", help="what is installed")
     voices.add_argument("--json", metavar="FILE", help="--json: to standard output; --json=FILE: to a file")
+
+    _serve(commands.add_parser("serve", help="the voice over HTTP, as OpenAI's API has it (needs the [serve] extra)"))
     for name, what in LATER.items():
         commands.add_parser(name, help=f"{what} (comes with a later version)")
     return parser

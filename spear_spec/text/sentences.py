@@ -151,3 +151,29 @@ def _fits(text: str, longest: int) -> int:
         if spoken > longest:
             return max(i, 1)
     return len(text)
+
+
+_FOLLOWING = (" Zz z", " 5 z")  # where these agree, what really follows a mark does not matter
+
+
+def first_sentence(text: str, whole: bool) -> int | None:
+    """Where the first sentence of a text that is still growing ends, None while that cannot be told.
+
+    whole: a mark at the very end is behind a word that is complete.
+    """
+    start = len(text) - len(text.lstrip())
+    for found in _END.finditer(text, start):
+        mark, end = found.start(), found.end()
+        following = text[end:]
+        if not following and not whole:
+            return None
+        if len(following.split()) > 1:  # the next word is there in full
+            if ends_a_sentence(text, start, mark, end):
+                return end
+            continue
+        told = {ends_a_sentence(text[:end] + what, start, mark, end) for what in _FOLLOWING}
+        if told == {True}:
+            return end
+        if True in told:
+            return None
+    return None

@@ -1,0 +1,107 @@
+"""`spear-spec serve`: the voice over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from spear_spec.cli.loading import load_tts
+from spear_spec.cli.report import note
+from spear_spec.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from spear_spec.serving.scheduler import Scheduler
+
+NEEDED = ("fastapi", "uvicorn", "websockets", "av", "prometheus_client")
+WARM_UP = "Ready, 1 of 2."  # a number, so that every part of the front end is there before the first listener is
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal ends it: 0.
+
+    Raises:
+        SpearSpecError: an option, the address or the voice cannot be used, or the extra is missing.
+    """
+    began = time.perf_counter()
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise MissingExtraError(f"serve needs {', '.join(missing)}: pip install 'spear_spec[serve]'")
+    from spear_spec.serving.auth import VARIABLE, read_keys
+    from spear_spec.serving.limits import Limits
+    from spear_spec.serving.settings import ServerSettings
+
+    settings = ServerSettings(
+        characters=args.max_characters,
+        body_bytes=args.max_body_bytes,
+        stall_s=args.stall_s,
+        drain_s=args.drain_s,
+        keys=read_keys(args.api_key_file, os.environ.get(VARIABLE)),
+        origins=tuple(args.cors_origin),
+        voice_names={name: str(speaker) for name, speaker in args.voice_names},
+        log_text=args.log_text,
+    )
+    given = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
+    limits = Limits(characters=args.max_characters, **{name: value for name, value in given.items() if value})
+    _log(settings.log_text)
+    from spear_spec.serving.listen import bind
+
+    taken = bind(args.host, args.port)
+    web = threading.Thread(target=_import_the_rest)  # while the voice is loaded
+    web.start()
+    tts = load_tts(args)
+    from spear_spec.serving.scheduler import Scheduler, for_serving
+
+    with Scheduler(for_serving(tts), limits) as scheduler, taken:
+        _warm_up(scheduler)
+        web.join()
+        from spear_spec.serving.app import create_app
+        from spear_spec.serving.server import Server
+
+        server = Server(create_app(scheduler, settings), args.host, args.port)
+        host, port = taken.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        server.when_started = lambda: note(
+            f"spear-spec: {tts.name} at http://{shown}:{port} after {time.perf_counter() - began:.1f} s"
+        )
+        asyncio.run(server.serve(sockets=[taken]))
+    return 0
+
+
+def _import_the_rest() -> None:
+    import av  # noqa: F401
+
+    import spear_spec.serving.app
+    import spear_spec.serving.server  # noqa: F401
+
+
+def _warm_up(scheduler: Scheduler) -> None:
+    """Everything that is made when it is first used is made now."""
+    from spear_spec.serving.encode import ENCODERS
+    from spear_spec.serving.speech import Ask, Sound
+
+    pieces: list[Any] = []
+    for event in scheduler.speak(Ask(WARM_UP, seed=0)):
+        if isinstance(event, Sound):
+            pieces.append(event.samples)
+    for make in ENCODERS.values():
+        encoder = make(scheduler.sample_rate)
+        encoder.feed(pieces[-1])
+        encoder.finish()
+
+
+def _log(text: bool) -> None:
+    """Lines on standard error. What the front end says quotes the text: it stays out unless text may be logged."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    if not text:
+        handler.addFilter(lambda record: not str(record.msg).startswith("text:"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("spear_spec").setLevel(logging.INFO)

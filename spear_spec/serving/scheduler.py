@@ -1,0 +1,676 @@
+"""Continuous batching: one engine, one decoding thread; front end and sound beside it.
+
+    front end (thread) -> sentences -> [engine: rows join, step, leave] -> sound (thread) -> listeners
+
+Everything that is shared is changed under one lock, which nobody holds while he computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, sentence_noise, sentence_seed, warn_if_cut
+from spear_spec.audio import FloatArray
+from spear_spec.decoding import Request
+from spear_spec.decoding.proposal import Verdict
+from spear_spec.engine import Engine, Utterance
+from spear_spec.errors import SpearSpecError, TextError
+from spear_spec.meter import AUDIBLE
+from spear_spec.pipeline import TTS
+from spear_spec.serving.limits import Limits
+from spear_spec.serving.listener import Listener, Sentence
+from spear_spec.serving.order import joining
+from spear_spec.serving.pieces import Cutter, Part
+from spear_spec.serving.speech import Ask, Busy, Done, Sound, Speech, Written
+from spear_spec.serving.state import Observation, State, Totals
+from spear_spec.text import Segment
+from spear_spec.voice.bundle import choose_speaker
+
+log = logging.getLogger("spear_spec")
+
+_WORST = ("eos", "cap", "guard")
+_AHEAD = 2  # sentences that are ready before they are asked for
+_S_A_SYMBOL = 0.075  # speech, before any has been measured
+_TICK_S = 0.5  # how often patience is looked at
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
+
+
+def for_serving(tts: TTS) -> TTS:
+    """The settings that a voice is served with: the same sound for a seed, however many rows are decoded together.
+
+    Draft lengths by the number of rows would let the batch choose how chance is used up.
+    """
+    spec = tts.spec
+    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas and tts.own_drafter is None else tts
+
+
+class Scheduler:
+    """Speaks for many listeners at once; thread-safe.
+
+    The samples of an answer are those of `tts.synthesize` with its seed, whoever else is served, as long as the draft
+    length does not follow from the number of rows (see `for_serving`). The TTS must not be used elsewhere meanwhile.
+
+    Args:
+        observe: called with an `Observation` for each request that ends; must be quick and must not raise.
+        beside: whether sound is made in a thread of its own; None: where the stage allows it and there are two cores.
+        clock: seconds.
+        start: False makes no thread: `work_front`, `work_sound` and `work_step` do what the threads would, when called.
+    """
+
+    def __init__(
+        self,
+        tts: TTS,
+        limits: Limits | None = None,
+        *,
+        observe: Callable[[Observation], None] | None = None,
+        beside: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        start: bool = True,
+    ) -> None:
+        self.tts, self.limits = tts, limits or Limits()
+        self.sample_rate = tts.sample_rate
+        self._observe, self._clock = observe, clock
+        able = bool(getattr(tts.stage, "overlaps", False))
+        self._beside = able and (beside if beside is not None else (os.cpu_count() or 1) > 1)
+        self._lock = threading.RLock()
+        self._to_step = threading.Condition(self._lock)
+        self._to_front = threading.Condition(self._lock)
+        self._to_sound = threading.Condition(self._lock)
+        self._to_idle = threading.Condition(self._lock)
+        self._stage_lock = threading.Lock()
+        self._listeners: dict[Speech, Listener] = {}
+        self._leaving: list[Utterance] = []  # rows of those who are gone
+        self._rows: dict[Utterance, tuple[Listener, Sentence]] = {}  # what is in the engine
+        self._by_row: dict[int, tuple[Listener, Sentence]] = {}
+        self._numbers = 0
+        self._totals: Counter[str] = Counter()
+        self._audio_s = 0.0
+        self._s_a_symbol = _S_A_SYMBOL
+        self._ends: deque[float] = deque(maxlen=32)  # when requests ended, for `Busy`
+        self._closing = self._draining = False
+        self._dead: BaseException | None = None
+        self._stepped = clock()
+        self._engine: Engine = tts.decoder.engine()
+        self._threads: list[threading.Thread] = []
+        if start:
+            workers = [("decode", self._decode), ("front", self._prepare)]
+            workers += [("sound", self._sound)] if self._beside else []
+            for name, work in workers:
+                thread = threading.Thread(target=self._watched, args=(work,), name=f"spear_spec-{name}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    # --- what listeners ask for -------------------------------------------------------------------------------------
+
+    def speak(self, ask: Ask) -> Speech:
+        """Begin with an answer.
+
+        Raises:
+            Busy: a limit is reached, or it is shutting down. TextError: nothing to say, or too much. ConfigError: an
+            option that cannot be used.
+        """
+        if not ask.text.strip():
+            raise TextError("there is nothing to speak: give it at least one word")
+        self._fits(len(ask.text))
+        return self._enter(ask, opened=False).speech
+
+    def open(self, ask: Ask) -> Speech:
+        """Begin with an answer whose text comes by `Speech.feed`; a text in the ask is its beginning.
+
+        Raises:
+            As `speak`.
+        """
+        self._fits(len(ask.text))
+        listener = self._enter(ask, opened=True)
+        if ask.text:
+            self.feed(listener.speech, ask.text)
+        return listener.speech
+
+    def _fits(self, characters: int) -> None:
+        most = self.limits.characters
+        if characters > most:
+            raise TextError(f"a text may have at most {most} characters, this one has {characters}: send it in parts")
+
+    def _enter(self, ask: Ask, *, opened: bool) -> Listener:
+        who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
+        if ask.speed != 1:
+            with self._stage_lock:
+                self.tts.stage.open(who, ask.speed, sentence_noise(0, 0))
+        seed = secrets.randbits(48) if ask.seed is None else ask.seed
+        with self._lock:
+            self._check_room()
+            now = self._clock()
+            speech = Speech(self, seed, self.sample_rate)
+            self._numbers += 1
+            listener = Listener(self._numbers, speech, ask, who, law, now, now)
+            if opened:
+                listener.cutter = Cutter()
+            else:
+                listener.parts.append(Part(ask.text))
+                listener.characters = len(ask.text)
+            self._listeners[speech] = listener
+            self._totals["requests"] += 1
+            self._to_front.notify()
+        return listener
+
+    def _check_room(self) -> None:
+        if self._dead is not None:
+            raise SpearSpecError(f"the scheduler has stopped after an error: {self._dead}")
+        problem = None
+        if self._closing or self._draining:
+            problem = "the server is shutting down"
+        elif len(self._listeners) >= self.limits.streams:
+            problem = f"all {self.limits.streams} streams are taken"
+        elif sum(one.heard is None and not one.over for one in self._listeners.values()) >= self.limits.queue:
+            problem = f"{self.limits.queue} requests wait for their first sound"
+        if problem is not None:
+            self._totals["refused"] += 1
+            wait = self._retry_after()
+            raise Busy(f"{problem}: try again in {wait:.1f} s", wait)
+
+    def _retry_after(self) -> float:
+        """When a stream will be free: the mean time between those that ended lately."""
+        if len(self._ends) < 2:
+            return 1.0
+        between = (max(self._clock(), self._ends[-1]) - self._ends[0]) / len(self._ends)
+        return min(max(between, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+
+    # --- Control: what an answer tells --------------------------------------------------------------------------------
+
+    def taken(self, speech: Speech) -> None:
+        """Something of it was fetched."""
+        with self._lock:
+            listener = self._listeners.get(speech)
+            if listener is None:
+                return
+            listener.fetched = self._clock()
+            if listener.over:
+                self._forget_if_fetched(listener)
+            elif listener.ready:
+                self._to_step.notify()
+
+    def cancel(self, speech: Speech) -> None:
+        """See `Speech.cancel`."""
+        with self._lock:
+            listener = self._listeners.get(speech)
+            if listener is not None and not listener.over:
+                self._end(listener, "cancelled")
+                speech.drop()
+                self._forget_if_fetched(listener, cancelled=True)
+
+    def feed(self, speech: Speech, text: str) -> None:
+        """See `Speech.feed`."""
+        if not isinstance(text, str):
+            raise TextError(f"a text must be a string, not {type(text).__name__}")
+        with self._lock:
+            listener = self._listeners.get(speech)
+            if listener is None or listener.over:
+                return  # it has ended: whoever listens is told
+            if listener.cutter is None:
+                raise TextError("this answer takes no more text")
+            self._fits(listener.characters + len(text))
+            listener.characters += len(text)
+            listener.parts.extend(listener.cutter.feed(text))
+            self._to_front.notify()
+
+    def finish(self, speech: Speech) -> None:
+        """See `Speech.finish`."""
+        with self._lock:
+            listener = self._listeners.get(speech)
+            if listener is None or listener.over or listener.cutter is None:
+                return
+            listener.parts.extend(listener.cutter.finish())
+            listener.cutter = None
+            self._to_front.notify()
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def _end(self, listener: Listener, ended: str, error: BaseException | None = None) -> None:
+        """Nothing more is made for a listener; `ended` "error" goes with one."""
+        listener.over = True
+        self._leaving += [s.utterance for s in listener.under_way if s.utterance is not None]
+        for sentence in listener.under_way:
+            if sentence.utterance is not None and ended != "eos":
+                listener.stats += sentence.utterance.stats
+        listener.ready.clear()
+        listener.under_way.clear()
+        listener.parts.clear()
+        listener.segments = listener.cutter = None
+        now = self._clock()
+        self._ends.append(now)
+        stats = listener.stats
+        acceptance = stats.accepted / stats.drafted if stats.drafted else None
+        first = None if listener.heard is None else listener.heard - listener.arrived
+        kind = {"cancelled": "cancelled", "error": "failed"}.get(ended, "answered")
+        self._totals[kind] += 1
+        usage = {
+            "characters": listener.characters,
+            "sentences": listener.count,
+            "tokens": stats.tokens,
+            "target_calls": stats.target_calls,
+            "tokens_per_call": round(stats.tokens_per_call, 4),
+            "drafted": stats.drafted,
+            "accepted": stats.accepted,
+            "acceptance": None if acceptance is None else round(acceptance, 4),
+            "audio_s": round(listener.handed_s, 4),
+            "seed": listener.speech.seed,
+            "ended": listener.worst if ended == "eos" else ended,
+            "first_sound_s": None if first is None else round(first, 4),
+            "wall_s": round(now - listener.arrived, 4),
+            "underruns": len(listener.gaps),
+        }
+        if error is None:
+            listener.speech.put(Done(usage))
+        else:
+            listener.speech.fail(error)
+        self._to_step.notify()
+        if self._observe is not None:
+            rtf = (now - listener.arrived) / listener.handed_s if listener.handed_s else None
+            self._observe(
+                Observation(
+                    ended=str(usage["ended"]),
+                    first_sound_s=first,
+                    rtf=rtf,
+                    audio_s=listener.handed_s,
+                    tokens=stats.tokens,
+                    target_calls=stats.target_calls,
+                    acceptance=acceptance,
+                    gaps_s=tuple(listener.gaps),
+                )
+            )
+
+    def _fail(self, listener: Listener, error: BaseException) -> None:
+        if listener.over:
+            return
+        if not isinstance(error, SpearSpecError):
+            log.error("a request failed", exc_info=error)
+            error = SpearSpecError(f"the request failed: {type(error).__name__}: {error}")
+        self._end(listener, "error", error)
+        self._forget_if_fetched(listener)
+
+    def _forget_if_fetched(self, listener: Listener, cancelled: bool = False) -> None:
+        """A stream is taken until its sound has been fetched."""
+        if listener.over and (cancelled or listener.speech.fetched):
+            self._listeners.pop(listener.speech, None)
+            self._to_idle.notify_all()
+
+    def _finish_if_done(self, listener: Listener) -> None:
+        if not listener.over and listener.finished:
+            if listener.count:
+                self._end(listener, "eos")
+            else:
+                self._fail(listener, TextError("there is nothing to speak: give it at least one word"))
+
+    # --- the front end ----------------------------------------------------------------------------------------------
+
+    def _wants_text(self) -> Listener | None:
+        """Whose next sentence is worked out: first sentences first, then who runs dry first."""
+        there = [
+            one
+            for one in self._listeners.values()
+            if not (one.over or one.preparing or one.written)
+            and len(one.ready) < _AHEAD
+            and (one.segments is not None or one.parts or one.cutter is None)
+        ]
+        if not there:
+            return None
+        now = self._clock()
+        return min(there, key=lambda one: (one.count > 0, one.number if not one.count else one.need(now), one.number))
+
+    def work_front(self) -> bool:
+        """Work out one sentence; False where nobody needs one."""
+        with self._lock:
+            listener = self._wants_text()
+            if listener is None:
+                return False
+            listener.preparing = True
+            part = None
+            if listener.segments is None and listener.parts:
+                part = listener.parts.popleft()
+            pieces = listener.segments
+        segment: Segment | None = None
+        error: Exception | None = None
+        try:
+            if part is not None:
+                pieces = self.tts.front_end.segments(part.text, listener.speaker)
+            if pieces is not None:
+                segment = next(pieces, None)
+        except Exception as caught:
+            # among the pieces of a text some may hold nothing to speak
+            empty = isinstance(caught, TextError) and part is not None and part.piece
+            error = None if empty else caught
+            pieces = None
+        with self._lock:
+            listener.preparing = False
+            if listener.over:
+                return True
+            if error is not None:
+                self._fail(listener, error)
+                return True
+            if segment is not None:
+                if part is not None and part.pause_s is not None and listener.count:
+                    segment = replace(segment, pause_s=part.pause_s)
+                self._ready(listener, segment)
+            listener.segments = pieces if segment is not None else None
+            if listener.segments is None and not listener.parts and listener.cutter is None:
+                listener.written = True
+                self._finish_if_done(listener)
+        return True
+
+    def _ready(self, listener: Listener, segment: Segment) -> None:
+        length = max(0.3, len(segment.ids) * self._s_a_symbol / listener.ask.speed) + segment.pause_s
+        listener.ready.append(Sentence(listener.count, segment, length, self._clock()))
+        listener.count += 1
+        self._to_step.notify()
+
+    def _prepare(self) -> None:
+        while not self._closing:
+            if not self.work_front():
+                with self._lock:
+                    if self._wants_text() is None and not self._closing:
+                        self._to_front.wait(_TICK_S)
+
+    # --- decoding ---------------------------------------------------------------------------------------------------
+
+    def work_step(self) -> bool:
+        """Let rows leave and join, then one step of the engine; False where there was nothing to do."""
+        with self._lock:
+            leaving, self._leaving = self._leaving, []
+            for utterance in leaving:
+                self._rows.pop(utterance, None)
+            now = self._clock()
+            self._look_at_patience(now)
+            new = joining(self._listeners.values(), len(self._rows), now, self.limits)
+            if new:
+                self._to_front.notify()
+        try:
+            self._engine.release(leaving)
+            for listener, sentence in self._admit(new):
+                self._by_row[sentence.utterance.row] = (listener, sentence)  # type: ignore[index, union-attr]
+            if not self._engine.running:
+                return bool(new or leaving)
+            verdict = self._engine.step()
+        except Exception as error:
+            self._restart(error)
+            return True
+        with self._lock:
+            self._settle(verdict)
+        return True
+
+    def _admit(self, new: list[tuple[Listener, Sentence]]) -> list[tuple[Listener, Sentence]]:
+        """Rows join together; where one of them cannot, one by one."""
+        if not new:
+            return []
+        requests = [
+            Request(
+                sentence.segment.ids,
+                seed=sentence_seed(listener.speech.seed, sentence.index),
+                sampling=listener.law,
+                cap=listener.ask.max_tokens,
+            )
+            for listener, sentence in new
+        ]
+        try:
+            utterances = self._engine.admit(requests)
+        except Exception as error:
+            if len(new) == 1:
+                with self._lock:
+                    self._fail(new[0][0], error)
+                return []
+            return [pair for one in new for pair in self._admit([one])]
+        for (listener, sentence), utterance in zip(new, utterances):
+            try:
+                with self._stage_lock:
+                    voiced = Voiced(
+                        self.tts.stage,
+                        sentence.segment,
+                        utterance,
+                        listener.speaker,
+                        sentence_noise(listener.speech.seed, sentence.index),
+                        sentence.segment.rate * listener.ask.speed,
+                    )
+            except Exception as error:
+                self._engine.release([utterance])
+                with self._lock:
+                    self._fail(listener, error)
+                continue
+            with self._lock:
+                sentence.utterance, sentence.voiced = utterance, voiced
+                if listener.over:  # meanwhile
+                    self._leaving.append(utterance)
+                else:
+                    self._rows[utterance] = (listener, sentence)
+        return [pair for pair in new if pair[1].utterance is not None]
+
+    def _settle(self, verdict: Verdict) -> None:
+        """Count what a step kept, and tell who wants to know."""
+        self._stepped = self._clock()
+        totals = self._totals
+        totals["steps"] += 1
+        totals["target_calls"] += len(verdict.rows)
+        totals["tokens"] += sum(map(len, verdict.tokens))
+        totals["drafted"] += sum(verdict.num_drafted)
+        totals["accepted"] += sum(verdict.num_accepted)
+        for place, row in enumerate(verdict.rows):
+            listener, sentence = self._by_row[row]
+            if verdict.ended[place] is not None:
+                assert sentence.utterance is not None
+                self._rows.pop(sentence.utterance, None)
+                totals["sentences"] += 1
+            if listener.over:
+                continue
+            listener.calls += 1
+            listener.tokens += len(verdict.tokens[place])
+            if listener.ask.tokens:
+                kinds = _kinds(len(verdict.tokens[place]), verdict.num_accepted[place], verdict.num_drafted[place])
+                tokens = list(verdict.tokens[place])
+                listener.speech.put(Written(sentence.index, tokens, kinds, listener.calls, listener.tokens))
+        if self._beside and self._wants_sound() is not None:
+            self._to_sound.notify()
+
+    def _restart(self, error: Exception) -> None:
+        """A step failed. Those in the batch end with it, the others go on in a new engine."""
+        log.error("a step of the engine failed: %s", error)
+        engine = self.tts.decoder.engine()
+        with self._lock:
+            gone = {id(listener): listener for listener, _ in self._rows.values()}
+            gone |= {
+                id(one): one
+                for one in self._listeners.values()
+                if any(s.utterance is None or s.utterance.ended is None for s in one.under_way)
+            }
+            self._engine = engine
+            self._rows, self._by_row = {}, {}
+            for listener in gone.values():
+                self._fail(listener, error)
+            self._leaving = []
+            self._totals["restarts"] += 1
+
+    def _look_at_patience(self, now: float) -> None:
+        for listener in list(self._listeners.values()):
+            speech = listener.speech
+            if not speech.unread_s and not speech.over:
+                listener.fetched = now
+            if now - listener.fetched <= self.limits.patience_s:
+                continue
+            if listener.over:
+                speech.drop()
+                self._listeners.pop(speech, None)
+                self._to_idle.notify_all()
+            elif listener.ahead_s() >= self.limits.buffer_s or listener.finished:
+                self._fail(listener, Busy(f"nothing was fetched for {self.limits.patience_s:g} s", 0.0))
+                speech.drop()
+
+    def _decode(self) -> None:
+        while not self._closing:
+            worked = self.work_step()
+            if not self._beside:
+                while self.work_sound():
+                    worked = True
+            if not worked:
+                with self._lock:
+                    if not self._leaving and not self._rows and not self._closing:
+                        self._to_step.wait(_TICK_S)
+
+    # --- sound ------------------------------------------------------------------------------------------------------
+
+    def _wants_sound(self) -> Listener | None:
+        """Whose next piece is made: who has heard nothing first, then who runs dry first."""
+        best: Listener | None = None
+        for one in self._listeners.values():
+            if one.over or one.sounding or not one.under_way:
+                continue
+            voiced = one.under_way[0].voiced
+            if voiced is None or not voiced.due(one.heard is not None):
+                continue
+            if best is None or (one.dry, one.number) < (best.dry, best.number):
+                best = one
+        return best
+
+    def work_sound(self) -> bool:
+        """Make one piece of sound; False where none is due."""
+        with self._lock:
+            listener = self._wants_sound()
+            if listener is None:
+                return False
+            sentence = listener.under_way[0]
+            voiced = sentence.voiced
+            assert voiced is not None
+            make = voiced.take(LARGEST_CHUNK)
+            listener.sounding = True
+        samples: FloatArray | None = None
+        error: Exception | None = None
+        try:
+            samples = make()
+        except Exception as caught:
+            error = caught
+        with self._lock:
+            listener.sounding = False
+            if listener.over:
+                return True
+            if error is not None:
+                self._fail(listener, error)
+            else:
+                assert samples is not None
+                self._hand(listener, sentence, voiced, samples)
+        return True
+
+    def _hand(self, listener: Listener, sentence: Sentence, voiced: Voiced, samples: FloatArray) -> None:
+        now, seconds = self._clock(), len(samples) / self.sample_rate
+        ended = voiced.ended
+        if seconds:
+            if listener.hand(seconds, now, sentence.came):
+                self._totals["underruns"] += 1
+            sentence.spoken_s += seconds
+            self._audio_s += seconds
+            if listener.heard is None and float(np.abs(samples).max()) > AUDIBLE:
+                listener.heard = now
+        if seconds or ended is not None:
+            if not listener.speech.unread_s:
+                listener.fetched = now
+            listener.speech.put(Sound(samples, sentence.index, sentence.segment.text, ended))
+        if listener.handed_s > self.limits.seconds:
+            most = self.limits.seconds
+            self._fail(listener, TextError(f"this is more than {most:g} seconds of speech: send the text in parts"))
+        elif ended is not None:
+            listener.under_way.popleft()
+            listener.stats += voiced.utterance.stats
+            listener.worst = max(listener.worst, ended, key=_WORST.index)
+            warn_if_cut(voiced)
+            symbols = len(sentence.segment.ids)
+            if symbols > 20:
+                told = (sentence.spoken_s - sentence.segment.pause_s) * listener.ask.speed / symbols
+                self._s_a_symbol += 0.05 * (told - self._s_a_symbol)
+            self._finish_if_done(listener)
+            self._to_step.notify()
+
+    def _sound(self) -> None:
+        while not self._closing:
+            if not self.work_sound():
+                with self._lock:
+                    if self._wants_sound() is None and not self._closing:
+                        self._to_sound.wait(_TICK_S)
+
+    # --- its own life -----------------------------------------------------------------------------------------------
+
+    def _watched(self, work: Callable[[], None]) -> None:
+        """A thread never dies silently: whoever listens is told, and `state` says so."""
+        try:
+            work()
+        except BaseException as error:
+            log.critical("the scheduler has stopped", exc_info=error)
+            with self._lock:
+                self._dead = error
+                self._closing = True
+                for listener in list(self._listeners.values()):
+                    self._fail(listener, SpearSpecError(f"the scheduler has stopped after an error: {error}"))
+                self._wake_all()
+
+    def _wake_all(self) -> None:
+        for condition in (self._to_step, self._to_front, self._to_sound, self._to_idle):
+            condition.notify_all()
+
+    def state(self) -> State:
+        """See `State`."""
+        with self._lock:
+            there = self._listeners.values()
+            totals = {name: self._totals[name] for name in Totals.__dataclass_fields__ if name != "audio_s"}
+            alive = self._dead is None and not self._closing and all(t.is_alive() for t in self._threads)
+            return State(
+                alive=alive,
+                accepting=alive and not self._draining,
+                queued=sum(one.heard is None and not one.over for one in there),
+                waiting=sum(len(one.ready) for one in there),
+                rows=len(self._rows),
+                streams=len(there),
+                stalled_s=max(0.0, self._clock() - self._stepped) if self._rows else 0.0,
+                totals=Totals(**totals, audio_s=self._audio_s),
+            )
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take nothing more and wait until everything has been fetched; False where that took too long."""
+        ends = time.monotonic() + timeout_s
+        with self._lock:
+            self._draining = True
+            while self._listeners:
+                left = ends - time.monotonic()
+                if left <= 0 or self._closing:
+                    return not self._listeners
+                self._to_idle.wait(min(left, _TICK_S))
+            return True
+
+    def close(self) -> None:
+        """Cancel what is left and end the threads. Any number of times."""
+        with self._lock:
+            self._closing = True
+            for listener in list(self._listeners.values()):
+                if not listener.over:
+                    self._end(listener, "cancelled")
+            self._listeners.clear()
+            self._wake_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _kinds(tokens: int, accepted: int, drafted: int) -> list[str]:
+    """Where each token of a verdict comes from; it may have been cut behind an accepted one."""
+    if tokens == accepted:
+        return ["accepted"] * tokens
+    last = "sampled" if not drafted else "bonus" if accepted == drafted else "recovered"
+    return ["accepted"] * accepted + [last]
