@@ -130,7 +130,7 @@ ARGUMENTS = {
     ("say", "--file", "missing.txt", "--out-dir", "d"): "cannot read missing.txt",
     ("say", "--file", "missing.txt"): "--out-dir",
     ("say", "Yes.", "--out-dir", "d"): "--file",
-    ("say", "--file", "f", "--out-dir", "d", "-o", "x.wav"): "-o goes with one text",
+    ("say", "--file", "f", "--out-dir", "d", "-o", "x.wav"): "give either",
     ("say", "Yes.", "-o", "x.mp3"): ".wav or .flac",
     ("say", "Yes.", "-o", "missing/x.wav"): "no folder missing",
     ("say", "Yes.", "-o", "/proc/x.wav"): "cannot write /proc/x.wav",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -18,6 +19,9 @@ _NOTES = words(
     "noteref footnote footnotes endnote endnotes rearnote rearnotes pagebreak toc "
     "doc-noteref doc-footnote doc-endnotes doc-endnote doc-pagebreak doc-toc"
 )
+
+
+_LINE, _CELL = "\u2028", "\u2029"  # within a paragraph: a `br`, the next cell of a row
 
 
 @dataclass
@@ -52,14 +56,14 @@ class _Reader(HTMLParser):
             self._hidden.append(tag)
             return
         if tag == "br":
-            self._text.append("\n")
+            self._text.append(_LINE)
         elif tag in _BLOCKS:
             self.flush()
             if len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":
                 self._level = int(tag[1])
             self._item = self._item or tag == "li"
         elif tag in ("td", "th") and "".join(self._text).strip():
-            self._text.append(", ")
+            self._text.append(_CELL)
         if name := given.get("id") or (given.get("name") if tag == "a" else None):
             self._ids.add(name)
 
@@ -78,24 +82,18 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self._text.append(data)
+            self._text.append(data.replace(_LINE, " ").replace(_CELL, " "))
 
     def flush(self) -> None:
         """What was read is a paragraph; an id before it begins with it, or with the next one that has text."""
-        lines = (" ".join(line.split()) for line in _lines(self._text))
+        cells = re.sub(rf"\s*{_CELL}\s*", ", ", "".join(self._text))
+        lines = (" ".join(line.split()) for line in cells.split(_LINE))  # line ends in the file are blanks
         text = "\n".join(line for line in lines if line)
         self._text = []
         if text:
             self.paragraphs.append(Paragraph(text, self._level, self._item, self._ids))
             self._ids = set()
             self._level, self._item = 0, False
-
-
-def _lines(pieces: Iterable[str]) -> list[str]:
-    """Only a `br` breaks a line: line ends in the file are blanks."""
-    return "".join(piece if piece == "\n" else piece.replace("\n", " ").replace("\r", " ") for piece in pieces).split(
-        "\n"
-    )
 
 
 def _is_note(attributes: dict[str, str | None]) -> bool:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spear_spec.audio import Audio, write_atomically
 from spear_spec.books.write import Samples
 from spear_spec.errors import AudioError
@@ -83,6 +85,8 @@ def load(path: Path) -> Samples:
     """
     import soundfile
 
+    if not length(path):
+        return np.zeros(0, dtype=np.int16)
     try:
         samples, _ = soundfile.read(path, dtype="int16")
     except (OSError, RuntimeError) as error:
@@ -94,7 +98,7 @@ def length(path: Path) -> int:
     """How many samples a piece has."""
     import soundfile
 
-    return int(soundfile.info(path).frames)
+    return int(soundfile.info(path).frames) if path.stat().st_size else 0  # libsndfile writes nothing for no samples
 
 
 def _checksum(data: bytes) -> str:

@@ -26,11 +26,13 @@ class Format:
     bit_rate: int | None = None
     cover: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
+    codec_options: Mapping[str, str] = field(default_factory=dict)
 
 
+_FAST = {"aac_coder": "fast"}  # 160 times as fast as speech on one core, instead of 60
 FORMATS = {
-    ".m4b": Format("mp4", "aac", "fltp", 64_000, options={"brand": "M4B "}),
-    ".m4a": Format("mp4", "aac", "fltp", 64_000, options={"brand": "M4A "}),
+    ".m4b": Format("mp4", "aac", "fltp", 64_000, options={"brand": "M4B "}, codec_options=_FAST),
+    ".m4a": Format("mp4", "aac", "fltp", 64_000, options={"brand": "M4A "}, codec_options=_FAST),
     ".flac": Format("flac", "flac", "s16"),
     ".mp3": Format("mp3", "libmp3lame", "fltp", 64_000),
     ".opus": Format("ogg", "libopus", "flt", 48_000, cover=False),
@@ -68,7 +70,7 @@ def write_sound(
     made = FORMATS[suffix]
     try:
         with av.open(file, "w", format=made.container, container_options=dict(made.options)) as container:
-            stream = container.add_stream(made.codec, rate=rate)
+            stream = container.add_stream(made.codec, rate=rate, options=dict(made.codec_options))
             stream.codec_context.layout, stream.codec_context.format = "mono", made.sample
             if made.bit_rate is not None:
                 stream.codec_context.bit_rate = made.bit_rate
