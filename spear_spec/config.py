@@ -220,7 +220,8 @@ class SpecConfig(Strict):
     """Which drafter and verifier, and how far ahead the draft runs (gamma tokens a call).
 
     gammas: draft lengths by the number of rows that are decoded together, in place of gamma; each holds from that
-    number on. With more rows a longer draft costs more: products are bound by arithmetic then, not by reading.
+    number on; 0: no drafts. With more rows a longer draft costs more: products are bound by arithmetic then, not
+    by reading.
     """
 
     drafter: str = "small"
@@ -251,7 +252,7 @@ class SpecConfig(Strict):
         for rows, gamma in self.gammas.items():
             digits = isinstance(rows, str) and rows.isascii() and rows.isdigit() and 1 <= len(rows) <= 6
             require(digits and int(rows) > 0, f"gammas has draft lengths by a number of rows, not by {shown(rows)}")
-            whole(f"gammas: {rows}", gamma, 1, 64)
+            whole(f"gammas: {rows}", gamma, 0, 64)
 
     def gamma_at(self, rows: int) -> int:
         """The draft length where so many rows are decoded together."""

@@ -137,6 +137,8 @@ def make(spec: SpecConfig, drafts: Any = None, embedding: Tensor | None = None) 
     drafter = make_drafter(spec.drafter, drafts, tree=spec.tree, num_drafts=spec.num_drafts, options=options)
     verifier = make_verifier(spec.verifier, options, embedding=embedding)
     fits(drafter, verifier)
+    if 0 in spec.gammas.values() and not getattr(drafter, "rests", False):
+        raise ConfigError(f"gammas: {drafter.name} cannot pass over a step, so its drafts have at least 1 token")
     return drafter, verifier
 
 

@@ -24,6 +24,8 @@ class Drafter(Protocol):
     def propose(self, session: Session, state: Any, limits: list[int]) -> Proposal:
         """Tokens for each running row, at most limits[b] deep.
 
+        A drafter of ours that `rests` may be told 0 for all, and drafts later as if it had been asked all the time.
+
         `session.fresh` has the tokens that were settled since the last call and `session.output` what the target
         computed when it settled them: its position i predicted fresh token i. Every random draw goes through
         `session.chance`, from a law made by `session.laws_of`, and that very law is what the proposal carries.

@@ -82,7 +82,7 @@ class BlockDrafter(ChainDrafter, DecoderDrafter):
     def propose(self, session: Session, state: BlockState, limits: list[int]) -> Proposal:
         limits = [min(limit, self.draft.cfg.block) for limit in limits]  # it has no more positions
         if max(limits) == 0:
-            return Proposal([[] for _ in limits])
+            return self.rest(session, state)
         rows, chance, bounds = session.rows, session.chance, Bounds()
         if state.stopping is not None:
             limits, bounds = state.stopping.limits(limits), state.stopping.bounds()

@@ -4,11 +4,12 @@ from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from spear_spec.decoding.drafters.adaptive import Bounds, make_stopping, staying
 from spear_spec.decoding.drafters.chain import ChainDrafter, ChainState
@@ -21,6 +22,46 @@ from spear_spec.runtime.lanes import Lanes
 
 if TYPE_CHECKING:
     from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
+
+T = TypeVar("T")
+
+
+@dataclass
+class Unread:
+    """Settled tokens that a draft has not read yet, since it was not asked for any draft.
+
+    tokens: by place. fed: by lane, in pieces [n, D], what it is fed with at them.
+    """
+
+    tokens: list[list[int]] = field(default_factory=list)
+    fed: list[list[Tensor]] = field(default_factory=list)
+
+    def add(self, fresh: list[list[int]], fed: Tensor | None, lanes: Lanes) -> None:
+        """The fresh tokens by place, and what comes with them [lanes, n, D]."""
+        self.tokens = [[*before, *row] for before, row in zip(self._until(self.tokens, len(fresh)), fresh)]
+        if fed is not None:
+            pieces = self._until(self.fed, len(fed))
+            # a copy: the runtime writes its output over
+            self.fed = [[*b, row[:n].clone()] for b, row, n in zip(pieces, fed, lanes.spread([*map(len, fresh)]))]
+
+    @staticmethod
+    def _until(lines: list[list[T]], count: int) -> list[list[T]]:
+        """Rows that have joined meanwhile have nothing unread."""
+        return [*lines, *[list[T]() for _ in range(count - len(lines))]]
+
+    def take(self, fresh: list[list[int]], fed: Tensor | None, lanes: Lanes) -> tuple[list[list[int]], Tensor | None]:
+        """All that is to be read, the fresh tokens last; nothing is unread then."""
+        if not self.tokens:
+            return fresh, fed
+        self.add(fresh, fed, lanes)
+        whole = None if fed is None else pad_sequence([torch.cat(line) for line in self.fed], batch_first=True)
+        tokens, self.tokens, self.fed = self.tokens, [], []
+        return tokens, whole
+
+    def leave(self, stay: list[int], lanes: list[int]) -> None:
+        """Only these places and lanes go on."""
+        self.tokens = [self.tokens[place] for place in stay if place < len(self.tokens)]
+        self.fed = [self.fed[lane] for lane in lanes if lane < len(self.fed)]
 
 
 @dataclass
@@ -36,6 +77,7 @@ class DecoderState(ChainState):
     lanes: Lanes
     committed: list[int]
     hidden: Tensor | None = None
+    unread: Unread = field(default_factory=Unread, kw_only=True)
 
     def step(
         self, tokens: Tensor, features: Tensor | None, tree: Tree | None = None, counts: list[int] | None = None
@@ -66,6 +108,7 @@ class DecoderDrafter:
     """
 
     name = "small"
+    rests = True
     stop: str | None = None
 
     def __init__(self, draft: DraftDecoder, *, guided: bool = False) -> None:
@@ -99,22 +142,31 @@ class DecoderDrafter:
 
     def catch_up(self, session: Session, state: DecoderState) -> Tensor:
         """Read the settled tokens; returns the hidden state [lanes, 1, D] at each row's last one."""
-        fresh, device = session.fresh, session.model.device
+        device = session.model.device
         state.rewind()
+        fresh, fed = state.unread.take(session.fresh, self._features(session, state), state.lanes)
         counts = [len(row) for row in fresh]
         longest = max(counts)
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in fresh], dtype=torch.int64, device=device)
-        hidden = state.step(ids, self._features(session, state, longest), counts=counts)
+        hidden = state.step(ids, fed, counts=counts)
         state.committed = [before + count for before, count in zip(state.committed, counts)]
         if min(counts) != longest:  # padding was written behind the shorter rows
             state.rewind()
             return at(hidden, [count - 1 for count in state.lanes.spread(counts)])
         return hidden[:, -1:]
 
-    def _features(self, session: Session, state: DecoderState, count: int) -> Tensor | None:
-        """The target's fused features of the positions that predicted the fresh tokens, [lanes, count, D]."""
+    def rest(self, session: Session, state: DecoderState) -> Proposal:
+        """No draft in this step; what is fresh now is read with the next one."""
+        if state.stopping is not None:
+            state.stopping.limits([0] * len(session.rows))
+        state.unread.add(session.fresh, self._features(session, state), state.lanes)
+        return Proposal([[] for _ in session.rows])
+
+    def _features(self, session: Session, state: DecoderState) -> Tensor | None:
+        """The target's fused features of the positions that predicted the fresh tokens, [lanes, most of them, D]."""
         if not self.draft.cfg.target_layers:
             return None
+        count = max(len(row) for row in session.fresh)
         output = session.output if state.lanes.plain else session.lane_output
         if output is None:  # the start token was predicted by nothing
             model = session.model
@@ -136,7 +188,9 @@ class DecoderDrafter:
 
     def leave(self, session: Session, state: DecoderState, stay: list[int]) -> None:
         """Only the rows at these places go on."""
-        state.draft.select(state.lanes.leave(stay))
+        lanes = state.lanes.leave(stay)
+        state.draft.select(lanes)
+        state.unread.leave(stay, lanes)
         state.committed = [state.committed[place] for place in stay]
 
 
@@ -157,7 +211,9 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         rows, chance = session.rows, session.chance
-        if not state.lanes.plain or max(limits) == 0 or not state.runner.chains(len(rows)):
+        if max(limits) == 0:
+            return self.rest(session, state)
+        if not state.lanes.plain or not state.runner.chains(len(rows)):
             return super().propose(session, state, limits)
         uniforms = [chance.ahead(row, max(limits)) for row in rows]
         if any(line is None for line in uniforms):  # this source cannot tell what it will draw

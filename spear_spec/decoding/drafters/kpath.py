@@ -32,7 +32,7 @@ class KPathDrafter(DecoderDrafter):
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         if max(limits) == 0:
-            return Proposal([[] for _ in limits])
+            return self.rest(session, state)
         growth = Growth(session, state, self.catch_up(session, state))
         eos = session.model.eos_id
         # (row, node at its end) of every path that goes on; paths start at the prefix

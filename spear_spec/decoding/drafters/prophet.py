@@ -8,6 +8,7 @@ from torch import Tensor
 from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState, at
 from spear_spec.decoding.drafters.shapes import decoder_with
 from spear_spec.decoding.kinds import DrafterKind, Trained, chains
+from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 
 
@@ -24,9 +25,15 @@ class ProphetDrafter(DecoderChain):
         fresh, device, cache = session.fresh, session.model.device, state.draft.cache
         cache.crop([0] * cache.batch)
         newest = torch.tensor([[row[-1]] for row in fresh], dtype=torch.int64, device=device)
-        features = self._features(session, state, max(len(row) for row in fresh))
+        features = self._features(session, state)
         assert features is not None
         return state.step(newest, at(features, [len(row) - 1 for row in state.lanes.spread(fresh)]))
+
+    def rest(self, session: Session, state: DecoderState) -> Proposal:
+        """Nothing is read later: a window begins at the newest token."""
+        if state.stopping is not None:
+            state.stopping.limits([0] * len(session.rows))
+        return Proposal([[] for _ in session.rows])
 
 
 KIND = DrafterKind(

@@ -63,7 +63,7 @@ class StaticTreeDrafter(DecoderDrafter):
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         if max(limits) == 0:
-            return Proposal([[] for _ in limits])
+            return self.rest(session, state)
         growth = Growth(session, state, self.catch_up(session, state))
         eos = session.model.eos_id
         frontier = [[-1] if limit > 0 else [] for limit in limits]
@@ -123,7 +123,7 @@ class DynamicTreeDrafter(DecoderDrafter):
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         if max(limits) == 0:
-            return Proposal([[] for _ in limits])
+            return self.rest(session, state)
         growth = Growth(session, state, self.catch_up(session, state))
         eos = session.model.eos_id
         values: list[list[float]] = [[] for _ in limits]  # log of the product of probabilities down to each node

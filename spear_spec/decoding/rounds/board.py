@@ -46,8 +46,9 @@ class Board:
                 f"verifier {getattr(verifier, 'name', None)} has no form on tensors alone: use runtime eager"
             )
         self.target = target
-        by_rows = (lambda rows: gamma) if isinstance(gamma, int) else gamma
-        self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else by_rows
+        of = (lambda rows: gamma) if isinstance(gamma, int) else gamma
+        # a round cannot pass over a draft: it would read nothing of what was settled
+        self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else (lambda rows: max(1, of(rows)))
         self.gamma = max(map(self.gamma_at, range(1, MOST_ROWS + 1)))  # room is made for the longest
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
