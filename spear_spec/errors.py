@@ -52,3 +52,7 @@ class ContractError(SpearSpecError):
 
 class MissingExtraError(SpearSpecError):
     """An optional dependency is not installed."""
+
+
+class WorkerError(SpearSpecError):
+    """Processes that work for a run end again and again, or their cluster is lost; what was finished stays."""

@@ -66,7 +66,8 @@ OPTIONS = {
     ("--tree", "wide"): "unknown tree 'wide'",
     ("--tree", "3--2"): "children by depth",
     ("--tree", "99-99"): "at most 512",
-    ("--speed", "1.5"): "later",
+    ("--speed", "5"): "does not lie in .25 to 4",
+    ("--speed", "nan"): "not a finite number",
     ("--batch", "0"): "1 to 64",
     ("--threads", "0"): "1 to",
     ("--threads", "-3"): "--threads",
@@ -120,7 +121,7 @@ def test_missing_cuda(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
 ARGUMENTS = {
     (): "no command",
     ("sing",): "sing",
-    ("serve",): "later",
+    ("serve", "--nonsense"): "unrecognized",
     ("tune", "--seconds", "1"): "5 to 3600",
     ("say",): "nothing to say",
     ("say", ""): "nothing to say",

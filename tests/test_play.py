@@ -143,7 +143,7 @@ def test_portaudio_is_missing(
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["x", "--play", "-o", "x.wav"], "--play or -o"), (["--file", "f", "--out-dir", "d", "--play"], "one text")],
+    [(["x", "--play", "-o", "x.wav"], "--play goes without -o"), (["--file", "f", "--out-dir", "d", "--play"], "one text")],
 )
 def test_play_goes_with_a_text_alone(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["say", *args]) == 2

@@ -15,13 +15,25 @@ from typing import IO, Any
 
 from spear_spec.errors import SpearSpecError, TextError
 from spear_spec.text import PhonemeFrontEnd, Reader, Reading, Segment
+from spear_spec.text.written import Word
 
 
 class FrontEndProcess:
-    """A `Reader` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child."""
+    """A `Reader` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child.
+
+    words: whether it also finds their written words, for timestamps.
+    """
+
+    tells_words = True
 
     def __init__(
-        self, texts: Sequence[str], speaker: str, config: Mapping[str, Any], reading: Reading | None = None
+        self,
+        texts: Sequence[str],
+        speaker: str,
+        config: Mapping[str, Any],
+        reading: Reading | None = None,
+        *,
+        words: bool = False,
     ) -> None:
         self._reading = reading or Reading()
         self._own = PhonemeFrontEnd.from_dict(config)
@@ -29,7 +41,7 @@ class FrontEndProcess:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(source)
-            _child(texts, speaker, self._own, self._reading, sink)
+            _child(texts, speaker, self._own, self._reading, sink, words)
         os.close(sink)
         self._texts = iter(texts)
         self._speaker = speaker
@@ -71,7 +83,7 @@ class FrontEndProcess:
         while self._busy:
             message = self._receive()
             if self._busy:
-                yield Segment(**message["segment"])
+                yield _unpacked(**message["segment"])
         if "error" in message:
             raise TextError(message["error"])
 
@@ -91,7 +103,7 @@ class FrontEndProcess:
             os.waitpid(self.pid, 0)
 
 
-def _child(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, sink: int) -> None:
+def _child(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, sink: int, words: bool) -> None:
     """Never returns."""
     status = 1
     try:
@@ -100,7 +112,7 @@ def _child(texts: Sequence[str], speaker: str, front_end: Reader, reading: Readi
         os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:
-            _serve(texts, speaker, front_end, reading, pipe)
+            _serve(texts, speaker, front_end, reading, pipe, words)
         status = 0
     except (BrokenPipeError, SpearSpecError):  # the parent has left, or has met the same error itself
         status = 0
@@ -110,11 +122,23 @@ def _child(texts: Sequence[str], speaker: str, front_end: Reader, reading: Readi
         os._exit(status)
 
 
-def _serve(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, pipe: IO[str]) -> None:
+def _packed(segment: Segment, words: bool) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(segment).items() if name != "find_words"}
+    return {**fields, "words": [vars(word) for word in segment.words]} if words else fields
+
+
+def _unpacked(words: Sequence[Mapping[str, Any]] | None = None, **fields: Any) -> Segment:
+    if words is None:
+        return Segment(**fields)
+    found = tuple(Word(**word) for word in words)
+    return Segment(**fields, find_words=lambda: found)
+
+
+def _serve(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, pipe: IO[str], words: bool) -> None:
     for text in texts:
         try:
             for segment in front_end.read(text, speaker, reading):
-                pipe.write(json.dumps({"segment": vars(segment)}) + "\n")
+                pipe.write(json.dumps({"segment": _packed(segment, words)}) + "\n")
                 pipe.flush()
             pipe.write('{"end": true}\n')
         except SpearSpecError as error:

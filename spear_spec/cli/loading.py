@@ -38,7 +38,9 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None, readi
     bundle = open_voice(args.voice)
     speaker = choose_speaker(bundle, args.speaker)
     ahead = (
-        FrontEndProcess(texts, speaker, bundle.config.text, reading)
+        FrontEndProcess(
+            texts, speaker, bundle.config.text, reading, words=getattr(args, "timestamps", None) is not None
+        )
         if texts is not None and FrontEndProcess.useful(bundle.config.text)
         else None
     )

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.play import check_device, play
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
+from spear_spec.cli.timestamps import check_ending, check_timestamps
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
 from spear_spec.text import Lexicon, Pauses, Reading
 
@@ -27,11 +29,11 @@ DEFAULT_OUTPUT = "out.wav"
 def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
+    if bulk.wanted(args):
+        return bulk.run(args)
     if args.file is not None and args.output is not None and args.out_dir is None:
-        if args.text is not None or args.play:
-            raise ConfigError(
-                "a book is spoken into a file alone: leave out " + ("--play" if args.play else "the text")
-            )
+        if args.text is not None or args.play or args.timestamps is not None:
+            raise ConfigError("a book is spoken into a file alone: leave out the text, --play and --timestamps")
         from spear_spec.cli.book import say_book
 
         return say_book(args, speech_options(args))
@@ -50,16 +52,17 @@ def _say_one(args: argparse.Namespace) -> int:
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
     if args.play:
-        if args.output is not None:
-            raise ConfigError("give either --play or -o")
+        if args.output is not None or args.timestamps is not None:
+            raise ConfigError("--play goes without -o and --timestamps")
         check_device()
         output = "played"
     else:
         check_output(output)
+    check_timestamps(args.timestamps)
     text = check_text(read_text("-") if args.text == "-" else args.text)
     options = speech_options(args)
     tts, tuned = load_tuned(args, [text], reading_of(options))
-    item = play(tts, text, options) if args.play else speak(tts, text, output, options)
+    item = play(tts, text, options) if args.play else speak(tts, text, output, options, args.timestamps)
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -81,6 +84,7 @@ def _say_file(args: argparse.Namespace) -> int:
         raise ConfigError("--file needs --out-dir (each line into a file) or -o book.m4b (all of it into one)")
     if args.play:
         raise ConfigError("--play goes with one text")
+    ending = check_ending(args.timestamps)
     lines = [line.strip() for line in read_text(args.file).splitlines()]
     if not any(lines):
         raise TextError(f"{args.file} holds no text")
@@ -101,7 +105,8 @@ def _say_file(args: argparse.Namespace) -> int:
             continue
         path = folder / f"{number:0{digits}d}.wav"
         try:
-            items.append(speak(tts, line, str(path), options))
+            words = None if ending is None else str(path.with_suffix(ending))
+            items.append(speak(tts, line, str(path), options, words))
         except AudioError:
             raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:
@@ -135,6 +140,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
+        "speed": args.speed,
         **sampling_overrides(args),
     }
 
@@ -148,6 +154,7 @@ def result(
         "schema": "say/1",
         "voice": tts.name,
         **described,
+        "speed": args.speed,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         "items": items,

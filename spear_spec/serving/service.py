@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from spear_spec.serving.auth import Keys
-from spear_spec.serving.errors import ApiError, as_api_error, shutting_down
+from spear_spec.serving.errors import SERVER, ApiError, as_api_error, shutting_down
 from spear_spec.serving.metrics import Metrics
 from spear_spec.serving.schema import Manner
 from spear_spec.serving.settings import ServerSettings
@@ -55,6 +55,11 @@ class Service:
         """Raises ApiError 503 when the server takes nothing new."""
         if self.draining:
             raise shutting_down(self.settings.drain_s)
+
+    def check_alive(self) -> None:
+        """Raises ApiError 503 when the scheduler has stopped: only another process helps."""
+        if not self.state().get("alive", True):
+            raise ApiError(503, "the scheduler has stopped: start the server again", kind=SERVER, code="not_alive")
 
     def order(self, wanted: Manner, text: str) -> Order:
         """Check what can be checked without the scheduler.

@@ -154,6 +154,13 @@ class G2P:
             phonemes, unknown = self._said[text, given]
             return phonemes, list(unknown)
 
+    def by_word(self, text: str, given: tuple[Given, ...] = ()) -> list[tuple[str, str, str]]:
+        """(word or mark, its phonemes, what stands behind it) in order; joined, they are the phonemes of the text."""
+        with self._lock:
+            self._given = given
+            _, tokens = self._misaki(text, preprocess=False)
+            return [(token.text, token.phonemes or "", token.whitespace) for token in tokens]
+
 
 def _give(tokens: list[Any], given: Sequence[Given]) -> tuple[list[Any], set[int]]:
     """The tokens with the phonemes that are given, and which have them; the first of a few tokens has them all.

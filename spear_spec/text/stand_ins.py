@@ -42,6 +42,15 @@ class Given:
     phonemes: str
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where in a resolved text is what a stand-in stands for: `text[start:end]`."""
+
+    start: int
+    end: int
+    name: str
+
+
 class StandIns:
     """The stand-ins of one text. The same words spoken the same way have the same one."""
 
@@ -93,24 +102,31 @@ class StandIns:
 
     def resolve(self, words: str) -> tuple[str, tuple[Given, ...], list[str]]:
         """What stands behind the stand-ins of a normalised text, the phonemes that are given, warnings."""
-        if not self:
-            return words, (), []
-        out, given, warnings, at, length = [], [], [], 0, 0
-        for match in self._pattern.finditer(words):
+        text, places, warnings = self._resolved(words)
+        given = []
+        for place, match in zip(places, self._pattern.finditer(words) if self else ()):
+            if phonemes := self._of(match).phonemes:
+                given.append(Given(place.start, place.end, _with_s(phonemes) if match["s"] else phonemes))
+        return text, tuple(given), warnings
+
+    def places(self, words: str) -> list[Place]:
+        """Where `resolve` puts what stands behind the stand-ins, in order."""
+        return self._resolved(words)[1]
+
+    def _resolved(self, words: str) -> tuple[str, list[Place], list[str]]:
+        out, places, warnings, at, length = [], [], [], 0, 0
+        for match in self._pattern.finditer(words) if self else ():
             spoken, possessive = self._of(match), match["s"] or ""
             said, more = normalize(spoken.words)
             if spoken.phonemes and not _PLAIN.fullmatch(said):
                 said, more = match[0].removesuffix(possessive), []  # a noun, as far as the tagger can tell
             warnings += more
-            out.append(words[at : match.start()])
-            length += len(out[-1])
-            if spoken.phonemes:
-                phonemes = _with_s(spoken.phonemes) if possessive else spoken.phonemes
-                given.append(Given(length, length + len(said) + len(possessive), phonemes))
-            out.append(said + possessive)
-            length += len(out[-1])
-            at = match.end()
-        return "".join(out) + words[at:], tuple(given), warnings
+            before = words[at : match.start()]
+            length += len(before)
+            places.append(Place(length, length + len(said) + len(possessive), match[0]))
+            out += [before, said, possessive]
+            length, at = places[-1].end, match.end()
+        return "".join(out) + words[at:], places, warnings
 
     def _of(self, match: re.Match[str]) -> Spoken:
         return self._spoken[match[0].removesuffix(match["s"] or "").lower()]

@@ -316,3 +316,15 @@ def test_any_text_is_refused_or_read(text: str) -> None:
 
 def test_every_kind_is_known() -> None:
     assert len(set(KINDS)) == len(KINDS) == 13 and all(set(form) <= set("mdy") for form in DATES)
+
+
+def test_words_are_where_they_are_spoken() -> None:
+    """What stands behind a stand-in is the sound of the word that was written, whole."""
+    body = "The <sub alias='World Wide Web'>W3</sub> of <phoneme ph='nwɪn'>Dr. 5</phoneme>'s, $5 <sub alias='a b'>x</sub>."
+    [segment] = spoken(body)
+    symbols = [FRONT.tokenizer.vocab[i] for i in segment.ids]
+    assert [(word.text, "".join(symbols[word.first : word.last])) for word in segment.words] == [
+        ("The", "ðə"), ("W3", "wˈɜɹld wˈId wˈɛb"), ("of", "ʌv"), ("Dr. 5's,", "nwˈɪnz"), ("$5", "fˈIv dˈɑləɹz"),
+        ("x.", "".join(symbols[segment.words[-1].first : segment.words[-1].last])),
+    ]  # fmt: skip
+    assert all(segment.text[word.start : word.end] == word.text for word in segment.words)

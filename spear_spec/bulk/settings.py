@@ -1,0 +1,80 @@
+"""What a run is done with. Its key says whether work that is found on disk is this run's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from spear_spec.config import SamplingConfig, SpecConfig, Strict, number, require, whole
+from spear_spec.decoding.chance import check_seed
+from spear_spec.decoding.request import check_cap
+
+FORMATS = ("wav", "flac")
+PACKINGS = ("files", "tar")
+MOST_ROWS = 4096
+BATCH = 16
+SHARD_LINES = 64
+_NOT_HEARD = ("voice", "batch")  # say nothing about what is written
+
+
+@dataclass(frozen=True)
+class Settings(Strict):
+    """All that the files depend on, besides the lines, and the rows of a worker's engine (`batch`), which they do not.
+
+    voice: name or folder, as a worker opens it; fingerprint: of what was found there. spec, sampling: in full.
+    packing: a file for each line, or one tar file for each shard.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    voice: str | None
+    name: str
+    fingerprint: str
+    speaker: str
+    version: str
+    seed: int = 0
+    speed: float = 1.0
+    max_tokens: int | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 1
+    format: str = "wav"
+    packing: str = "files"
+    shard_lines: int = SHARD_LINES
+    batch: int = BATCH
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_cap(self.max_tokens)
+        number("speed", self.speed, 0.25, 4)
+        require(self.format in FORMATS, f"format must be {' or '.join(FORMATS)}, not {self.format!r:.40}")
+        require(self.packing in PACKINGS, f"shards are {' or '.join(PACKINGS)}, not {self.packing!r:.40}")
+        whole("threads", self.threads, 1, 1024)
+        whole("lines of a shard", self.shard_lines, 1, 10**6)
+        whole("batch", self.batch, 1, MOST_ROWS)
+        SamplingConfig.from_dict(self.sampling)
+        SpecConfig.from_dict(self.spec)
+
+    def heard(self) -> dict[str, Any]:
+        """What the files depend on: kept with them, and compared before more is added."""
+        return {name: value for name, value in self.to_dict().items() if name not in _NOT_HEARD}
+
+    @property
+    def key(self) -> str:
+        return digest(self.heard())
+
+
+def steady(spec: SpecConfig, batch: int) -> SpecConfig:
+    """The same speculation with one draft length whatever the number of rows: what is drawn for a line depends on it,
+    and must not depend on the lines beside it."""
+    return replace(spec, gamma=spec.gamma_at(batch), gammas={})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
