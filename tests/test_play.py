@@ -143,7 +143,10 @@ def test_portaudio_is_missing(
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["x", "--play", "-o", "x.wav"], "--play goes without -o"), (["--file", "f", "--out-dir", "d", "--play"], "one text")],
+    [
+        (["x", "--play", "-o", "x.wav"], "--play goes without -o"),
+        (["--file", "f", "--out-dir", "d", "--play"], "one text"),
+    ],
 )
 def test_play_goes_with_a_text_alone(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["say", *args]) == 2
@@ -171,6 +174,9 @@ def test_reading_options_change_what_is_said(
         assert len(found) == len(expected) and np.abs(found - np.clip(expected, -1, 1)).max() < 1e-4
     plain, long = (tts.synthesize(TEXT, max_tokens=20, pause=pause).samples for pause in (None, 0.5))
     assert len(long) - len(plain) == round(0.4 * tts.sample_rate)
+    slow = tts.synthesize(f"<speak><prosody rate='50%'>{TEXT}</prosody></speak>", max_tokens=20, ssml=True).samples
+    pause = int(0.1 * tts.sample_rate)
+    assert len(slow) - pause == pytest.approx(2 * (len(plain) - pause), abs=tts.sample_rate // 25)
     capsys.readouterr()
     for wrong, message in [
         (["<speak><x/></speak>", "--ssml"], "SSML, line 1, column 8: <x>"), ([TEXT, "--pause", "-1"], "pause"),

@@ -94,7 +94,8 @@ def speak_book(
         if paths:
             chapters.append((chapter.title, paths))
     rate = tts.sample_rate
-    between, after = int(pauses.paragraph * rate), int(chapter_pause_s * rate)
+    speed = float(options.get("speed", 1.0))  # it shortens silence as well
+    between, after = (int(seconds / speed * rate) for seconds in (pauses.paragraph, chapter_pause_s))
     marks = _marks(chapters, between, after)
     cover = book.cover.data if book.cover is not None else None
     with _kept(), replacing(target) as file:

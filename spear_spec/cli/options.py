@@ -286,7 +286,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="FILE",
-        help="wav or flac (default out.wav), - writes wav to standard output; of a book m4b, m4a, flac, mp3, opus",
+        help="wav, flac, mp3, opus, m4a (default out.wav), - writes wav to standard output; of a book also m4b",
     )
     say.add_argument(
         "--file",
