@@ -102,6 +102,10 @@ def _assignment(text: str) -> tuple[str, Any]:
     return key, value
 
 
+def _pauses(text: str) -> list[float]:
+    return [_number(part) for part in text.split(",")]
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -150,6 +154,20 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     run.add_argument(
         "--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file"
     )
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    reading = parser.add_argument_group("reading")
+    reading.add_argument(
+        "--pause",
+        type=_pauses,
+        metavar="S[,P]",
+        help="seconds of silence between sentences, and between paragraphs (default .1,.4)",
+    )
+    reading.add_argument(
+        "--lexicon", metavar="FILE", help="how words are spoken: word<TAB>/ipa/ or a respelling; JSON; PLS"
+    )
+    reading.add_argument("--ssml", action="store_true", help="the text is SSML (docs/reading.md)")
 
 
 def _speed(text: str) -> float:
@@ -316,12 +334,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    say = commands.add_parser("say", help="speak a text, or every line of a file")
+    say = commands.add_parser("say", help="speak a text, every line of a file, or a book")
     say.add_argument("text", nargs="?", help="what to say; - reads standard input")
     say.add_argument(
-        "-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="wav, flac, mp3, opus, m4a (default out.wav), - writes wav to standard output; of a book also m4b",
     )
-    say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
+    say.add_argument(
+        "--file",
+        metavar="FILE",
+        help="with -o a book (txt, md, epub); with --out-dir one text a line, - reads standard input",
+    )
+    say.add_argument("--play", action="store_true", help="play it while it is spoken, on the default sound device")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
     _bulk(say)
     say.add_argument(
@@ -329,6 +355,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
+    _reading(say)
     say.add_argument(
         "--complete",
         choices=("on", "off"),
