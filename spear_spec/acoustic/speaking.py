@@ -75,13 +75,19 @@ class Voiced:
             return False
         return bool(self._pause) or utterance.ended is not None or len(utterance.tokens) - self._fed >= self._wanted
 
-    def take(self, most: int | None = None) -> Callable[[], FloatArray]:
-        """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true."""
+    def take(self, most: int | None = None, *, beside: bool = False) -> Callable[[], FloatArray]:
+        """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true.
+
+        beside: another thread is decoding. The newest token then waits: it may be the end token of a step that has not
+        said yet that the utterance has ended.
+        """
         if self._pause:
             silence, self._pause = self._pause, 0
             return lambda: np.zeros(silence, dtype=np.float32)
         ended = self.utterance.ended  # before the tokens are looked at: another thread may be decoding
         left = (self.utterance.tokens if ended is None else self.utterance.speech)[self._fed :]
+        if beside and ended is None:
+            left = left[:-1]
         tokens = left if most is None else left[:most]
         self._fed += len(tokens)
         last = ended is not None and len(tokens) == len(left)

@@ -545,7 +545,7 @@ class Scheduler:
             sentence = listener.under_way[0]
             voiced = sentence.voiced
             assert voiced is not None
-            make = voiced.take(LARGEST_CHUNK)
+            make = voiced.take(LARGEST_CHUNK, beside=self._beside)
             listener.sounding = True
         samples: FloatArray | None = None
         error: Exception | None = None
