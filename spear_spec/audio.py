@@ -23,12 +23,26 @@ _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
 
 
 @dataclass(frozen=True)
+class TimedWord:
+    """A word of a signal as it was written, from when to when it is heard, in seconds, and its sentence's index."""
+
+    text: str
+    start_s: float
+    end_s: float
+    sentence: int
+
+
+@dataclass(frozen=True)
 class Audio:
-    """A mono signal: `samples` float32 [T] in [-1, 1], `sample_rate` in Hz, `stats` of the synthesis (or None)."""
+    """A mono signal: `samples` float32 [T] in [-1, 1], `sample_rate` in Hz, `stats` of the synthesis (or None).
+
+    words: when each is heard, in order; None where nobody asked.
+    """
 
     samples: FloatArray
     sample_rate: int
     stats: Any = field(default=None, compare=False)
+    words: tuple[TimedWord, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         samples = np.ascontiguousarray(self.samples, dtype=np.float32)

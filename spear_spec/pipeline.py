@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -21,7 +21,8 @@ from torch import Tensor
 from spear_spec.acoustic.behind import Behind
 from spear_spec.acoustic.contract import AcousticStage
 from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed, warn_if_cut
-from spear_spec.audio import Audio, FloatArray
+from spear_spec.acoustic.speed import check_speed
+from spear_spec.audio import Audio, FloatArray, TimedWord
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check, complete
 from spear_spec.decoding.chance import check_seed
@@ -33,6 +34,7 @@ from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.contract import Target
 from spear_spec.text import FrontEnd, Segment
+from spear_spec.timing.timeline import Timeline
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
@@ -44,7 +46,9 @@ MOST_TOGETHER = 4096
 class AudioChunk:
     """A piece of a stream: samples float32 [T] at `sample_rate` Hz of the sentence with this index and text.
 
-    ended: None but for the last chunk of a sentence: "eos", or "cap" or "guard" when it was cut off.
+    ended: None but for the last chunk of a sentence: "eos", or "cap" or "guard" when it was cut off. words: in that
+    last chunk, those of the sentence with their times from the stream's beginning, where timestamps were asked for.
+    said: what the sentence is made of, likewise.
     """
 
     samples: FloatArray
@@ -52,6 +56,8 @@ class AudioChunk:
     sentence: int
     text: str
     ended: str | None = None
+    words: tuple[TimedWord, ...] = ()
+    said: tuple[Segment, Utterance] | None = field(default=None, repr=False, compare=False)
 
 
 Job = Callable[[], AudioChunk]  # makes a piece of sound
@@ -181,8 +187,10 @@ class TTS:
     def synthesize(self, text: str, **options: Any) -> Audio:
         """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""
         meter = options.pop("meter", None) or Meter(self.sample_rate)
-        pieces = [chunk.samples for chunk in self.stream(text, meter=meter, **options)]
-        return Audio(np.concatenate(pieces), self.sample_rate, meter.item(text))
+        chunks = list(self.stream(text, meter=meter, **options))
+        words = tuple(word for chunk in chunks for word in chunk.words) if options.get("timestamps") else None
+        samples = np.concatenate([chunk.samples for chunk in chunks])
+        return Audio(samples, self.sample_rate, meter.item(text), words)
 
     def stream(
         self,
@@ -193,6 +201,8 @@ class TTS:
         max_tokens: int | None = None,
         batch: int = 1,
         meter: Meter | None = None,
+        speed: float = 1.0,
+        timestamps: bool = False,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -204,10 +214,14 @@ class TTS:
             seed: a whole number from 0 to 2^64 - 1.
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
             batch: most sentences decoded together; the next one joins as soon as one has been spoken.
+            speed: .25 to 4, 1 is the voice's own; the pitch stays. What the voice's stage cannot do (below .5 and above
+                2 with the shipped voice) takes PyAV (`[speed]`). It multiplies the rate of a segment.
+            timestamps: the last chunk of each sentence tells when its words are heard.
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
             TextError: there is nothing to say. ConfigError: an option cannot be used. NumericsError: NaN.
+            MissingExtraError: a speed that needs PyAV, which is not installed.
         """
         if not isinstance(text, str):
             raise TextError(f"a text must be a string, not {type(text).__name__}")
@@ -218,14 +232,26 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
-        return self._stream(text, who, law, seed, max_tokens, batch, meter or Meter(self.sample_rate))
+        speed = check_speed(speed, self.stage)
+        timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
+        meter = meter or Meter(self.sample_rate)
+        return self._stream(text, who, law, seed, max_tokens, batch, meter, speed, timeline)
 
     def _stream(
-        self, text: str, who: str, law: SamplingConfig, seed: int, cap: int | None, batch: int, meter: Meter
+        self,
+        text: str,
+        who: str,
+        law: SamplingConfig,
+        seed: int,
+        cap: int | None,
+        batch: int,
+        meter: Meter,
+        speed: float,
+        timeline: Timeline | None,
     ) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
             where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(text, who, law, seed, cap, batch, meter, where)
+            jobs = self._jobs(text, who, law, seed, cap, batch, meter, speed, where)
             failed: Exception | None = None
             while True:
                 try:
@@ -240,7 +266,7 @@ class TTS:
                         chunk = behind.take()
                     if len(chunk.samples) or chunk.ended is not None:
                         meter.hear(chunk.samples)
-                        yield chunk
+                        yield chunk if timeline is None else _timed(chunk, timeline)
                 if failed is not None:
                     raise failed
                 if over:
@@ -260,6 +286,7 @@ class TTS:
         cap: int | None,
         batch: int,
         meter: Meter,
+        speed: float,
         where: str,
     ) -> Iterator[Job]:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
@@ -278,8 +305,8 @@ class TTS:
             if not waiting:
                 return
             segment, utterance = waiting.popleft()
-            noise = sentence_noise(seed, spoken)
-            yield from self._speak(engine, segment, utterance, who, noise, spoken, meter, where)
+            voiced = Voiced(self.stage, segment, utterance, who, sentence_noise(seed, spoken), speed)
+            yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
             spoken += 1
 
     def _speak(
@@ -287,8 +314,7 @@ class TTS:
         engine: Engine,
         segment: Segment,
         utterance: Utterance,
-        who: str,
-        noise: torch.Generator,
+        voiced: Voiced,
         index: int,
         meter: Meter,
         where: str,
@@ -299,16 +325,18 @@ class TTS:
             def run() -> AudioChunk:
                 with meter.clock(where):
                     samples = sound()
-                return AudioChunk(samples, self.sample_rate, index, segment.text, ended)
+                said = None if ended is None else (segment, utterance)
+                return AudioChunk(samples, self.sample_rate, index, segment.text, ended, said=said)
 
             return run
 
-        voiced = Voiced(self.stage, segment, utterance, who, noise)
         while voiced.ended is None:
+            voiced.see()
             while not voiced.due(meter.ttfa_s is not None):
                 with meter.clock("t2s_s"):
                     engine.step()
                 yield _STEP
+                voiced.see()
             sound = voiced.take()
             if voiced.ended is not None:
                 meter.count(utterance.stats, voiced.ended)
@@ -330,3 +358,12 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
+
+
+def _timed(chunk: AudioChunk, timeline: Timeline) -> AudioChunk:
+    """The chunk with its sentence's words, if it is the last one."""
+    timeline.hear(len(chunk.samples))
+    if chunk.said is None:
+        return chunk
+    segment, utterance = chunk.said
+    return replace(chunk, words=timeline.end(segment, utterance.speech, chunk.sentence))

@@ -35,6 +35,7 @@ ROOMS = (
     "semantic",
     "voice",
     "meter",
+    "timing",
     "pipeline",
     "interop",
     "exactness",

@@ -39,7 +39,15 @@ def test_synthesize(tts: TTS) -> None:
     stats = audio.stats
     assert stats["text"] == TEXT
     check(
-        {"schema": "say/1", "voice": tts.name, **tts.describe(), "tuned": None, "load_s": 0.0, "items": [stats]},
+        {
+            "schema": "say/1",
+            "voice": tts.name,
+            **tts.describe(),
+            "speed": 1.0,
+            "tuned": None,
+            "load_s": 0.0,
+            "items": [stats],
+        },
         "say/1",
     )
     assert stats["audio_s"] == pytest.approx(audio.seconds, abs=1e-3)

@@ -33,6 +33,9 @@ class AcousticStage(Protocol):
     lookahead: tokens after a token that its last sample depends on; None: the stage needs all of them first, and gives
     nothing before `finish`. module: what a bundle's weights go into, None where the stage has none of its own.
 
+    A stage may also have `rates`: the slowest and the fastest rate that `open` takes; a time-stretch does the rest of
+    what is asked (`acoustic/speed.py`). Without it `open` is given any rate, and refuses what it cannot do.
+
     A stage may also have `overlaps`: true where `push` and `finish` may be called from a thread other than the one that
     opened the stream (one at a time), beside the decoding of what follows. Without it everything is called in one.
     """

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.contract import AcousticStage, AcousticStream
+from spear_spec.acoustic.speed import open_at
 from spear_spec.audio import FloatArray
 from spear_spec.decoding.chance import SENTENCE, SOUND, derive
 from spear_spec.engine import Utterance
@@ -41,7 +42,7 @@ class Voiced:
     ended: None until the last chunk has been taken, then why the utterance ended.
 
     Raises:
-        ConfigError: a speaker or a rate that the stage cannot do.
+        ConfigError: a speaker or a rate that the stage cannot do. MissingExtraError: see `check_speed`.
     """
 
     def __init__(
@@ -51,16 +52,21 @@ class Voiced:
         utterance: Utterance,
         speaker: str,
         noise: torch.Generator,
-        rate: float | None = None,
+        speed: float = 1.0,
     ) -> None:
-        """rate: of speaking; None: the segment's."""
+        """speed: of the speech, times the segment's rate, and of the silence."""
         self.utterance = utterance
         self.ended: str | None = None
-        self._pause = int(segment.pause_s * stage.sample_rate)
-        self._stream = stage.open(speaker, segment.rate if rate is None else rate, noise)
+        self._pause = int(segment.pause_s / speed * stage.sample_rate)
+        self._stream = open_at(stage, speaker, segment.rate * speed, noise)
         self._fed, self._chunk, self._taken = 0, FIRST_CHUNK, False
+        self._count, self._why = 0, utterance.ended  # what has been seen of the utterance
         # nothing comes out before the lookahead
         self._wanted = float("inf") if stage.lookahead is None else FIRST_CHUNK + stage.lookahead
+
+    def see(self) -> None:
+        """Look at the utterance again; between steps of its engine only: within one, tokens are ahead of `ended`."""
+        self._count, self._why = len(self.utterance.speech), self.utterance.ended
 
     def due(self, heard: bool) -> bool:
         """Whether the next chunk can be taken. heard: something of the text has been; chunks grow from then on.
@@ -70,27 +76,20 @@ class Voiced:
         if self._taken:
             self._chunk = min(2 * self._chunk, LARGEST_CHUNK) if heard else self._chunk
             self._wanted, self._taken = self._chunk, False
-        utterance = self.utterance
         if self.ended is not None:
             return False
-        return bool(self._pause) or utterance.ended is not None or len(utterance.tokens) - self._fed >= self._wanted
+        return bool(self._pause) or self._why is not None or self._count - self._fed >= self._wanted
 
-    def take(self, most: int | None = None, *, beside: bool = False) -> Callable[[], FloatArray]:
-        """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true.
-
-        beside: another thread is decoding. The newest token then waits: it may be the end token of a step that has not
-        said yet that the utterance has ended.
-        """
+    def take(self, most: int | None = None) -> Callable[[], FloatArray]:
+        """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true."""
         if self._pause:
             silence, self._pause = self._pause, 0
             return lambda: np.zeros(silence, dtype=np.float32)
-        ended = self.utterance.ended  # before the tokens are looked at: another thread may be decoding
-        left = (self.utterance.tokens if ended is None else self.utterance.speech)[self._fed :]
-        if beside and ended is None:
-            left = left[:-1]
-        tokens = left if most is None else left[:most]
+        ended = self._why
+        left = self._count - self._fed
+        tokens = self.utterance.tokens[self._fed : self._fed + (left if most is None else min(left, most))]
         self._fed += len(tokens)
-        last = ended is not None and len(tokens) == len(left)
+        last = ended is not None and len(tokens) == left
         if last:
             self.ended = ended
         elif ended is None:

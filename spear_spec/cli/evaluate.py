@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             max_tokens=args.max_tokens,
             batch=args.batch or 1,
+            speed=args.speed,
             keep=keep,
             progress=progress,
             **sampling_overrides(args),

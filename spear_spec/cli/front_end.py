@@ -15,18 +15,24 @@ from typing import IO, Any
 
 from spear_spec.errors import SpearSpecError, TextError
 from spear_spec.text import FrontEnd, PhonemeFrontEnd, Segment
+from spear_spec.text.written import Word
 
 
 class FrontEndProcess:
-    """A `FrontEnd` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child."""
+    """A `FrontEnd` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child.
 
-    def __init__(self, texts: Sequence[str], speaker: str, config: Mapping[str, Any]) -> None:
+    words: whether it also finds their written words, for timestamps.
+    """
+
+    tells_words = True
+
+    def __init__(self, texts: Sequence[str], speaker: str, config: Mapping[str, Any], *, words: bool = False) -> None:
         self._own = PhonemeFrontEnd.from_dict(config)
         source, sink = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(source)
-            _child(texts, speaker, self._own, sink)
+            _child(texts, speaker, self._own, sink, words)
         os.close(sink)
         self._texts = iter(texts)
         self._speaker = speaker
@@ -65,7 +71,7 @@ class FrontEndProcess:
         while self._busy:
             message = self._receive()
             if self._busy:
-                yield Segment(**message["segment"])
+                yield _unpacked(**message["segment"])
         if "error" in message:
             raise TextError(message["error"])
 
@@ -85,7 +91,7 @@ class FrontEndProcess:
             os.waitpid(self.pid, 0)
 
 
-def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -> None:
+def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int, words: bool) -> None:
     """Never returns."""
     status = 1
     try:
@@ -94,7 +100,7 @@ def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -
         os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:
-            _serve(texts, speaker, front_end, pipe)
+            _serve(texts, speaker, front_end, pipe, words)
         status = 0
     except (BrokenPipeError, SpearSpecError):  # the parent has left, or has met the same error itself
         status = 0
@@ -104,11 +110,23 @@ def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int) -
         os._exit(status)
 
 
-def _serve(texts: Sequence[str], speaker: str, front_end: FrontEnd, pipe: IO[str]) -> None:
+def _packed(segment: Segment, words: bool) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(segment).items() if name != "find_words"}
+    return {**fields, "words": [vars(word) for word in segment.words]} if words else fields
+
+
+def _unpacked(words: Sequence[Mapping[str, Any]] | None = None, **fields: Any) -> Segment:
+    if words is None:
+        return Segment(**fields)
+    found = tuple(Word(**word) for word in words)
+    return Segment(**fields, find_words=lambda: found)
+
+
+def _serve(texts: Sequence[str], speaker: str, front_end: FrontEnd, pipe: IO[str], words: bool) -> None:
     for text in texts:
         try:
             for segment in front_end.segments(text, speaker):
-                pipe.write(json.dumps({"segment": vars(segment)}) + "\n")
+                pipe.write(json.dumps({"segment": _packed(segment, words)}) + "\n")
                 pipe.flush()
             pipe.write('{"end": true}\n')
         except SpearSpecError as error:

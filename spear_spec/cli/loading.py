@@ -36,7 +36,7 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
     bundle = open_voice(args.voice)
     speaker = choose_speaker(bundle, args.speaker)
     ahead = (
-        FrontEndProcess(texts, speaker, bundle.config.text)
+        FrontEndProcess(texts, speaker, bundle.config.text, words=getattr(args, "timestamps", None) is not None)
         if texts is not None and FrontEndProcess.useful(bundle.config.text)
         else None
     )

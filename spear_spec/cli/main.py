@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from spear_spec.cli.options import LATER, build_parser, normalise, refuse_later
+from spear_spec.cli.options import LATER, build_parser, normalise
 from spear_spec.errors import SpearSpecError
 
 COMMANDS = {
@@ -81,7 +81,6 @@ def _run(argv: list[str]) -> int:
         parser.error("no command")
     if args.command in LATER:
         parser.error(f"{args.command} ({LATER[args.command]}) comes with a later version")
-    refuse_later(args)
     run: Callable[..., int] = import_module(COMMANDS[args.command]).run
     status = run(args)
     if sys.stdout is not None:  # it may be closed

@@ -138,7 +138,6 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
         "--seed", type=_whole(0, 2**64 - 1), default=0, metavar="N", help="same seed, same audio (default 0)"
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--speed", type=_number, default=1.0, metavar="X", help="only 1 for now")
     run.add_argument(
         "--batch",
         type=_batches if batches else _whole(1, 64),
@@ -150,6 +149,23 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     )
     run.add_argument(
         "--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file"
+    )
+
+
+def _speed(text: str) -> float:
+    value = _number(text)
+    if not 0.25 <= value <= 4:
+        raise argparse.ArgumentTypeError(f"{text} does not lie in .25 to 4")
+    return value
+
+
+def _how_fast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="X",
+        help=".25 to 4 times the voice's own speed, at the same pitch (default 1)",
     )
 
 
@@ -282,7 +298,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
+    say.add_argument(
+        "--timestamps",
+        metavar="FILE",
+        help="when each word is heard, as .json, .srt or .vtt; with --file only the ending: one file beside each sound",
+    )
     _common(say)
+    _how_fast(say)
     _runtime(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
@@ -319,6 +341,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out-dir", metavar="FOLDER", help="keep the audio here")
     evaluate.add_argument("--limit", type=_whole(1, 10**6), metavar="N", help="only the first N lines")
     _common(evaluate)
+    _how_fast(evaluate)
 
     tune = commands.add_parser(
         "tune", help="find the fastest drafter, verifier and gamma for this machine; `say` then uses it"
@@ -351,16 +374,6 @@ def normalise(argv: list[str]) -> list[str]:
     """`--json` takes its file only as `--json=FILE`, so that `say --json TEXT` does not swallow the text."""
     end = argv.index("--") if "--" in argv else len(argv)
     return ["--json=-" if a == "--json" else a for a in argv[:end]] + argv[end:]
-
-
-def refuse_later(args: argparse.Namespace) -> None:
-    """Options of the public surface that this version does not have yet.
-
-    Raises:
-        ConfigError: names the option and says what to do.
-    """
-    if getattr(args, "speed", 1.0) != 1.0:
-        raise ConfigError(f"--speed {args.speed:g} comes with a later version; only 1 works now")
 
 
 def sampling_overrides(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from spear_spec.audio import replacing
+from spear_spec.audio import TimedWord, replacing
+from spear_spec.cli.timestamps import save_timestamps
 from spear_spec.errors import AudioError
 
 if TYPE_CHECKING:
@@ -47,24 +48,38 @@ def is_device(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def speak(tts: TTS, text: str, output: str, options: dict[str, Any]) -> dict[str, Any]:
+def speak(tts: TTS, text: str, output: str, options: dict[str, Any], timestamps: str | None = None) -> dict[str, Any]:
     """Speak a text into a wav or flac file, a device, or standard output ("-"); returns its item of say/1.
 
-    A file appears whole or not at all.
+    A file appears whole or not at all. timestamps: a file for the times of its words.
 
     Raises:
         AudioError: it cannot be written. SpearSpecError: the text cannot be spoken.
     """
+    if timestamps is not None:
+        options = {**options, "timestamps": True}
+    words: list[TimedWord] = []
     if Path(output).suffix.lower() == ".flac":
         audio = tts.synthesize(text, **options)
         audio.save(output)
-        return {**audio.stats, "file": output}
-    from spear_spec.meter import Meter
+        item, words = {**audio.stats, "file": output}, list(audio.words or ())
+    else:
+        from spear_spec.meter import Meter
 
-    meter = Meter(tts.sample_rate)
-    with _sink(output) as file:
-        _write_wav(file, tts.stream(text, meter=meter, **options))
-    return {**meter.item(text), "file": output}
+        meter = Meter(tts.sample_rate)
+        with _sink(output) as file:
+            _write_wav(file, _noting(tts.stream(text, meter=meter, **options), words))
+        item = {**meter.item(text), "file": output}
+    if timestamps is not None:
+        save_timestamps(timestamps, tts.name, text, words, item["audio_s"])
+        item["timestamps"] = timestamps
+    return item
+
+
+def _noting(chunks: Iterable[AudioChunk], words: list[TimedWord]) -> Iterator[AudioChunk]:
+    for chunk in chunks:
+        words.extend(chunk.words)
+        yield chunk
 
 
 def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:

@@ -13,6 +13,7 @@ from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
+from spear_spec.cli.timestamps import check_ending, check_timestamps
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def _say_one(args: argparse.Namespace) -> int:
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
     check_output(output)
+    check_timestamps(args.timestamps)
     text = check_text(read_text("-") if args.text == "-" else args.text)
     tts, tuned = load_tuned(args, [text])
-    item = speak(tts, text, output, speech_options(args))
+    item = speak(tts, text, output, speech_options(args), args.timestamps)
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -64,6 +66,7 @@ def _say_file(args: argparse.Namespace) -> int:
         raise ConfigError("-o goes with one text; --file writes into --out-dir")
     if args.out_dir is None:
         raise ConfigError("--file needs --out-dir")
+    ending = check_ending(args.timestamps)
     lines = [line.strip() for line in read_text(args.file).splitlines()]
     if not any(lines):
         raise TextError(f"{args.file} holds no text")
@@ -83,7 +86,8 @@ def _say_file(args: argparse.Namespace) -> int:
             continue
         path = folder / f"{number:0{digits}d}.wav"
         try:
-            items.append(speak(tts, line, str(path), speech_options(args)))
+            words = None if ending is None else str(path.with_suffix(ending))
+            items.append(speak(tts, line, str(path), speech_options(args), words))
         except AudioError:
             raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:
@@ -105,6 +109,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
+        "speed": args.speed,
         **sampling_overrides(args),
     }
 
@@ -118,6 +123,7 @@ def result(
         "schema": "say/1",
         "voice": tts.name,
         **described,
+        "speed": args.speed,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         "items": items,

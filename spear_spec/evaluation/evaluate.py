@@ -34,6 +34,7 @@ def evaluate(
     seed: int = 0,
     max_tokens: int | None = None,
     batch: int = 1,
+    speed: float = 1.0,
     resamples: int = 2000,
     keep: Keep | None = None,
     progress: Progress | None = None,
@@ -45,6 +46,7 @@ def evaluate(
 
     Args:
         judges: metrics to judge: wer, per, mos, speaker_similarity. RTF and TTFA (seconds) always come along.
+        speed: of the speech, see `TTS.stream`.
         seed: text i is spoken with seed + i, so that no two sentences share their chance.
         keep: called with (index, arm, audio) for every utterance; progress: with (utterances done, of how many).
         sampling: fields of `SamplingConfig` that differ from the voice's.
@@ -58,12 +60,13 @@ def evaluate(
     listeners = make_judges(judges)
     arms = {} if tts.decoder.parts.plain else {"speculative": tts}
     arms["autoregressive"] = tts.using(drafter="none", verifier="rejection", options={})  # nor a rule of a user's own
-    said: dict[str, Any] = {"speaker": speaker, "max_tokens": max_tokens, "batch": batch, **sampling}
+    said: dict[str, Any] = {"speaker": speaker, "max_tokens": max_tokens, "batch": batch, "speed": speed, **sampling}
     found = Evaluation(
         voice=tts.name,
         judges=[{"name": judge.name, "version": judge.version} for judge in listeners],
         arms={name: arm.describe(batch=batch, seed=seed, **sampling) for name, arm in arms.items()},
         resamples=resamples,
+        speed=speed,
     )
     references = [reference_of(tts, text, speaker) for text in texts]
     for arm in arms.values():

@@ -39,7 +39,7 @@ class Utterance:
 
 @dataclass
 class Evaluation:
-    """Everything measured: `arms` maps the name of an arm to its settings (CFG)."""
+    """Everything measured: `arms` maps the name of an arm to its settings (CFG). speed: of the speech."""
 
     voice: str
     judges: list[dict[str, str]]
@@ -47,6 +47,7 @@ class Evaluation:
     utterances: list[Utterance] = field(default_factory=list)
     resamples: int = 2000
     seed: int = 0
+    speed: float = 1.0
 
     def measurements(self, arm: str, metric: str) -> list[Measurement]:
         """One a sentence that has this metric."""
@@ -77,7 +78,14 @@ class Evaluation:
             for arm, settings in self.arms.items()
         }
         items = [utterance.to_dict() for utterance in self.utterances]
-        return {"schema": "eval/1", "voice": self.voice, "judges": self.judges, "arms": arms, "items": items}
+        return {
+            "schema": "eval/1",
+            "voice": self.voice,
+            "speed": self.speed,
+            "judges": self.judges,
+            "arms": arms,
+            "items": items,
+        }
 
     def table(self) -> str:
         """Markdown: a row a metric, a column an arm, and the paired difference where there are two arms."""

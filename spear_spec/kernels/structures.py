@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 12  # as in draft.c
+VERSION = 13  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
@@ -205,8 +205,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
-    "spear_vocoder_size": (c_int64, [POINTER(CVocoder)]),
-    "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_void_p]),
+    "spear_vocoder_size": (c_int64, [POINTER(CVocoder), c_double]),
+    "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_double, c_void_p]),
     "spear_vocoder_push": (
         c_int,
         [POINTER(CVocoder), c_void_p, c_int64, c_void_p]  # vocoder, stream, count, tokens

@@ -25,11 +25,17 @@
 
 static const float RAMP[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+/* Frames read at another rate: how many have come, how many were read. */
+struct reading {
+    int64_t seen, made;
+};
+
 /* Of one utterance: how much of each buffer is taken, and the fundamental at the newest frame's centre. */
 struct stream {
     int64_t speaker, taken, begun, hidden, frames, driven, noise, skip;
-    double phase;
-    float f0;
+    double phase, rate;
+    float f0, predicted; /* of the newest frame that was read; of the newest that has come */
+    struct reading pitch, rows;
 };
 
 /* Where a stream's arrays lie: kept up to the next call, and scratch. */
@@ -37,6 +43,7 @@ struct scratch {
     int64_t *kept;                                 /* [blocks] rows of context */
     float *contexts;                               /* [blocks][kernel - 1][dim or wide] */
     float *hidden, *frames;                        /* rows that wait for their prosody, for their excitation */
+    float *newest;                                 /* [dim] the last row that the blocks gave */
     float *pulses, *noise, *by_cosine, *by_sine;   /* excitation from the oldest frame's start on */
     float *tail;                                   /* [n_fft] overlap-add */
     float *a, *b, *normed, *wide, *prosody, *said; /* scratch from here on */
@@ -46,6 +53,28 @@ struct scratch {
 static double wrapped(double angle)
 {
     return angle - TWO_PI * floor(angle / TWO_PI);
+}
+
+/* Frames that `count` predicted ones are read as. */
+static int64_t frames_at(int64_t count, double rate)
+{
+    return rate == 1 ? count : (int64_t)floor((double)count / rate + 0.5);
+}
+
+/* Where the next frame is read: whether it is known, and how far from the frame before the newest to the newest, or,
+   where the last has come, from the last on: 0. Called after every single frame, so nothing lies further back. Not
+   inlined: the same sum at every width, and torch's. */
+static __attribute__((noinline)) int next_place(struct reading *at, double rate, int last, double *share)
+{
+    if (at->made >= frames_at(at->seen, rate)) return 0;
+    double place = ((double)at->made + 0.5) * rate - 0.5;
+    place = place < 0 ? 0 : place;
+    const double before = floor(place);
+    *share = place - before;
+    if (last) *share = 0;
+    else if (before + 1 >= (double)at->seen) return 0;
+    at->made++;
+    return 1;
 }
 
 /* x [rows][in] -> y [rows][out]. */
@@ -111,14 +140,15 @@ static int64_t widest_inner(int64_t blocks, const struct context_block *block, i
 }
 
 /* The arrays of a stream at this address, NULL: only their size in floats. */
-static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
+static int64_t place(const struct vocoder *v, double rate, float *stream, struct scratch *at)
 {
     const int64_t dim = v->dim, wide = v->wide, reach = v->kernel - 1, size = v->n_fft, hop = v->hop;
     const int64_t widest = dim > wide ? dim : wide, parts = size / hop;
     const int64_t tokens = ahead(v->token_blocks, v->tokens), prosody = ahead(v->prosody_blocks, v->prosody);
     const int64_t late = ahead(v->frame_blocks, v->frames), most = PIECE + tokens + prosody;
     const int64_t frames = most * v->phases + late, blocks = v->token_blocks + v->prosody_blocks + v->frame_blocks;
-    const int64_t samples = (frames + late + 2 * parts + 2) * hop + size + WIDTH;
+    const int64_t read = frames_at(frames, rate) + (rate != 1);
+    const int64_t samples = (frames_at(frames + late, rate) + 2 * parts + 2) * hop + size + WIDTH;
     int64_t used = 0, inner = widest_inner(v->token_blocks, v->tokens, 0);
     inner = widest_inner(v->prosody_blocks, v->prosody, inner);
     inner = widest_inner(v->frame_blocks, v->frames, inner);
@@ -126,7 +156,8 @@ static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
     at->kept = (int64_t *)take(stream, &used, 2 * blocks);
     at->contexts = take(stream, &used, contexts(v));
     at->hidden = take(stream, &used, (most + prosody) * dim);
-    at->frames = take(stream, &used, (frames + parts) * dim);
+    at->frames = take(stream, &used, (read + parts) * dim);
+    at->newest = take(stream, &used, dim);
     at->pulses = take(stream, &used, samples);
     at->noise = take(stream, &used, samples);
     at->by_cosine = take(stream, &used, samples);
@@ -145,23 +176,23 @@ static int64_t place(const struct vocoder *v, float *stream, struct scratch *at)
     return used;
 }
 
-int64_t spear_vocoder_size(const struct vocoder *v)
+int64_t spear_vocoder_size(const struct vocoder *v, double rate)
 {
     struct scratch at;
-    return place(v, NULL, &at) * (int64_t)sizeof(float);
+    return place(v, rate, NULL, &at) * (int64_t)sizeof(float);
 }
 
-void spear_vocoder_open(const struct vocoder *v, int64_t speaker, double phase, void *stream)
+void spear_vocoder_open(const struct vocoder *v, int64_t speaker, double phase, double rate, void *stream)
 {
     struct scratch at;
     const int64_t reach = v->kernel - 1, margin = (v->n_fft - v->hop) / 2;
-    place(v, stream, &at);
+    place(v, rate, stream, &at);
     float *zero[] = {at.pulses, at.noise, at.by_cosine, at.by_sine};
     for (int k = 0; k < 4; k++) memset(zero[k], 0, (size_t)margin * sizeof(float));
     memset(at.tail, 0, (size_t)v->n_fft * sizeof(float));
     memset(at.contexts, 0, (size_t)contexts(v) * sizeof(float));
     *(struct stream *)stream = (struct stream){.speaker = speaker, .driven = margin, .noise = margin, .skip = margin,
-                                               .phase = phase};
+                                               .phase = phase, .rate = rate};
     int64_t *kept = at.kept;
     for (int64_t l = 0; l < v->token_blocks; l++) *kept++ = reach - v->tokens[l].right;
     for (int64_t l = 0; l < v->prosody_blocks; l++) *kept++ = reach - v->prosody[l].right;
@@ -169,13 +200,13 @@ void spear_vocoder_open(const struct vocoder *v, int64_t speaker, double phase, 
 }
 
 static int64_t run(const struct vocoder *v, struct stream *s, const struct scratch *at, int64_t count,
-                   const int64_t *tokens, const float *noise, int last, float *samples)
+                   const int64_t *tokens, int64_t white, const float *noise, int last, float *samples)
 {
 #if WIDER
-    if (spear_lanes() == 16) return run_16(v, s, at, count, tokens, noise, last, samples);
-    if (spear_lanes() == 8) return run_8(v, s, at, count, tokens, noise, last, samples);
+    if (spear_lanes() == 16) return run_16(v, s, at, count, tokens, white, noise, last, samples);
+    if (spear_lanes() == 8) return run_8(v, s, at, count, tokens, white, noise, last, samples);
 #endif
-    return run_4(v, s, at, count, tokens, noise, last, samples);
+    return run_4(v, s, at, count, tokens, white, noise, last, samples);
 }
 
 int spear_vocoder_push(const struct vocoder *v, void *stream, int64_t count, const int64_t *tokens, const float *noise,
@@ -185,15 +216,18 @@ int spear_vocoder_push(const struct vocoder *v, void *stream, int64_t count, con
     struct scratch at;
     int fine = 1;
     *made = 0;
-    place(v, stream, &at);
+    place(v, s->rate, stream, &at);
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= v->ids) return NO_TOKEN;
     for (int64_t first = 0; first < count; first += PIECE) {
         const int64_t some = count - first < PIECE ? count - first : PIECE;
-        *made += run(v, s, &at, some, tokens + first, noise + first * v->hop * v->phases, 0, samples + *made);
+        const int64_t white = v->hop * (frames_at((s->taken + some) * v->phases, s->rate)
+                                        - frames_at(s->taken * v->phases, s->rate));
+        s->taken += some;
+        *made += run(v, s, &at, some, tokens + first, white, noise, 0, samples + *made);
+        noise += white;
     }
-    s->taken += count;
-    if (last && s->taken) *made += run(v, s, &at, 0, tokens, noise, 1, samples + *made);
+    if (last && s->taken) *made += run(v, s, &at, 0, tokens, 0, noise, 1, samples + *made);
     for (int64_t i = 0; i < *made; i++) fine &= samples[i] - samples[i] == 0;
     return fine ? 0 : NO_NUMBER;
 }

@@ -45,14 +45,18 @@ struct vocoder {
     const float *window, *roots; /* [n_fft]; [n_fft][2]: cosine and -sine of 2 pi k / n_fft */
 };
 
-/* Bytes that a stream of this vocoder takes (its state and its scratch), to be aligned to 64. */
-int64_t spear_vocoder_size(const struct vocoder *vocoder);
+/* A stream speaks at a rate: 1 as the voice was trained, 2 twice as fast, at the same pitch (acoustic/unit/rate.py). Of
+   n tokens it makes hop floor(n phases / rate + 1 / 2) samples. */
+
+/* Bytes that a stream of this vocoder and rate takes (its state and its scratch), to be aligned to 64. */
+int64_t spear_vocoder_size(const struct vocoder *vocoder, double rate);
 
 /* Begin an utterance in `stream` [spear_vocoder_size]; phase: of the fundamental at the first frame, radians. */
-void spear_vocoder_open(const struct vocoder *vocoder, int64_t speaker, double phase, void *stream);
+void spear_vocoder_open(const struct vocoder *vocoder, int64_t speaker, double phase, double rate, void *stream);
 
-/* Take `count` tokens with their noise [count hop phases], none where the utterance ends (last), and write the samples
-   that are now final; in all no more than hop phases of a token taken. made: how many. NO_NUMBER: NaN or infinity. */
+/* Take `count` tokens with their noise, as many samples as these tokens add, none where the utterance ends (last), and
+   write the samples that are now final; in all no more than those of the tokens taken. made: how many. NO_NUMBER: NaN
+   or infinity. */
 int spear_vocoder_push(const struct vocoder *vocoder, void *stream, int64_t count, const int64_t *tokens,
                        const float *noise, int last, float *samples, int64_t *made);
 

@@ -257,17 +257,61 @@ INLINE TARGET void NAMED(excite)(const struct vocoder *v, struct stream *s, cons
     s->driven += count;
 }
 
-/* The chunk in pieces: `push` and `finish` of VocoderStream. Returns the number of samples written. */
+/* Excitation up to the centre of a frame with this F0. */
+INLINE TARGET void NAMED(sound)(const struct vocoder *v, struct stream *s, const struct scratch *scratch, float f0)
+{
+    const int64_t hop = v->hop;
+    if (!s->begun) { /* F0 is held in the half frame before the first centre */
+        s->phase = wrapped(s->phase - TWO_PI * (double)hop / v->sample_rate * f0);
+        s->f0 = f0;
+        NAMED(excite)(v, s, scratch, f0, hop / 2, hop / 2);
+    } else {
+        NAMED(excite)(v, s, scratch, f0, 0, hop);
+    }
+    s->begun = 1;
+    s->phase = wrapped(s->phase + 0.5 * ((double)s->f0 + f0) * (TWO_PI * (double)hop / v->sample_rate));
+    s->f0 = f0;
+}
+
+/* Rows x [count][dim] that the last block gave, read at the stream's rate, to the rows that wait for excitation. */
+INLINE TARGET void NAMED(read)(const struct vocoder *v, struct stream *s, const struct scratch *scratch, int64_t count,
+                               const float *x, int last)
+{
+    const int64_t dim = v->dim;
+    if (s->rate == 1) {
+        memcpy(scratch->frames + s->frames * dim, x, (size_t)(count * dim) * sizeof *x);
+        s->frames += count;
+        return;
+    }
+    for (int64_t r = 0; r < count + last; r++, x += dim) {
+        const int over = r == count;
+        const float *row = over ? scratch->newest : x;
+        double share;
+        s->rows.seen += !over;
+        while (next_place(&s->rows, s->rate, over, &share)) {
+            float *to = scratch->frames + s->frames++ * dim;
+            for (int64_t i = 0; i < dim; i += LANES) {
+                const NAMED(lanes) before = NAMED(load)(scratch->newest + i);
+                NAMED(store)(to + i, (float)share * (NAMED(load)(row + i) - before) + before);
+            }
+        }
+        if (!over) memcpy(scratch->newest, row, (size_t)dim * sizeof *row);
+    }
+}
+
+/* The chunk in pieces: `push` and `finish` of VocoderStream. white: samples of noise. Returns the number of samples
+   written. */
 TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, const struct scratch *scratch,
-                                 int64_t count, const int64_t *tokens, const float *noise, int last, float *samples)
+                                 int64_t count, const int64_t *tokens, int64_t white, const float *noise, int last,
+                                 float *samples)
 {
     const int64_t dim = v->dim, wide = v->wide, hop = v->hop, phases = v->phases, margin = (v->n_fft - hop) / 2;
-    const int64_t reach = v->kernel - 1, token_samples = hop * phases;
+    const int64_t reach = v->kernel - 1;
     float *x = scratch->a + reach * dim, *y = scratch->b + reach * dim, *context = scratch->contexts;
     int64_t *kept = scratch->kept;
 
-    memcpy(scratch->noise + s->noise, noise, (size_t)(count * token_samples) * sizeof *noise);
-    s->noise += count * token_samples;
+    memcpy(scratch->noise + s->noise, noise, (size_t)white * sizeof *noise);
+    s->noise += white;
     for (int64_t r = 0; r < count; r++) {
         const float *token = v->token_embedding + tokens[r] * dim, *who = v->speaker_embedding + s->speaker * dim;
         for (int64_t i = 0; i < dim; i += LANES) NAMED(store)(x + r * dim + i, NAMED(load)(token + i) + NAMED(load)(who + i));
@@ -311,16 +355,14 @@ TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, cons
                 NAMED(store)(row + i, NAMED(load)(row + i) + extra);
             }
             NAMED(normalise)(&v->frame_norm, dim, row, row);
-            if (!s->begun) { /* F0 is held in the half frame before the first centre */
-                s->phase = wrapped(s->phase - TWO_PI * (double)hop / v->sample_rate * f0);
-                s->f0 = f0;
-                NAMED(excite)(v, s, scratch, f0, hop / 2, hop / 2);
-            } else {
-                NAMED(excite)(v, s, scratch, f0, 0, hop);
+            if (s->rate == 1) {
+                NAMED(sound)(v, s, scratch, f0);
+                continue;
             }
-            s->begun = 1;
-            s->phase = wrapped(s->phase + 0.5 * ((double)s->f0 + f0) * (TWO_PI * (double)hop / v->sample_rate));
-            s->f0 = f0;
+            double share;
+            for (s->pitch.seen++; next_place(&s->pitch, s->rate, 0, &share);)
+                NAMED(sound)(v, s, scratch, (float)(s->predicted + share * ((double)f0 - s->predicted)));
+            s->predicted = f0;
         }
     s->hidden -= count;
     memmove(scratch->hidden, scratch->hidden + count * dim, (size_t)(s->hidden * dim) * sizeof *x);
@@ -331,9 +373,10 @@ TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, cons
         x = y;
         y = swap;
     }
-    memcpy(scratch->frames + s->frames * dim, x, (size_t)(count * dim) * sizeof *x);
-    s->frames += count;
+    NAMED(read)(v, s, scratch, count, x, last);
     if (last) {
+        for (double share; s->rate != 1 && next_place(&s->pitch, s->rate, 1, &share);)
+            NAMED(sound)(v, s, scratch, s->predicted);
         NAMED(excite)(v, s, scratch, s->f0, 0, hop / 2);
         memset(scratch->noise + s->noise, 0, (size_t)margin * sizeof(float));
         memset(scratch->pulses + s->driven, 0, (size_t)margin * sizeof(float));

@@ -19,7 +19,7 @@ from spear_spec.serving.encode import MEDIA_TYPES
 from spear_spec.serving.errors import ApiError
 from spear_spec.serving.gate import Gate, answer
 from spear_spec.serving.metrics import MEDIA_TYPE
-from spear_spec.serving.openapi import describe, error_responses
+from spear_spec.serving.openapi import EVENT, describe, error_responses
 from spear_spec.serving.schema import SpeechRequest, parse
 from spear_spec.serving.service import Service
 from spear_spec.serving.settings import ServerSettings
@@ -67,8 +67,8 @@ def create_app(scheduler: Scheduler, settings: ServerSettings | None = None) -> 
 
 def _audio(app: FastAPI, service: Service) -> None:
     settings = service.settings
-    sound = {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}
-    sound["text/event-stream"] = {"schema": {"type": "string"}}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    sound: dict[str, Any] = {**dict.fromkeys(MEDIA_TYPES.values(), binary), "text/event-stream": {"schema": EVENT}}
 
     @app.post(
         "/v1/audio/speech",
@@ -89,7 +89,7 @@ def _audio(app: FastAPI, service: Service) -> None:
         return SpokenAnswer(service, order, wanted.response_format or "mp3", sse, request.state.request_id)
 
     @app.get("/v1/audio/voices", responses=error_responses(401))
-    def voices() -> dict[str, Any]:
+    async def voices() -> dict[str, Any]:
         """The speakers, and the names that stand for them."""
         return service.names.describe_voices()
 
@@ -100,27 +100,29 @@ def _audio(app: FastAPI, service: Service) -> None:
 
 def _models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", responses=error_responses(401))
-    def models() -> dict[str, Any]:
+    async def models() -> dict[str, Any]:
         """The names that `model` may have."""
         return service.names.describe_models()
 
     @app.get("/v1/models/{model}", responses=error_responses(401, 404))
-    def model(model: Annotated[str, PathParameter()]) -> dict[str, Any]:
+    async def model(model: Annotated[str, PathParameter()]) -> dict[str, Any]:
         """One of them."""
         service.names.check_model(model)
         return service.names.describe_model(model)
 
 
 def _house(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
+    @app.get("/healthz", responses=error_responses(503))
+    async def health() -> dict[str, str]:
         """The process lives."""
+        service.check_alive()
         return {"status": "ok"}
 
     @app.get("/readyz", responses=error_responses(503))
-    def ready() -> dict[str, str]:
+    async def ready() -> dict[str, str]:
         """It takes requests."""
         service.check_open()
+        service.check_alive()
         return {"status": "ready"}
 
     @app.get(
@@ -128,12 +130,12 @@ def _house(app: FastAPI, service: Service) -> None:
         response_class=PlainTextResponse,
         responses={200: {"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    def metrics() -> Response:
+    async def metrics() -> Response:
         """Counters."""
         return Response(service.metrics.render(), media_type=MEDIA_TYPE)
 
     @app.get("/openapi.json", include_in_schema=False)
-    def openapi() -> JSONResponse:
+    async def openapi() -> JSONResponse:
         return JSONResponse(describe(app, service))
 
 

@@ -31,14 +31,15 @@ class Encoder(Protocol):
 
 
 def to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
-    """float32 [T] to 16 bit [T], rounded as `Audio.encode` does.
+    """float32 [T] to 16 bit [T], the values that `Audio.encode` writes (libsndfile rounds down).
 
     Raises:
         AudioError: NaN or infinity.
     """
     if not np.isfinite(samples).all():
         raise AudioError("the audio holds NaN or infinite samples")
-    return np.rint(np.clip(samples, -1.0, 1.0) * np.float32(32767)).astype("<i2")
+    scaled = np.floor(np.clip(samples, -1.0, 1.0) * np.float32(32768))
+    return np.minimum(scaled, np.float32(32767)).astype("<i2")
 
 
 class Pcm:

@@ -43,6 +43,7 @@ class Listener:
     law: SamplingConfig
     arrived: float
     fetched: float  # when something was last taken, or nothing waited
+    fed: float  # when text last came
     cutter: Cutter | None = None  # text that comes in pieces
     parts: deque[Part] = field(default_factory=deque)  # text that the front end has not begun with
     segments: Iterator[Segment] | None = None  # of the part that it has
@@ -89,6 +90,12 @@ class Listener:
         self.dry = max(self.dry, now) + seconds
         self.handed_s += seconds
         return gap
+
+    @property
+    def waits_for_text(self) -> bool:
+        """Whether everything that was fed has been spoken and fetched, and more may come."""
+        busy = self.ready or self.under_way or self.preparing or self.parts or self.segments is not None
+        return self.cutter is not None and not busy and not self.speech.unread_s
 
     @property
     def finished(self) -> bool:

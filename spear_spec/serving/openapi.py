@@ -22,7 +22,45 @@ _WHY = {
     415: "The body is not JSON.",
     429: "The server is busy: Retry-After says when to try again.",
     500: "The server failed.",
-    503: "The server is shutting down.",
+    503: "The server is shutting down, or cannot go on.",
+}
+
+
+# of one event; `data` is a JSON object
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "oneOf": [
+                    {
+                        "type": "object",
+                        "required": ["type", "audio"],
+                        "properties": {
+                            "type": {"const": "speech.audio.delta"},
+                            "audio": {"type": "string", "contentEncoding": "base64"},
+                        },
+                    },
+                    {
+                        "type": "object",
+                        "required": ["type", "usage"],
+                        "properties": {"type": {"const": "speech.audio.done"}, "usage": {"type": "object"}},
+                    },
+                    {
+                        "type": "object",
+                        "required": ["type", "error"],
+                        "properties": {
+                            "type": {"const": "speech.audio.error"},
+                            "error": {"$ref": "#/components/schemas/ErrorObject"},
+                        },
+                    },
+                ]
+            },
+        }
+    },
 }
 
 
@@ -38,6 +76,12 @@ def describe(app: FastAPI, service: Service) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     schemas.update(body.pop("$defs", {}))
     body["properties"]["input"]["maxLength"] = service.settings.characters
+    names = [*service.names.speakers, *service.names.stand_ins]
+    for choice in body["properties"]["voice"]["anyOf"]:
+        if choice.get("type") == "string":
+            choice["enum"] = names
+    schemas["VoiceId"]["properties"]["id"]["enum"] = names
+    body["properties"]["model"]["enum"] = list(service.names.models)
     schemas["SpeechRequest"] = body
     reference = {"$ref": "#/components/schemas/SpeechRequest"}
     document["paths"]["/v1/audio/speech"]["post"]["requestBody"] = {

@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, sentence_noise, sentence_seed, warn_if_cut
+from spear_spec.acoustic.speed import check_speed, open_at
 from spear_spec.audio import FloatArray
 from spear_spec.decoding import Request
 from spear_spec.decoding.proposal import Verdict
@@ -41,16 +42,23 @@ _WORST = ("eos", "cap", "guard")
 _AHEAD = 2  # sentences that are ready before they are asked for
 _S_A_SYMBOL = 0.075  # speech, before any has been measured
 _TICK_S = 0.5  # how often patience is looked at
+_GAMMA, _GAMMAS = 5, {"4": 3, "8": 2, "16": 1}  # measured on two CPU cores: tokens a second of all rows together
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
 
 
 def for_serving(tts: TTS) -> TTS:
-    """The settings that a voice is served with: the same sound for a seed, however many rows are decoded together.
+    """The settings that a voice is served with: a seed is one take, however many rows are decoded together.
 
-    Draft lengths by the number of rows would let the batch choose how chance is used up.
+    An exact chain is judged by `coupled`, whose tokens depend on neither drafts nor batch, so that the draft length can
+    follow the number of rows. Any other rule keeps one draft length: by the number of rows, the batch would choose how
+    chance is used up.
     """
     spec = tts.spec
-    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas and tts.own_drafter is None else tts
+    if tts.own_drafter is not None or tts.own_verifier is not None or spec.drafter == "none":
+        return tts
+    if spec.verifier in ("rejection", "block", "coupled") and spec.tree is None and spec.num_drafts == 1:
+        return tts.using(verifier="coupled", gamma=_GAMMA, gammas=_GAMMAS)
+    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas else tts
 
 
 class Scheduler:
@@ -142,16 +150,16 @@ class Scheduler:
 
     def _enter(self, ask: Ask, *, opened: bool) -> Listener:
         who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
-        if ask.speed != 1:
+        if check_speed(ask.speed, self.tts.stage) != 1:
             with self._stage_lock:
-                self.tts.stage.open(who, ask.speed, sentence_noise(0, 0))
+                open_at(self.tts.stage, who, ask.speed, sentence_noise(0, 0))
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         with self._lock:
             self._check_room()
             now = self._clock()
             speech = Speech(self, seed, self.sample_rate)
             self._numbers += 1
-            listener = Listener(self._numbers, speech, ask, who, law, now, now)
+            listener = Listener(self._numbers, speech, ask, who, law, now, now, now)
             if opened:
                 listener.cutter = Cutter()
             else:
@@ -219,6 +227,7 @@ class Scheduler:
                 raise TextError("this answer takes no more text")
             self._fits(listener.characters + len(text))
             listener.characters += len(text)
+            listener.fed = self._clock()
             listener.parts.extend(listener.cutter.feed(text))
             self._to_front.notify()
 
@@ -436,7 +445,7 @@ class Scheduler:
                         utterance,
                         listener.speaker,
                         sentence_noise(listener.speech.seed, sentence.index),
-                        sentence.segment.rate * listener.ask.speed,
+                        listener.ask.speed,
                     )
             except Exception as error:
                 self._engine.release([utterance])
@@ -462,8 +471,9 @@ class Scheduler:
         totals["accepted"] += sum(verdict.num_accepted)
         for place, row in enumerate(verdict.rows):
             listener, sentence = self._by_row[row]
+            assert sentence.utterance is not None and sentence.voiced is not None
+            sentence.voiced.see()
             if verdict.ended[place] is not None:
-                assert sentence.utterance is not None
                 self._rows.pop(sentence.utterance, None)
                 totals["sentences"] += 1
             if listener.over:
@@ -498,17 +508,22 @@ class Scheduler:
     def _look_at_patience(self, now: float) -> None:
         for listener in list(self._listeners.values()):
             speech = listener.speech
+            if listener.waits_for_text:
+                if now - listener.fed > self.limits.patience_s:
+                    self._fail(listener, TextError(f"no text came for {self.limits.patience_s:g} s: call finish"))
+                continue
             if not speech.unread_s and not speech.over:
                 listener.fetched = now
             if now - listener.fetched <= self.limits.patience_s:
                 continue
+            error = Busy(f"nothing was fetched for {self.limits.patience_s:g} s", 0.0)
             if listener.over:
-                speech.drop()
-                self._listeners.pop(speech, None)
-                self._to_idle.notify_all()
-            elif listener.ahead_s() >= self.limits.buffer_s or listener.finished:
-                self._fail(listener, Busy(f"nothing was fetched for {self.limits.patience_s:g} s", 0.0))
-                speech.drop()
+                speech.abandon(error)
+                self._forget_if_fetched(listener)
+            elif listener.ahead_s() >= self.limits.buffer_s:
+                self._fail(listener, error)
+                speech.abandon(error)
+                self._forget_if_fetched(listener)
 
     def _decode(self) -> None:
         while not self._closing:
@@ -545,7 +560,7 @@ class Scheduler:
             sentence = listener.under_way[0]
             voiced = sentence.voiced
             assert voiced is not None
-            make = voiced.take(LARGEST_CHUNK, beside=self._beside)
+            make = voiced.take(LARGEST_CHUNK)
             listener.sounding = True
         samples: FloatArray | None = None
         error: Exception | None = None

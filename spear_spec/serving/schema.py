@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from spear_spec.serving.errors import ApiError
 
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _whole(value: Any) -> Any:
+    """5.0 is an integer in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=0, le=10**6), BeforeValidator(_whole)]
 
 
 class _Strict(BaseModel):
@@ -34,11 +43,9 @@ class Manner(_Strict):
     instructions: str | None = Field(
         None, max_length=4096, description="Accepted and ignored; the header X-Spear-Spec-Ignored says so."
     )
-    seed: int | None = Field(
-        None, ge=0, le=2**64 - 1, description="Same seed, same audio; without one the server draws it."
-    )
+    seed: Seed | None = Field(None, description="Same seed, same audio; without one the server draws it.")
     temperature: float | None = Field(None, ge=0, le=10, description="0 is greedy.")
-    top_k: int | None = Field(None, ge=0, le=10**6, description="0 is off.")
+    top_k: Count | None = Field(None, description="0 is off.")
     top_p: float | None = Field(None, gt=0, le=1, description="1 is off.")
 
     @property

@@ -7,13 +7,16 @@ import contextlib
 import json
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -31,6 +34,14 @@ SEND_BUFFER = 256 * 1024  # bytes that the kernel takes for a client that reads 
 HEADER_BYTES = 32 * 1024
 HEADER_S = 20.0  # a request's headers are there by then
 LAST_S = 2  # for answers that were cut off, and idle connections, to end
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close without waiting for what was not taken: not even the kernel keeps it."""
+    if (peer := transport.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Connection(H11Protocol):
@@ -59,7 +70,7 @@ class Connection(H11Protocol):
         super().handle_events()
         if self.scope is not None:
             extensions: dict[str, Any] = self.scope.setdefault("extensions", {})  # type: ignore[typeddict-item, assignment]
-            extensions.update({ABORT: self.transport.abort, CLOSE: self.transport.close})
+            extensions.update({ABORT: partial(_reset, self.transport), CLOSE: self.transport.close})
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is told in OpenAI's form as well."""
@@ -86,7 +97,12 @@ class Socket(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.handshake_initiated and hasattr(self, "scope"):
             extensions: dict[str, Any] = self.scope["extensions"]  # type: ignore[assignment]
-            extensions[ABORT] = self.transport.abort
+            extensions[ABORT] = partial(_reset, self.transport)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # refused, which uvicorn would log as a failure of ours
 
 
 class Server(uvicorn.Server):

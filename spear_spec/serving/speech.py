@@ -151,11 +151,17 @@ class Speech:
                 self._over, self._error = True, error
                 self._wake()
 
-    def drop(self) -> None:
-        """Forget what was not fetched."""
+    def drop(self, *, all_of_it: bool = False) -> None:
+        """Forget what was not fetched, but for the last event."""
         with self._lock:
-            self._events = deque(event for event in self._events if isinstance(event, Done))
+            self._events = deque(event for event in self._events if isinstance(event, Done) and not all_of_it)
             self._unread = 0
+
+    def abandon(self, error: BaseException) -> None:
+        """It was over, and nobody fetched it: forget it; whoever comes late is told."""
+        with self._lock:
+            self._events.clear()
+            self._unread, self._error = 0, error
 
     @property
     def unread_s(self) -> float:
@@ -235,8 +241,7 @@ class Speech:
     def _left(self) -> None:
         if not self._over:
             self.cancel()
-        elif self._events:
-            self.drop()
+        self.drop(all_of_it=True)
         self._control.taken(self)
 
     def cancel(self) -> None:

@@ -62,6 +62,21 @@ def ends_a_sentence(text: str, start: int, mark: int, end: int) -> bool:
     return not (_INITIALS.fullmatch(word) and word != "I" and following.strip() and not _STARTS.match(following))
 
 
+_KNOWN = frozenset(
+    {*_NEVER, *tables.MAY_END, *tables.ALSO_WORDS, *tables.STREETS, *tables.BEFORE_NUMBER, *_MONTHS, *_DAYS}
+)
+
+
+def may_go_on(text: str, mark: int, end: int) -> bool:
+    """Whether only the next word tells if the marks at `mark:end` end a sentence: behind abbreviations and quotes."""
+    if text[end - 1] in "\"'”’)":
+        return True
+    if text[mark] != ".":
+        return False
+    last = _LAST_WORD.search(text[max(0, end - _WINDOW) : end])
+    return last is not None and ("." in last[1] or (len(last[1]) == 1 and last[1].isalpha()) or last[1] in _KNOWN)
+
+
 _SAID = re.compile(rf"\b(?:{one_of(tables.SAYING)}),? [\"“'‘]?no\.$", re.I)
 _SAID_NO = re.compile(rf"\b(?:{one_of(tables.SAYING_WITH_NO)}),? [\"“'‘]?no\.$", re.I)
 _A_COUNT = re.compile(rf"\s*(?:\d[\d,.]*\d|\d)\s+(?:\w+\s+)?{_COUNTED}")

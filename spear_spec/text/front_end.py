@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, Self, runtime_checkable
 
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.text.sentences import Break, cut, split_pieces, spoken_length
 from spear_spec.text.tokenizer import PhonemeTokenizer
+from spear_spec.text.written import Word
 
 log = logging.getLogger("spear_spec")
 
 MOST_PHONEMES = 200  # in a segment: some fifteen seconds at a normal rate, and what the voices were trained with
 PAUSES_S = {Break.CUT: 0.1, Break.SENTENCE: 0.1, Break.LINE: 0.25, Break.PARAGRAPH: 0.4}
+_NO_WORDS = "the front end of this voice does not tell where its words are: no timestamps with it"
 _MOST_AHEAD = 16  # pieces that are prepared together, once the first are out
 
 
@@ -25,13 +28,25 @@ class Segment:
 
     text: as written. ids: text tokens, the speaker first, without the end token (the engine adds it). pause_s: silence
     before it, in seconds, on top of what the speech brings along; 0 for the first of a text. rate: of speaking, 1.0 is
-    the voice's own.
+    the voice's own. find_words: finds `words`; None where the front end cannot.
     """
 
     text: str
     ids: list[int]
     pause_s: float = 0.0
     rate: float = 1.0
+    find_words: Callable[[], tuple[Word, ...]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The written words with their places in the ids, found when they are asked for.
+
+        Raises:
+            ConfigError: the front end does not tell.
+        """
+        if self.find_words is None:
+            raise ConfigError(_NO_WORDS)
+        return self.find_words()
 
 
 @runtime_checkable
@@ -61,6 +76,16 @@ class FrontEnd(Protocol):
         ...
 
 
+def check_tells_words(front_end: FrontEnd) -> None:
+    """Refuse a front end whose segments have no `words`.
+
+    Raises:
+        ConfigError: it does not say `tells_words`.
+    """
+    if not getattr(front_end, "tells_words", False):
+        raise ConfigError(_NO_WORDS)
+
+
 class PhonemeFrontEnd:
     """English text by way of sentences and phonemes.
 
@@ -69,6 +94,7 @@ class PhonemeFrontEnd:
     """
 
     KIND = PhonemeTokenizer.KIND
+    tells_words = True  # its segments have `words`
 
     def __init__(self, tokenizer: PhonemeTokenizer | None = None, *, join: bool = False) -> None:
         self.tokenizer = tokenizer or PhonemeTokenizer()
@@ -96,7 +122,10 @@ class PhonemeFrontEnd:
             for warning in warnings:
                 log.warning("text: %s", warning)
             yield Segment(
-                written, self.tokenizer.encode_phonemes(phonemes, speaker), 0.0 if first else PAUSES_S[before]
+                written,
+                self.tokenizer.encode_phonemes(phonemes, speaker),
+                0.0 if first else PAUSES_S[before],
+                find_words=partial(self.tokenizer.words, written),
             )
             first = False
         if first:

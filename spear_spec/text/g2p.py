@@ -145,6 +145,12 @@ class G2P:
             phonemes, unknown = self._said[text]
             return phonemes, list(unknown)
 
+    def by_word(self, text: str) -> list[tuple[str, str, str]]:
+        """(word or mark, its phonemes, what stands behind it) in order; joined, they are the phonemes of the text."""
+        with self._lock:
+            _, tokens = self._misaki(text, preprocess=False)
+            return [(token.text, token.phonemes or "", token.whitespace) for token in tokens]
+
 
 @lru_cache(maxsize=1)
 def shared_g2p() -> G2P:

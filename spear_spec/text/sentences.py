@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from spear_spec.text.abbreviations import ends_a_sentence
+from spear_spec.text.abbreviations import ends_a_sentence, may_go_on
 from spear_spec.text.lines import blocks
 from spear_spec.text.normalize import is_speakable
 
@@ -153,27 +153,20 @@ def _fits(text: str, longest: int) -> int:
     return len(text)
 
 
-_FOLLOWING = (" Zz z", " 5 z")  # where these agree, what really follows a mark does not matter
-
-
 def first_sentence(text: str, whole: bool) -> int | None:
     """Where the first sentence of a text that is still growing ends, None while that cannot be told.
 
-    whole: a mark at the very end is behind a word that is complete.
+    whole: the last word is there in full, and a mark at the very end is one of a sentence.
     """
     start = len(text) - len(text.lstrip())
     for found in _END.finditer(text, start):
         mark, end = found.start(), found.end()
         following = text[end:]
-        if not following and not whole:
-            return None
         if len(following.split()) > 1:  # the next word is there in full
             if ends_a_sentence(text, start, mark, end):
                 return end
-            continue
-        told = {ends_a_sentence(text[:end] + what, start, mark, end) for what in _FOLLOWING}
-        if told == {True}:
-            return end
-        if True in told:
+        elif not following and (not whole or text[mark - 1 : mark].isdigit()):
             return None
+        elif not may_go_on(text, mark, end):
+            return end
     return None

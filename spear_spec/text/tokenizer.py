@@ -11,6 +11,7 @@ from spear_spec.errors import ConfigError, TextError
 from spear_spec.text.normalize import normalize
 from spear_spec.text.symbols import PAD, PHONEMES, SYMBOLS, speaker_symbol
 from spear_spec.text.unknown_words import in_alphabet
+from spear_spec.text.written import Spoken, Word, written_words
 
 log = logging.getLogger("spear_spec")
 
@@ -85,6 +86,21 @@ class PhonemeTokenizer:
         if lost:
             warnings = [*warnings, f"sounds outside the alphabet left out: {' '.join(sorted(set(lost)))}"]
         return phonemes.strip(), words, unknown, warnings
+
+    def words(self, text: str) -> tuple[Word, ...]:
+        """The written words of a sentence, with their places in `encode`'s ids."""
+        from spear_spec.text.g2p import shared_g2p
+
+        words, _ = normalize(text)
+        spoken, at = [], 1  # the speaker's token
+        for word, raw, blank in shared_g2p().by_word(words) if any(c.isalpha() for c in words) else ():
+            phonemes, _ = in_alphabet(raw, self._letters)
+            if at == 1:
+                phonemes = phonemes.lstrip()
+            if any(c.isalpha() for c in phonemes):
+                spoken.append(Spoken(word, at, at + len(phonemes)))
+            at += len(phonemes) + (len(blank) if at > 1 or phonemes else 0)
+        return written_words(text, spoken)
 
     def look_ahead(self, texts: Iterable[str]) -> None:
         """Prepare texts together that will be asked for one by one: a third of the work."""

@@ -87,8 +87,8 @@ def test_a_phase_that_is_given_is_kept() -> None:
 
 
 def test_noise_does_not_depend_on_the_chunking() -> None:
-    whole = token_noise(torch.Generator().manual_seed(5), 7, 960)
+    whole = token_noise(torch.Generator().manual_seed(5), [960] * 7)
     generator = torch.Generator().manual_seed(5)
-    pieces = torch.cat([token_noise(generator, n, 960) for n in (1, 0, 4, 2)])
+    pieces = torch.cat([token_noise(generator, [960] * n) for n in (1, 0, 4, 2)])
     assert torch.equal(whole, pieces)
     assert float(whole.std()) == pytest.approx(1.0, abs=0.03)

@@ -52,7 +52,7 @@ def test_is_an_acoustic_stage(model: UnitVocoder) -> None:
     whole = stage.render(ids, "two", seeded(3))
     assert torch.equal(whole, render(model, ids, 1, seeded(3)))
     assert float((torch.cat([stream.push(ids), stream.finish()]) - whole).abs().max()) < 1e-4
-    for refused in (lambda: stage.open("three"), lambda: stage.open("one", rate=1.5), lambda: stage.render(ids, "")):
+    for refused in (lambda: stage.open("three"), lambda: stage.open("one", rate=2.5), lambda: stage.render(ids, "")):
         with pytest.raises(ConfigError):
             refused()
 

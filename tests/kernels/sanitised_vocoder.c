@@ -52,7 +52,7 @@ static struct context_block *blocks(int64_t count, const int64_t *right, int64_t
 }
 
 static void speak(int64_t dim, int64_t wide, int64_t kernel, int64_t hop, int64_t phases, int64_t parts,
-                  const int64_t *counts, const int64_t *right)
+                  const int64_t *counts, const int64_t *right, double rate)
 {
     const int64_t size = parts * hop, ids = 9, speakers = 2, bins = size / 2 + 1;
     struct vocoder *v = array("vocoder", 1, sizeof *v);
@@ -64,23 +64,25 @@ static void speak(int64_t dim, int64_t wide, int64_t kernel, int64_t hop, int64_
         map("prosody out", "prosody out bias", wide, 3 * phases), map("upsample", "upsample bias", dim, phases * dim),
         floats("prosody", 4 * dim), floats("frame speaker", speakers * dim), norm(dim), norm(dim),
         map("head", "head bias", dim, 5 * bins), floats("window", size), floats("roots", 2 * size)};
-    const int64_t bytes = spear_vocoder_size(v), pushes[] = {1, 0, 3, 70, 2}, unit = hop * phases;
+    const int64_t bytes = spear_vocoder_size(v, rate), pushes[] = {1, 0, 3, 70, 2};
     char *room = array("room", bytes + 64, 1), *stream = room + 64 - (uintptr_t)room % 64;
-    int64_t taken = 0, out = 0, made = 0;
-    spear_vocoder_open(v, speakers - 1, 1.5, stream);
+    int64_t taken = 0, out = 0, made = 0, due = 0;
+    spear_vocoder_open(v, speakers - 1, 1.5, rate, stream);
     for (int p = 0; p < 6; p++) {
         const int64_t count = p < 5 ? pushes[p] : 0;
         int64_t *tokens = array("tokens", count + 1, sizeof *tokens);
         for (int64_t i = 0; i < count; i++) tokens[i] = (i * 7 + p) % ids;
         taken += count;
-        float *noise = floats("noise", count * unit + 1) + 1;
-        float *samples = array("samples", taken * unit - out, sizeof *samples);
+        const int64_t all = hop * (int64_t)((double)(taken * phases) / rate + 0.5);
+        float *noise = floats("noise", all - due + 1) + 1;
+        float *samples = array("samples", all - out, sizeof *samples);
+        due = all;
         REQUIRE(spear_vocoder_push(v, stream, count, tokens, noise, p == 5, samples, &made) == 0);
         out += made;
     }
-    REQUIRE(out == taken * unit);
+    REQUIRE(out == due);
     int64_t wrong = ids;
-    spear_vocoder_open(v, 0, 0, stream);
+    spear_vocoder_open(v, 0, 0, rate, stream);
     REQUIRE(spear_vocoder_push(v, stream, 1, &wrong, NULL, 0, NULL, &made) == NO_TOKEN);
     REQUIRE(spear_vocoder_push(v, stream, 0, NULL, NULL, 1, NULL, &made) == 0 && made == 0);
     while (number) free(kept[--number]);
@@ -89,9 +91,11 @@ static void speak(int64_t dim, int64_t wide, int64_t kernel, int64_t hop, int64_
 int main(int count, char **arguments)
 {
     if (count > 1) shorter = arguments[1];
-    speak(16, 32, 7, 6, 4, 4, (const int64_t[]){2, 1, 3}, (const int64_t[]){2, 1, 0, 2, 1});
-    speak(32, 16, 5, 10, 1, 6, (const int64_t[]){1, 2, 1}, (const int64_t[]){4, 0, 2, 1});
-    speak(16, 16, 1, 2, 3, 4, (const int64_t[]){1, 0, 0}, (const int64_t[]){0, 0, 0});
+    speak(16, 32, 7, 6, 4, 4, (const int64_t[]){2, 1, 3}, (const int64_t[]){2, 1, 0, 2, 1}, 1);
+    speak(32, 16, 5, 10, 1, 6, (const int64_t[]){1, 2, 1}, (const int64_t[]){4, 0, 2, 1}, .5);
+    speak(16, 16, 1, 2, 3, 4, (const int64_t[]){1, 0, 0}, (const int64_t[]){0, 0, 0}, 1);
+    speak(16, 16, 3, 6, 4, 4, (const int64_t[]){1, 0, 1}, (const int64_t[]){2, 0, 1}, .83);
+    speak(16, 16, 3, 4, 1, 6, (const int64_t[]){1, 1, 1}, (const int64_t[]){1, 2, 1}, 2);
     puts("walked");
     return 0;
 }

@@ -86,8 +86,8 @@ def test_an_array_that_is_too_short_is_caught(name: str, narrow: Path) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        ("at->frames = take(stream, &used, (frames + parts) * dim);", "at->frames = take(stream, &used, dim);"),
-        ("(frames + late + 2 * parts + 2) * hop", "PIECE * v->phases * hop"),
+        ("at->frames = take(stream, &used, (read + parts) * dim);", "at->frames = take(stream, &used, dim);"),
+        ("(frames_at(frames + late, rate) + 2 * parts + 2) * hop", "(frames + late + 2 * parts + 2) * hop"),
     ],
 )
 def test_an_array_in_a_stream_that_is_too_small_is_caught(fault: tuple[str, str], tmp_path: Path) -> None:

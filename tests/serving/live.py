@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from spear_spec.serving.app import create_app
 from spear_spec.serving.listen import bind
 from spear_spec.serving.server import Server
 from spear_spec.serving.settings import ServerSettings
+
+_CONTEXT = ssl.SSLContext()  # none is used; httpx would read all certificates for each client
 
 
 @dataclass
@@ -25,6 +30,7 @@ class Live:
     scheduler: Any
     server: Server
     thread: threading.Thread
+    http: httpx.Client
 
     @property
     def url(self) -> str:
@@ -55,7 +61,9 @@ def live(scheduler: Any, **settings: Any) -> Iterator[Live]:
     thread.start()
     try:
         until(lambda: server.started)
-        yield Live(taken.getsockname()[1], scheduler, server, thread)
+        port = taken.getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=_CONTEXT) as client:
+            yield Live(port, scheduler, server, thread, client)
     finally:
         server.should_exit = True
         thread.join(10)

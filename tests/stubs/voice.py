@@ -20,11 +20,15 @@ SPEAKERS = ("af_heart", "am_michael")
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.95)
 
 
-def make_voice(folder: Path, *, draft: bool = True, seed: int = 0, shard_bytes: int = 110_000) -> Bundle:
+def make_voice(
+    folder: Path, *, draft: bool = True, seed: int = 0, shard_bytes: int = 110_000, depth: int = 2
+) -> Bundle:
     """Write a stub voice; its laws are flat enough that an end token comes after some dozen tokens."""
     torch.manual_seed(seed)
     front = PhonemeTokenizer(SPEAKERS)
-    t2s_config = T2SConfig(len(front.vocab), VOCABULARY, dim=32, source_depth=1, target_depth=2, heads=2, dim_head=16)
+    t2s_config = T2SConfig(
+        len(front.vocab), VOCABULARY, dim=32, source_depth=1, target_depth=depth, heads=2, dim_head=16
+    )
     vocoder_config = VocoderConfig(
         num_semantic_token_ids=VOCABULARY,
         num_speakers=len(SPEAKERS),

@@ -7,6 +7,7 @@ three forms: steady, and multiplied by the cosine and the sine of the fundamenta
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -75,12 +76,13 @@ def excite(driven: Tensor, noise: Tensor) -> Tensor:
     return torch.cat([driven[:, :1], noise[:, None], noise[:, None] * driven[:, 1:]], dim=1)
 
 
-def token_noise(generator: torch.Generator, tokens: int, samples: int, device: torch.device | None = None) -> Tensor:
-    """White noise of unit variance, drawn token by token so that any chunking sees the same: float32 [tokens *
-    samples].
+def token_noise(generator: torch.Generator, samples: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """White noise of unit variance, drawn token by token so that any chunking sees the same: float32 [sum].
+
+    samples: of each token.
     """
-    if tokens == 0:
+    if not samples:
         return torch.zeros(0, dtype=torch.float32, device=device)
     where = generator.device
-    drawn = [torch.randn(samples, generator=generator, dtype=torch.float32, device=where) for _ in range(tokens)]
+    drawn = [torch.randn(count, generator=generator, dtype=torch.float32, device=where) for count in samples]
     return torch.cat(drawn).to(device)

@@ -34,6 +34,7 @@ class NativeVocoder:
         """
         loaded, cfg = native.library(), model.cfg
         self.push, self._open = loaded.spear_vocoder_push, loaded.spear_vocoder_open
+        self._size = loaded.spear_vocoder_size
         self._held: list[object] = []  # what the structures point at
         dim, wide, phases = cfg.dim, cfg.prosody_dim, cfg.frames_per_token
         angle = torch.arange(cfg.n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / cfg.n_fft)
@@ -61,13 +62,12 @@ class NativeVocoder:
             self._at(model.head.window, (cfg.n_fft,)),
             self._at(torch.stack([angle.cos(), -angle.sin()], -1).float(), (cfg.n_fft, 2)),
         )
-        self._size = int(loaded.spear_vocoder_size(self.struct))
 
-    def open(self, speaker: int, phase: float) -> tuple[Tensor, int]:
+    def open(self, speaker: int, phase: float, rate: float) -> tuple[Tensor, int]:
         """Memory of a new stream, and the address in it that the kernel is given."""
-        memory = torch.empty(self._size + _ALIGNED, dtype=torch.uint8, device="cpu")
+        memory = torch.empty(self._size(self.struct, rate) + _ALIGNED, dtype=torch.uint8, device="cpu")
         at = -(-memory.data_ptr() // _ALIGNED) * _ALIGNED
-        self._open(self.struct, speaker, phase, at)
+        self._open(self.struct, speaker, phase, rate, at)
         return memory, at
 
     def _at(self, weight: Tensor, shape: tuple[int, ...]) -> int:
@@ -137,11 +137,19 @@ class NativeStream:
     into pushes.
     """
 
-    def __init__(self, model: UnitVocoder, kernel: NativeVocoder, speaker: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        model: UnitVocoder,
+        kernel: NativeVocoder,
+        speaker: int,
+        generator: torch.Generator,
+        rate: float = 1.0,
+    ) -> None:
         model.check_tokens(torch.zeros(0, dtype=torch.int64, device="cpu"), speaker)
         self.model, self.speaker, self.generator = model, speaker, generator
         self._kernel = kernel
         self._memory: tuple[Tensor, int] | None = None  # the first token opens it: then the initial phase is drawn
+        self.rate, self._taken = rate, 0  # tokens
         self._due = 0  # samples of tokens taken that have not come out
         self.finished = False
 
@@ -167,20 +175,22 @@ class NativeStream:
             return self._run(tokens.long().contiguous(), last)
 
     def _run(self, tokens: Tensor, last: bool) -> Tensor:
-        count, size = len(tokens), self.model.cfg.token_samples
+        count = len(tokens)
         if self._memory is None:
             if not count:
                 return torch.zeros(0, dtype=_FLOAT, device="cpu")
-            self._memory = self._kernel.open(self.speaker, float(initial_phase(self.generator)))
-        noise = token_noise(self.generator, count, size, torch.device("cpu")).contiguous()
-        self._due += count * size
+            self._memory = self._kernel.open(self.speaker, float(initial_phase(self.generator)), self.rate)
+        sizes = self.model.cfg.token_samples_at(self.rate, self._taken, count)
+        self._taken += count
+        noise = token_noise(self.generator, sizes, torch.device("cpu")).contiguous()
+        self._due += len(noise)
         samples, made = torch.empty(self._due, dtype=_FLOAT, device="cpu"), c_int64()
         status = self._kernel.push(
             self._kernel.struct,
             self._memory[1],
             count,
             pointer(tokens, (count,), torch.int64, "tokens"),
-            pointer(noise, (count * size,), _FLOAT, "noise"),
+            pointer(noise, (sum(sizes),), _FLOAT, "noise"),
             last,
             samples.data_ptr(),
             ctypes.byref(made),

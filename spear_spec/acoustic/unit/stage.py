@@ -9,13 +9,17 @@ from torch import Tensor
 
 from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.native import NativeStream, native_for
+from spear_spec.acoustic.unit.rate import FASTEST, SLOWEST, at_rate
 from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, drive_for, initial_phase
+from spear_spec.config import number
 from spear_spec.errors import ConfigError, NumericsError
 
 
 class UnitStage:
     """See `AcousticStage`. The speakers stand in the order in which the vocoder knows them."""
+
+    rates = SLOWEST, FASTEST
 
     def __init__(self, vocoder: UnitVocoder, speakers: Sequence[str]) -> None:
         self.module: UnitVocoder = vocoder
@@ -38,17 +42,18 @@ class UnitStage:
         self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None
     ) -> NativeStream | VocoderStream:
         """See `AcousticStage.open`; equal to `render` for the same generator state, in C bit for bit."""
-        if rate != 1:
-            raise ConfigError(f"this voice speaks at its own rate only: rate must be 1, not {rate!r}")
-        return open_stream(self.module, self._speaker(voice), generator or torch.Generator().manual_seed(0))
+        number("rate", rate, *self.rates)
+        return open_stream(self.module, self._speaker(voice), generator or torch.Generator().manual_seed(0), rate)
 
-    def render(self, tokens: Tensor, voice: str, generator: torch.Generator | None = None) -> Tensor:
-        """Samples float32 [T * samples a token] of whole utterances [T], in one pass: what a stream must equal.
+    def render(self, tokens: Tensor, voice: str, generator: torch.Generator | None = None, rate: float = 1.0) -> Tensor:
+        """Samples float32 of whole utterances [T], in one pass: what a stream must equal. At rate 1 they are
+        [T * samples a token].
 
         Raises:
-            AudioError: a token that does not exist. ConfigError: a speaker that does not. NumericsError: NaN.
+            AudioError: a token that does not exist. ConfigError: a speaker that does not, a rate. NumericsError: NaN.
         """
-        return render(self.module, tokens, self._speaker(voice), generator)
+        number("rate", rate, *self.rates)
+        return render(self.module, tokens, self._speaker(voice), generator, rate)
 
     def _speaker(self, voice: str) -> int:
         if voice not in self.speakers:
@@ -56,16 +61,25 @@ class UnitStage:
         return self.speakers.index(voice)
 
 
-def open_stream(vocoder: UnitVocoder, speaker: int, generator: torch.Generator) -> NativeStream | VocoderStream:
+def open_stream(
+    vocoder: UnitVocoder, speaker: int, generator: torch.Generator, rate: float = 1.0
+) -> NativeStream | VocoderStream:
     """A stream in C where `native_for` has one, else on torch."""
     kernel = native_for(vocoder)
     if kernel is None:
-        return VocoderStream(vocoder, speaker, generator)
-    return NativeStream(vocoder, kernel, speaker, generator)
+        return VocoderStream(vocoder, speaker, generator, rate)
+    return NativeStream(vocoder, kernel, speaker, generator, rate)
 
 
-def render(vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: torch.Generator | None = None) -> Tensor:
-    """Samples float32 [T * samples a token] of tokens [T]; the generator gives the initial phase, then the noise.
+def render(
+    vocoder: UnitVocoder,
+    tokens: Tensor,
+    speaker: int = 0,
+    generator: torch.Generator | None = None,
+    rate: float = 1.0,
+) -> Tensor:
+    """Samples float32 [hop * `frames_at(T * frames a token, rate)`] of tokens [T]; the generator gives the initial
+    phase, then the noise.
 
     Raises:
         AudioError: a token id or speaker that does not exist. NumericsError: the weights gave NaN or infinity.
@@ -77,22 +91,24 @@ def render(vocoder: UnitVocoder, tokens: Tensor, speaker: int = 0, generator: to
     generator = generator or torch.Generator().manual_seed(0)
     kernel = native_for(vocoder)
     if kernel is not None:
-        stream = NativeStream(vocoder, kernel, speaker, generator)
+        stream = NativeStream(vocoder, kernel, speaker, generator, rate)
         return torch.cat([stream.push(tokens), stream.finish()])
-    return render_in_torch(vocoder, tokens, speaker, generator)
+    return render_in_torch(vocoder, tokens, speaker, generator, rate)
 
 
-def render_in_torch(vocoder: UnitVocoder, tokens: Tensor, speaker: int, generator: torch.Generator) -> Tensor:
+def render_in_torch(
+    vocoder: UnitVocoder, tokens: Tensor, speaker: int, generator: torch.Generator, rate: float = 1.0
+) -> Tensor:
     """`render` on any device, whole layers at a time: what the streams, this one's and C's, must equal."""
     device = vocoder.device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         start = initial_phase(generator).to(device)
-        noise = token_noise(generator, len(tokens), vocoder.cfg.token_samples, device)
+        noise = token_noise(generator, vocoder.cfg.token_samples_at(rate, 0, len(tokens)), device)
         who = torch.tensor([speaker], dtype=torch.int64, device=device)
         hidden, raw = vocoder.encode(tokens.to(device).long()[None], who)
         prosody = vocoder.read_prosody(raw)
-        frames = vocoder.decode(hidden, prosody, who)
-        driven = drive_for(prosody.f0.double(), start, vocoder.cfg)
+        frames = at_rate(vocoder.decode(hidden, prosody, who), rate)
+        driven = drive_for(at_rate(prosody.f0.double(), rate), start, vocoder.cfg)
         samples = vocoder.synthesise(frames, driven, noise[None])[0].float()
     if not torch.isfinite(samples).all():
         raise NumericsError("the vocoder produced NaN or infinite samples: the voice's weights are damaged")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.unit.excitation import advance_phase, drive, excite, token_noise
+from spear_spec.acoustic.unit.rate import RateStream
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, initial_phase
 from spear_spec.errors import AudioError, NumericsError
 
@@ -70,16 +71,19 @@ class DriveStream:
 class VocoderStream:
     """State of one utterance. `push` tokens, take samples; `finish` gives the rest.
 
-    After n tokens at least (n - lookahead) * 960 samples have come out; in all exactly n * 960.
+    After n tokens at least (n - lookahead) * 960 samples have come out; in all exactly n * 960, or at another rate
+    240 * `frames_at(4 * n, rate)`.
     """
 
-    def __init__(self, model: UnitVocoder, speaker: int, generator: torch.Generator) -> None:
+    def __init__(self, model: UnitVocoder, speaker: int, generator: torch.Generator, rate: float = 1.0) -> None:
         model.check_tokens(torch.zeros(0, dtype=torch.int64, device="cpu"), speaker)
         cfg = model.cfg
         self.model, self.speaker = model, speaker
         device = model.device
         self.device = device
         self.generator = generator
+        self.rate, self.taken = rate, 0  # tokens
+        self.f0_rate, self.frame_rate = RateStream(rate), RateStream(rate)
         self.who = torch.tensor([speaker], dtype=torch.int64, device=device)
         self.token_blocks = [BlockStream(b, cfg.dim, device) for b in model.context_blocks("token")]
         self.prosody_blocks = [BlockStream(b, cfg.prosody_dim, device) for b in model.context_blocks("prosody")]
@@ -123,7 +127,9 @@ class VocoderStream:
                 return torch.zeros(0, dtype=torch.float32, device="cpu")
             start = initial_phase(self.generator).to(self.device)
             self.drive_stream = DriveStream(start, cfg.hop, cfg.sample_rate)
-        noise = token_noise(self.generator, len(tokens), cfg.token_samples, self.device)
+        samples = cfg.token_samples_at(self.rate, self.taken, len(tokens))
+        self.taken += len(tokens)
+        noise = token_noise(self.generator, samples, self.device)
         self.noise = torch.cat([self.noise, noise[None]], dim=1)
 
         hidden = model.embed(tokens.to(self.device).long()[None], self.who)
@@ -139,8 +145,9 @@ class VocoderStream:
         self.hidden = self.hidden[:, ready:]
         for block in self.frame_blocks:
             frames = block.finish(frames) if last else block.push(frames)
-        self.frames = torch.cat([self.frames, frames], dim=1)
-        self.driven = torch.cat([self.driven, self.drive_stream.push(prosody.f0.double())], dim=2)
+        self.frames = torch.cat([self.frames, self.frame_rate.push(frames, last)], dim=1)
+        f0 = self.f0_rate.push(prosody.f0.double(), last)
+        self.driven = torch.cat([self.driven, self.drive_stream.push(f0)], dim=2)
         margin = (cfg.n_fft - cfg.hop) // 2
         if last:
             silence = self.noise.new_zeros(1, margin)

@@ -12,6 +12,7 @@ so the streaming form (`streaming.py`) computes the same numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import advance_phase, drive, excite
+from spear_spec.acoustic.unit.rate import frames_at
 from spear_spec.config import DEEPEST, MOST_IDS, WIDEST, Strict, number, require, whole, wholes
 from spear_spec.errors import AudioError
 
@@ -73,9 +75,14 @@ class VocoderConfig(Strict):
         """Samples that one token stands for."""
         return self.hop * self.frames_per_token
 
+    def token_samples_at(self, rate: float, first: int, count: int) -> list[int]:
+        """Samples of each of `count` tokens, the first of them number `first` of its utterance, spoken at a rate."""
+        ends = [frames_at(number * self.frames_per_token, rate) for number in range(first, first + count + 1)]
+        return [self.hop * (end - begin) for begin, end in pairwise(ends)]
+
     @property
     def lookahead(self) -> int:
-        """Tokens after a token that its last sample depends on."""
+        """Tokens after a token that its last sample depends on, at rate 1; at another rate one more may be needed."""
         frames = sum(self.frame_right) + self.n_fft // (2 * self.hop)
         ahead = -(-frames // self.frames_per_token)
         return sum(self.token_right) + sum(self.prosody_right) + ahead

@@ -1,0 +1,140 @@
+"""Which letter of the text is spoken when, from the cross-attention that training pulled to the letter being spoken.
+
+The scores of a few heads (`HEADS`) at the position that writes a token point to the letter in the middle of that token.
+They become a monotone alignment by a hidden Markov model: its states are the letters in order, its steps `FINE` to a
+token, and the mean of its posterior is where each letter begins, finer than a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spear_spec.errors import ConfigError
+from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.nn.attention import Attend, seeing
+
+Array = npt.NDArray[np.float64]
+
+ALIGNED_LAYERS = (1, 2)  # decoder layers, from 0, in which durations supervise ...
+ALIGNED_HEADS = 2  # ... so many heads, the first ones (training/t2s)
+
+FINE = 2  # steps a token
+_FLOOR = -9.0  # log-probability: no token forbids a letter
+_JUMP = 1e-3  # chance that letters are left out, a step
+_EDGE = 0.5  # each letter further from the first at the beginning, and from the last at the end, is so much less likely
+
+
+class _Scores:
+    """Cross-attention whose first heads' log-probabilities over the text [heads, T, S] are kept (an `Attend`)."""
+
+    def __init__(self, heads: int) -> None:
+        self.heads, self.look, self.kept = heads, seeing(None), torch.empty(0)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = q[0, : self.heads] @ k[0, : self.heads, 1:].transpose(-1, -2) * q.shape[-1] ** -0.5  # no null slot
+        self.kept = scores.double().log_softmax(-1)
+        return self.look(q, k, v)
+
+
+def check_aligned(target: object) -> TextToSemantic:
+    """The target, if its attention can be read.
+
+    Raises:
+        ConfigError: it is another transformer, or has too few layers or heads.
+    """
+    if not isinstance(target, TextToSemantic):
+        raise ConfigError(
+            f"{type(target).__name__} does not tell which letter it speaks: no timestamps with this transformer"
+        )
+    if target.depth <= max(ALIGNED_LAYERS) or target.heads < ALIGNED_HEADS:
+        raise ConfigError(
+            f"timestamps need {max(ALIGNED_LAYERS) + 1} decoder layers of {ALIGNED_HEADS} heads; this voice has "
+            f"{target.depth} of {target.heads}"
+        )
+    return target
+
+
+@torch.inference_mode()
+def letter_attention(target: object, ids: Sequence[int], tokens: Sequence[int]) -> Array:
+    """Log-probabilities [T, S] of the letter that each of the T tokens speaks, the heads' geometric mean.
+
+    One uncached forward of the first layers. ids: a segment's text ids (S = their number, and one for the end of the
+    text, which stands for the silence behind; the first, the speaker, stands for the silence before).
+
+    Raises:
+        ConfigError: see `check_aligned`. TextError: ids that the target does not know.
+    """
+    model = check_aligned(target)
+    text = torch.tensor([model.text(ids)], device=model.device)
+    hidden = model.encode_hidden(text, None)
+    x = model.embed(torch.tensor([[model.start_id, *tokens[:-1]]], device=model.device))
+    table = model.rotary(x.shape[1])[: x.shape[1]]
+    kept = []
+    for index in range(max(ALIGNED_LAYERS) + 1):
+        layer, scores = model.decoder[index], _Scores(ALIGNED_HEADS)
+        look: Attend | None = scores if index in ALIGNED_LAYERS else None
+        x = layer(x, table, None, layer.cross_attn.keys_values(hidden), None, causal=True, text=look)
+        if look is not None:
+            kept.append(scores.kept)
+    mean: Array = torch.cat(kept).mean(0).log_softmax(-1).cpu().numpy()
+    return mean[: len(tokens)]
+
+
+def letter_starts(attention: Array) -> Array:
+    """Where each letter begins, in tokens [S + 1], rising from 0 to the number of tokens: the last is the end.
+
+    attention [T, S]: log-probabilities of the letter that each token speaks, in its middle (`letter_attention`).
+    """
+    tokens, letters = attention.shape
+    if not tokens:
+        return np.zeros(letters + 1)
+    at = (np.arange(tokens * FINE) + 0.5) / FINE - 0.5  # middles of the steps, on the tokens' middles
+    left = np.clip(np.floor(at).astype(int), 0, tokens - 1)
+    right, share = np.minimum(left + 1, tokens - 1), np.clip(at - left, 0, 1)[:, None]
+    known = np.maximum(attention, _FLOOR)
+    emitted = np.exp((known[left] * (1 - share) + known[right] * share) / FINE)
+    passed = np.cumsum(_posterior(emitted, min(letters / (tokens * FINE), 0.95)), axis=1)
+    starts = np.concatenate([[0.0], passed.sum(0) / FINE])
+    return np.minimum(np.maximum.accumulate(starts), tokens)
+
+
+def _posterior(emitted: Array, leave: float) -> Array:
+    """P(letter | all steps) [N, S] of a chain that stays, goes on with probability `leave`, or (`_JUMP`) leaves letters
+    out; emitted [N, S]: likelihoods.
+    """
+    steps, letters = emitted.shape
+    stay, go, jump = (1 - leave) * (1 - _JUMP), leave * (1 - _JUMP), _JUMP / letters
+    before, after = np.empty_like(emitted), np.empty_like(emitted)
+    edge = _EDGE ** np.minimum(np.arange(letters), 500.0)
+    before[0] = _unit(emitted[0] * edge)
+    for n in range(1, steps):
+        was = before[n - 1]
+        now = was * stay
+        now[1:] += go * was[:-1] + jump * np.cumsum(was[:-1])
+        before[n] = _unit(now * emitted[n])
+    after[-1] = edge[::-1]
+    for n in range(steps - 2, -1, -1):
+        then = after[n + 1] * emitted[n + 1]
+        now = then * stay
+        now[:-1] += go * then[1:] + jump * np.cumsum(then[:0:-1])[::-1]
+        after[n] = _unit(now)
+    both = before * after
+    return both / both.sum(1, keepdims=True)
+
+
+def _unit(row: Array) -> Array:
+    return row / row.sum()
+
+
+def coverage(attention: Array, letters: Sequence[int], least: float = 0.1) -> float:
+    """Share of these text positions whose attention exceeded `least` at some token; 1 where there are none."""
+    if not letters:
+        return 1.0
+    if not len(attention):
+        return 0.0
+    return float((attention.max(0)[list(letters)] > np.log(least)).mean())

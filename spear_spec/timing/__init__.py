@@ -1,0 +1,1 @@
+"""When words are heard: times from the transformer's attention (`timeline.py`), and files of them (`subtitles.py`)."""
