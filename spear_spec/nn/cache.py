@@ -30,6 +30,7 @@ class KVCache:
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: list[int] = [0] * batch
+        self._stores = self.k, self.v  # of which k and v may be the first rows: the others are room for rows that join
         self.native: Any = None  # who runs whole steps on this store in C, where its owner has such a thing
         self.pointers: Any = None  # what C has been told of this store (`kernels.past.Pointers`)
 
@@ -135,15 +136,33 @@ class KVCache:
         self.lengths = [self.lengths[r] for r in rows]
 
     def join(self, other: KVCache) -> None:
-        """Take in the rows of another cache of the same layers, behind the rows that are here."""
-        self.k, self.v = _cat(self.k, other.k), _cat(self.v, other.v)
+        """Take in the rows of another cache of the same layers, behind the rows that are here.
+
+        Only what rows hold is copied, and there is room for more of them: rows join a running batch all the time.
+        """
+        here, rows, capacity = self.batch, self.batch + other.batch, max(self.capacity, other.capacity)
+        if not self._has_room(rows, capacity):
+            many = max(rows, 2 * here)
+            used = max(self.lengths, default=0)
+            stores = []
+            for old in (self.k, self.v):
+                new = old.new_zeros((old.shape[0], many, old.shape[2], capacity, old.shape[4]))
+                new[:, :here, :, :used] = old[:, :, :, :used]
+                stores.append(new)
+            self._stores = stores[0], stores[1]
+        used = max(other.lengths, default=0)
+        for store, new in zip(self._stores, (other.k, other.v)):
+            store[:, here:rows, :, :used] = new[:, :, :, :used]
+        self.k, self.v = (store[:, :rows] for store in self._stores)
         self.lengths = [*self.lengths, *other.lengths]
 
-
-def _cat(one: Tensor, two: Tensor) -> Tensor:
-    """Rows behind rows, with the room to grow of the one that has more."""
-    room = max(one.shape[3], two.shape[3])
-    out = one.new_zeros((one.shape[0], one.shape[1] + two.shape[1], one.shape[2], room, one.shape[4]))
-    out[:, : one.shape[1], :, : one.shape[3]] = one
-    out[:, one.shape[1] :, :, : two.shape[3]] = two
-    return out
+    def _has_room(self, rows: int, capacity: int) -> bool:
+        """Whether k and v are the first rows of the stores, which can hold so many."""
+        return all(
+            store.shape[1] >= rows
+            and store.shape[3] == one.shape[3] >= capacity
+            and store.untyped_storage().data_ptr() == one.untyped_storage().data_ptr()
+            and store.storage_offset() == one.storage_offset()
+            and store.stride() == one.stride()
+            for store, one in zip(self._stores, (self.k, self.v))
+        )
