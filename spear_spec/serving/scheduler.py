@@ -376,7 +376,9 @@ class Scheduler:
         return True
 
     def _ready(self, listener: Listener, segment: Segment) -> None:
-        length = max(0.3, len(segment.ids) * self._s_a_symbol / listener.ask.speed) + segment.pause_s
+        length = (
+            max(0.3, len(segment.ids) * self._s_a_symbol) / listener.ask.speed + segment.pause_s / listener.ask.speed
+        )
         listener.ready.append(Sentence(listener.count, segment, length, self._clock()))
         listener.count += 1
         self._to_step.notify()
@@ -603,7 +605,7 @@ class Scheduler:
             warn_if_cut(voiced)
             symbols = len(sentence.segment.ids)
             if symbols > 20:
-                told = (sentence.spoken_s - sentence.segment.pause_s) * listener.ask.speed / symbols
+                told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols
                 self._s_a_symbol += 0.05 * (told - self._s_a_symbol)
             self._finish_if_done(listener)
             self._to_step.notify()
