@@ -59,11 +59,11 @@ def _show(args: argparse.Namespace) -> list[dict[str, Any]]:
     }
     if args.json != "-":
         print(f"{config.name}: {_line(bundle)}")
-        print(f"licence   {config.licence}\norigin    {config.origin}")
-        print(f"speakers  {', '.join(config.speakers)}\nkinds     {', '.join(config.kinds.values())}")
-        print(f"drafters  {drafters} (its own: {config.spec.get('drafter')})")
+        print(f"licence     {config.licence}\norigin      {config.origin}")
+        print(f"speakers    {', '.join(config.speakers)}\nkinds       {', '.join(config.kinds.values())}")
+        print(f"drafters    {drafters} (its own: {config.spec.get('drafter')})")
         for part, size in found["parts"].items():
-            print(f"{part:<10}{size / 2**20:.1f} MiB")
+            print(f"{part:<12}{size / 2**20:.1f} MiB")
         print(bundle.path)
     return [found]
 

@@ -370,7 +370,7 @@ def test_the_command(
     assert names == [entry["name"] for entry in run("list", "--json")[0]["voices"]] and "mine" in names
     assert main(["voices", "show", "mine"]) == 0
     shown = capsys.readouterr().out
-    assert "licence   CC0-1.0" in shown and "origin    random weights, for tests" in shown
+    assert "licence     CC0-1.0" in shown and "origin      random weights, for tests" in shown
     result, err = run("remove", "mine", "--json")
     assert result == {"schema": "voices/1", "voices": [], "action": "remove"} and nothing_in(home)
     for wrong in (["remove"], ["pull"], ["fetch"], ["remove", "kokoro-duo"], ["show", "nobody"]):
