@@ -33,14 +33,16 @@ def joining(listeners: Iterable[Listener], rows: int, now: float, limits: Limits
         if listener.ready and not listener.under_way:
             join(listener)
     while True:
-        waiting = [one for one in there if one.ready and one.ahead_s() < limits.buffer_s]
+        full = rows + len(out) >= limits.rows
+        waiting = [
+            one for one in there if one.ready and one.ahead_s() < limits.buffer_s and not (full and one.under_way)
+        ]
         if not waiting:
             return out
         needs = {one.number: one.need(now) for one in waiting}
         first = min(waiting, key=lambda one: (needs[one.number], one.number))
         soon = needs[first.number] - now
-        full = rows + len(out) >= limits.rows
-        if full and (soon > DANGER_S or first.under_way):
+        if full and soon > DANGER_S:
             return out
         if soon > NEAR_S and any(one is not first for one in pressed):
             return out
