@@ -15,10 +15,9 @@ CALM_S = 1.5  # while somebody has less than this to hear, nobody's later senten
 def joining(listeners: Iterable[Listener], rows: int, now: float, limits: Limits) -> list[tuple[Listener, Sentence]]:
     """The sentences that join the batch now, `rows` of which are taken; they are moved to `under_way`.
 
-    First those of listeners who have heard nothing, in any case: they wait for nobody. Then who is needed first, while
-    there are rows; one whose listener is about to run dry and has nothing under way also beyond them. A sentence that
-    is not needed soon waits until nobody else is pressed, and never joins while its listener does not fetch what is
-    there.
+    Who is needed first joins first, while there are rows. Beyond them join those whose listener has heard nothing or is
+    about to run dry, and has nothing under way: they wait for nobody. A sentence that is not needed soon waits until
+    nobody else is pressed, and never joins while its listener does not fetch what is there.
     """
     there = [listener for listener in listeners if not listener.over]
     out: list[tuple[Listener, Sentence]] = []
@@ -29,9 +28,6 @@ def joining(listeners: Iterable[Listener], rows: int, now: float, limits: Limits
         out.append((listener, sentence))
 
     pressed = _pressed(there, now)
-    for listener in sorted((one for one in there if not one.handed_s), key=lambda one: one.number):
-        if listener.ready and not listener.under_way:
-            join(listener)
     while True:
         full = rows + len(out) >= limits.rows
         waiting = [
