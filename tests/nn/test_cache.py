@@ -170,3 +170,36 @@ def test_element_type_and_device_are_kept_when_growing() -> None:
     cache = KVCache(1, 1, 1, 1, 2, dtype=torch.float64)
     cache.reserve(9)
     assert cache.k.dtype == cache.v.dtype == torch.float64
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_that_come_and_go(seed: int) -> None:
+    """The store has room for rows that join: what was copied, and what another row left behind, must not show."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    cache, naive = KVCache(LAYERS, 2, HEADS, rng.choice([1, 8, 64]), WIDTH), Naive(2)
+    stores = set()
+    for _ in range(40):
+        if rng.random() < 0.4 and cache.batch < 6:
+            joining = rng.randint(1, 2)
+            other, fresh = KVCache(LAYERS, joining, HEADS, rng.choice([1, 8, 64]), WIDTH), Naive(joining)
+            if rng.random() < 0.5:
+                other.reserve(3)
+                write(other, fresh, 3)
+            cache.join(other)
+            naive.rows = [mine + theirs for mine, theirs in zip(naive.rows, fresh.rows)]
+        else:
+            act(rng.choice(["write", "crop", "keep", "select"]), cache, naive, rng)
+        naive.check(cache)
+        stores.add(cache.k.untyped_storage().data_ptr())
+    assert len(stores) < 15
+
+
+def test_a_row_that_joins_after_another_left_moves_nobody() -> None:
+    cache = KVCache(2, 4, 3, 64, 4)
+    cache.join(KVCache(2, 1, 3, 64, 4))
+    before = cache.k.data_ptr()
+    for _ in range(5):
+        cache.select([0, 2, 3, 4])
+        cache.join(KVCache(2, 1, 3, 64, 4))
+        assert cache.batch == 5 and cache.k.data_ptr() == before
