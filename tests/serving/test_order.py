@@ -72,7 +72,9 @@ def test_who_has_much_to_hear_waits_for_who_is_pressed() -> None:
 def test_about_to_run_dry_is_above_the_rows() -> None:
     assert [one.number for one, _ in joining([listener(1, 0.2)], 4, NOW, Limits(rows=4))] == [1]
     assert [one.number for one, _ in joining([listener(1, 3.0)], 4, NOW, Limits(rows=4))] == []
-    # but not with a second sentence
+    # but not with a second sentence, which keeps nobody else out
+    both = [listener(1, -5.0, running=1), listener(2), listener(3, 0.2)]
+    assert [one.number for one, _ in joining(both, 4, NOW, Limits(rows=4))] == [2, 3]
     assert [one.number for one, _ in joining([listener(1, -5.0, running=1)], 4, NOW, Limits(rows=4))] == []
 
 
