@@ -248,7 +248,7 @@ class TTS:
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
-        whole = _whole_by(self.front_end, self.target) if complete else None
+        whole = whole_by(self.front_end, self.target) if complete else None
         return self._stream(segments, who, law, seed, max_tokens, batch, meter, speed, timeline, whole)
 
     def _stream(
@@ -379,7 +379,7 @@ class TTS:
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
 
 
-def _whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
+def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
     """What a request wants of its words, where the front end and the target tell where these are.
 
     Raises:

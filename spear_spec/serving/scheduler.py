@@ -26,7 +26,7 @@ from spear_spec.decoding.proposal import Verdict
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import SpearSpecError, TextError
 from spear_spec.meter import AUDIBLE
-from spear_spec.pipeline import TTS
+from spear_spec.pipeline import TTS, whole_by
 from spear_spec.serving.limits import Limits
 from spear_spec.serving.listener import Listener, Sentence
 from spear_spec.serving.order import joining
@@ -73,6 +73,7 @@ class Scheduler:
         beside: whether sound is made in a thread of its own; None: where the stage allows it and there are two cores.
         clock: seconds.
         start: False makes no thread: `work_front`, `work_sound` and `work_step` do what the threads would, when called.
+        complete: as `TTS.stream` has it. `Written` then tells the tokens of every try.
     """
 
     def __init__(
@@ -84,10 +85,12 @@ class Scheduler:
         beside: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         start: bool = True,
+        complete: bool = False,
     ) -> None:
         self.tts, self.limits = tts, limits or Limits()
         self.sample_rate = tts.sample_rate
         self._observe, self._clock = observe, clock
+        self._whole = whole_by(tts.front_end, tts.target) if complete else None
         able = bool(getattr(tts.stage, "overlaps", False))
         self._beside = able and (beside if beside is not None else (os.cpu_count() or 1) > 1)
         self._lock = threading.RLock()
@@ -428,6 +431,7 @@ class Scheduler:
                 seed=sentence_seed(listener.speech.seed, sentence.index),
                 sampling=listener.law,
                 cap=listener.ask.max_tokens,
+                whole=None if self._whole is None else self._whole(sentence.segment.ids),
             )
             for listener, sentence in new
         ]
@@ -476,7 +480,7 @@ class Scheduler:
             listener, sentence = self._by_row[row]
             assert sentence.utterance is not None and sentence.voiced is not None
             sentence.voiced.see()
-            if verdict.ended[place] is not None:
+            if verdict.ended[place] is not None and sentence.utterance.ended is not None:  # not drawn again
                 self._rows.pop(sentence.utterance, None)
                 totals["sentences"] += 1
             if listener.over:
