@@ -67,6 +67,15 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    read = _whole(1, 10_000)
+    least, most = read(low), read(high or low)
+    if least > most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN:MAX")
+    return least, most
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
@@ -268,6 +277,20 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         default=30.0,
         metavar="S",
         help="at the end, what is being spoken has so long (default 30)",
+    )
+    serve.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="replicas on a Ray cluster; alone: one of this machine",
+    )
+    serve.add_argument(
+        "--replicas",
+        type=_range,
+        default=(1, 1),
+        metavar="MIN:MAX",
+        help="with --ray: how many, by the requests there are",
     )
     serve.add_argument("--log-text", action="store_true", help="write what is said into the log as well")
     # what other commands have flags for

@@ -32,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise MissingExtraError(f"serve needs {', '.join(missing)}: pip install 'spear_spec[serve]'")
+    if args.ray is not None:
+        from spear_spec.cli import serve_ray
+
+        return serve_ray.run(args)
     from spear_spec.serving.auth import VARIABLE, read_keys
     from spear_spec.serving.limits import Limits
     from spear_spec.serving.settings import ServerSettings

@@ -42,16 +42,23 @@ _WORST = ("eos", "cap", "guard")
 _AHEAD = 2  # sentences that are ready before they are asked for
 _S_A_SYMBOL = 0.075  # speech, before any has been measured
 _TICK_S = 0.5  # how often patience is looked at
+_GAMMA, _GAMMAS = 5, {"4": 3, "8": 2, "16": 1}  # measured on two CPU cores: tokens a second of all rows together
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
 
 
 def for_serving(tts: TTS) -> TTS:
-    """The settings that a voice is served with: the same sound for a seed, however many rows are decoded together.
+    """The settings that a voice is served with: a seed is one take, however many rows are decoded together.
 
-    Draft lengths by the number of rows would let the batch choose how chance is used up.
+    An exact chain is judged by `coupled`, whose tokens depend on neither drafts nor batch, so that the draft length can
+    follow the number of rows. Any other rule keeps one draft length: by the number of rows, the batch would choose how
+    chance is used up.
     """
     spec = tts.spec
-    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas and tts.own_drafter is None else tts
+    if tts.own_drafter is not None or tts.own_verifier is not None or spec.drafter == "none":
+        return tts
+    if spec.verifier in ("rejection", "block", "coupled") and spec.tree is None and spec.num_drafts == 1:
+        return tts.using(verifier="coupled", gamma=_GAMMA, gammas=_GAMMAS)
+    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas else tts
 
 
 class Scheduler:

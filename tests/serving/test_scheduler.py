@@ -134,9 +134,21 @@ def test_written_tokens_are_those_of_the_utterance(tts: TTS, driven: Make) -> No
 
 
 def test_the_shipped_draft_lengths_do_not_follow_the_batch(tts: TTS) -> None:
-    fast = tts.using(drafter="small", gamma=5, gammas={"2": 4, "8": 2})
+    fast = tts.using(drafter="small", verifier="lenience", gamma=5, gammas={"2": 4, "8": 2})
     assert for_serving(fast).spec.gammas == {} and for_serving(fast).spec.gamma == 2
     assert for_serving(tts) is tts
+
+
+def test_what_is_served_is_one_take_a_seed(tts: TTS, driven: Make) -> None:
+    """Draft lengths follow the batch, and the sound is the autoregressive loop's."""
+    served = for_serving(tts.using(drafter="small", verifier="block", gamma=4))
+    assert len({served.spec.gamma_at(rows) for rows in (1, 8)}) == 2
+    scheduler = driven(served)
+    answers = [scheduler.speak(Ask(TEXTS[n % 5], seed=n)) for n in range(10)]
+    settle(scheduler)
+    for n, speech in enumerate(answers):
+        assert np.array_equal(sound(there(speech)), alone(tts, TEXTS[n % 5], n))
+    assert scheduler.state().totals.accepted > 0
 
 
 def test_a_seed_is_drawn_where_none_is_given(tts: TTS, driven: Make) -> None:
