@@ -132,7 +132,7 @@ ARGUMENTS = {
     ("say", "--file", "missing.txt"): "--out-dir",
     ("say", "Yes.", "--out-dir", "d"): "--file",
     ("say", "--file", "f", "--out-dir", "d", "-o", "x.wav"): "give either",
-    ("say", "Yes.", "-o", "x.mp3"): ".wav or .flac",
+    ("say", "Yes.", "-o", "x.ogg"): ".wav or .flac",
     ("say", "Yes.", "-o", "missing/x.wav"): "no folder missing",
     ("say", "Yes.", "-o", "/proc/x.wav"): "cannot write /proc/x.wav",
     ("say", "Yes.", "--json=missing/x.json"): "folder is missing",
