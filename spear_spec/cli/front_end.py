@@ -65,6 +65,9 @@ class FrontEndProcess:
     def phonemes(self, text: str) -> str:
         return self._own.phonemes(text)
 
+    def places(self, ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        return self._own.places(ids)
+
     def segments(self, text: str, speaker: str) -> Iterator[Segment]:
         return self.read(text, speaker, Reading())
 

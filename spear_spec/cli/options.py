@@ -297,6 +297,37 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     serve.set_defaults(speaker=None, temperature=None, top_k=None, top_p=None, guidance=None)
 
 
+def _voices(commands: Any) -> None:
+    voices = commands.add_parser("voices", help="what is installed; pull, push and remove voices")
+    voices.add_argument("--json", metavar="FILE", help="--json: to standard output; --json=FILE: to a file")
+    actions = voices.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    where = "OWNER/NAME of the Hugging Face hub ([hub] extra), or a folder's path"
+    made = {
+        name: actions.add_parser(name, help=text)
+        for name, text in (
+            ("list", "what is installed (the same without an action)"),
+            ("show", "licence, origin, speakers and parts of one"),
+            ("pull", "fetch one, check it and install it"),
+            ("push", "bring one to the hub or a folder, with a model card"),
+            ("remove", "delete one that was pulled"),
+        )
+    }
+    for parser in made.values():  # behind the action too
+        parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    made["show"].add_argument("voice", metavar="VOICE", help=f"the name of an installed one, {where}")
+    made["pull"].add_argument("source", metavar="FROM", help=where)
+    made["pull"].add_argument("--as", dest="name", metavar="NAME", help="install it under this name")
+    made["push"].add_argument("voice", metavar="VOICE", help="the name of an installed one, or a folder's path")
+    made["push"].add_argument("target", metavar="TO", help=where)
+    made["push"].add_argument("--public", action="store_true", help="a new repository is public (default: private)")
+    made["push"].add_argument("--message", metavar="TEXT", help="of the commit")
+    made["remove"].add_argument("voice", metavar="NAME", help="an installed voice; the one that ships stays")
+    for name in ("show", "pull", "push"):
+        made[name].add_argument("--revision", metavar="NAME", help="branch, tag or commit of the hub's repository")
+    for name in ("pull", "push"):
+        made[name].add_argument("--force", action="store_true", help="in place of a voice that is there")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = Parser(prog="spear-spec", description="Text to speech with exact speculative sampling.")
@@ -325,6 +356,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
     _reading(say)
+    say.add_argument(
+        "--complete",
+        choices=("on", "off"),
+        default="off",
+        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled (default off)",
+    )
     say.add_argument(
         "--timestamps",
         metavar="FILE",
@@ -388,8 +425,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one part from a configuration file")
     train.add_argument("config", metavar="CONFIG", help="a JSON or TOML file")
 
-    voices = commands.add_parser("voices", help="what is installed")
-    voices.add_argument("--json", metavar="FILE", help="--json: to standard output; --json=FILE: to a file")
+    _voices(commands)
 
     _serve(commands.add_parser("serve", help="the voice over HTTP, as OpenAI's API has it (needs the [serve] extra)"))
     for name, what in LATER.items():

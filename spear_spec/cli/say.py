@@ -140,6 +140,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
+        "complete": args.complete == "on",
         "speed": args.speed,
         **sampling_overrides(args),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -171,6 +171,10 @@ class PhonemeFrontEnd:
         if first:
             shown = text if len(text) <= 40 else text[:40] + "..."
             raise TextError(f"there is nothing to speak in {shown!r}: give it at least one word")
+
+    def places(self, ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Where the spoken words of a segment lie in its ids: the first letter, and one past the last."""
+        return self.tokenizer.places(ids)
 
     def phonemes(self, text: str) -> str:
         """Phoneme letters of all segments, a space between them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -89,6 +89,19 @@ class PhonemeTokenizer:
         if lost:
             warnings = [*warnings, f"sounds outside the alphabet left out: {' '.join(sorted(set(lost)))}"]
         return phonemes.strip(), words, unknown, warnings
+
+    def places(self, ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Where the spoken words lie in ids that `encode_phonemes` made: the first letter, and one past the last."""
+        found: list[tuple[int, int]] = []
+        beside = False  # the letter before belongs to the same word
+        for at, one in enumerate(ids):
+            symbol = self._vocab[one]
+            if symbol == " " or symbol not in self._letters:
+                beside = False
+            elif symbol.isalpha():
+                found[-1 if beside else len(found) :] = [(found[-1][0] if beside else at, at + 1)]
+                beside = True
+        return tuple(found)
 
     def words(self, text: str, stand_ins: StandIns = NONE) -> tuple[Word, ...]:
         """The written words of a sentence, with their places in `encode`'s ids."""
