@@ -328,3 +328,9 @@ def test_words_are_where_they_are_spoken() -> None:
         ("x.", "".join(symbols[segment.words[-1].first : segment.words[-1].last])),
     ]  # fmt: skip
     assert all(segment.text[word.start : word.end] == word.text for word in segment.words)
+
+
+def test_what_is_given_goes_before_what_neighbours_say() -> None:
+    """`lead` before `pipes` is the metal, and is not where it is said how it is spoken."""
+    worked_out, given_ = plain("The lead pipes."), letters(spoken("The <phoneme ph='liːd'>lead</phoneme> pipes."))
+    assert "lˈɛd" in worked_out[0] and given_ == [worked_out[0].replace("lˈɛd", "lˈid")]
