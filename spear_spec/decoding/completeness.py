@@ -1,11 +1,12 @@
 """Whether an utterance says all of its text, and the law of utterances that are drawn again where one does not.
 
-A transformer of this kind now and then leaves words out, or ends early. Where its attention was pulled to the letter
-being spoken (`models/alignment.py`), that shows: the letters of a word left out take no time. A request that asks for
-it (`Whole`) is drawn anew, each try from the target's own law with uniforms of its own, until all of its words are
-heard or the tries are used up; of tries that all miss words, the first of those that miss the fewest is kept.
+A transformer of this kind now and then leaves words out, ends early, or says some twice. Where its attention was pulled
+to the letter being spoken (`models/alignment.py`), that shows: the letters of a word left out take no time, and one
+said again looks back. A request that asks for it (`Whole`) is drawn anew, each try from the target's own law with
+uniforms of its own, until nothing is wrong or the tries are used up; the first of those with the fewest misses is then
+kept.
 
-With P the target's law of whole utterances, m(x) the words that x misses, and a the chance of a miss (P of m > 0), n
+With P the target's law of whole utterances, m(x) the misses of x, and a the chance of a miss (P of m > 0), n
 tries give an x without a miss the probability P(x) (1 + a + ... + a^(n-1)): P given completeness, but for the a^n
 of n misses in a row. Nothing here depends on how an utterance came about token by token: m is a function of the
 finished tokens, so a loop that has the law P, plain or speculative, at any draft length and in any batch, has this law
@@ -20,14 +21,14 @@ from dataclasses import dataclass, replace
 from spear_spec.config import require
 from spear_spec.decoding.chance import REDRAW, derive
 from spear_spec.decoding.request import Request
-from spear_spec.models.alignment import check_aligned, letter_attention, letter_starts
+from spear_spec.models.alignment import check_aligned, letter_attention, letter_starts, strays
 
 Misses = Callable[[object, Request, Sequence[int]], int]
 
 
 def missed(target: object, request: Request, speech: Sequence[int]) -> int:
-    """How many words of the request its semantic tokens leave out: their letters take less than `Whole.least` tokens
-    each, on average.
+    """How many words of the request its semantic tokens leave out (their letters take less than `Whole.least` tokens
+    each, on average), and how often they lose the thread (`Whole.stray` tokens that speak of another place).
 
     Raises:
         ConfigError: the target does not tell which letter it speaks.
@@ -37,8 +38,10 @@ def missed(target: object, request: Request, speech: Sequence[int]) -> int:
         return 0
     if not speech:
         return len(wanted.words)
-    starts = letter_starts(letter_attention(target, request.ids, speech))
-    return sum(bool(starts[last] - starts[first] < wanted.least * (last - first)) for first, last in wanted.words)
+    attention = letter_attention(target, request.ids, speech)
+    starts = letter_starts(attention)
+    out = sum(bool(starts[last] - starts[first] < wanted.least * (last - first)) for first, last in wanted.words)
+    return out + strays(attention, starts, wanted.stray)
 
 
 def check_whole(target: object, request: Request) -> None:

@@ -21,6 +21,7 @@ class Whole:
 
     words: their places in the request's ids, the first letter and one past the last. tries: how often it is drawn at
     most. least: tokens that a letter of a word takes on average, if it is heard; a word that takes less is left out.
+    stray: so many tokens in a row that speak of another place of the text are words said twice.
 
     Raises:
         ConfigError: a field that cannot be used.
@@ -29,10 +30,12 @@ class Whole:
     words: tuple[tuple[int, int], ...]
     tries: int = 4
     least: float = 0.3
+    stray: int = 6
 
     def __post_init__(self) -> None:
         whole("tries", self.tries, 1, 100)
         number("least", self.least, 0, 10)
+        whole("stray", self.stray, 1, 10**6)
         for first, last in self.words:
             require(0 <= first < last, f"a word must be a first place and one past its last, not {first} and {last}")
 
