@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def start_ray(address: str, workers: int) -> Any:
     Raises:
         MissingExtraError: Ray is not installed. WorkerError: there is no cluster at the address, or none starts.
     """
+    _check_listening(address)
     ray = load_ray(alone=address == LOCAL)
     root = str(Path(spear_spec.__file__).parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -68,6 +70,18 @@ def start_ray(address: str, workers: int) -> Any:
     except Exception as error:  # Ray has many; some are bare RuntimeErrors and AssertionErrors
         raise WorkerError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}") from None
     return ray
+
+
+def _check_listening(address: str) -> None:
+    """Refuse HOST:PORT where nothing is: Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # "local", "auto", or a form that only Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorkerError(f"no Ray cluster at {address}: {reason}") from None
 
 
 class RayCrew:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from spear_spec.bulk.lines import Line
 from spear_spec.bulk.run import speak_lines
 from spear_spec.bulk.settings import Settings
-from spear_spec.errors import ConfigError, MissingExtraError
+from spear_spec.errors import ConfigError, MissingExtraError, WorkerError
 from spear_spec.serving.ray import Replicas, app
 
 
@@ -27,6 +28,16 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bulk(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'spear_spec\[ray\]'"):
         speak_lines([Line(1, "a", "Yes.")], settings, tmp_path / "out", ray="local")
+
+
+def test_a_cluster_that_is_not_there(settings: Settings, tmp_path: Path) -> None:
+    """Told at once: Ray would try for minutes."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for at in (address, f"ray://{address}"):
+            with pytest.raises(WorkerError, match=f"no Ray cluster at {at}: Connection refused"):
+                speak_lines([Line(1, "a", "Yes.")], settings, tmp_path / "out", ray=at)
 
 
 def test_serve() -> None:

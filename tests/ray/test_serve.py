@@ -117,3 +117,21 @@ def test_a_replica_is_killed(address: str) -> None:
         time.sleep(0.5)
     assert len(replicas()) == 2 and before[1] in replicas()
     assert speak(address, "Yes.", 5).content == answer.content
+
+
+def test_the_configuration_file_and_serve_run() -> None:
+    """The file of the recipes fits Ray's own schema, and what it and `serve run` name becomes an application."""
+    import yaml
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+    from ray.serve.schema import ServeDeploySchema
+
+    from spear_spec.serving.ray import app
+
+    path = Path(__file__).parents[2] / "recipes" / "serve" / "ray.yaml"
+    config = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
+    assert config.applications[0].import_path == "spear_spec.serving.ray:app"
+    for args in (config.applications[0].args, {"min_replicas": "1", "max_replicas": "4"}):
+        built = call_user_app_builder_with_args_if_necessary(app, args)
+        deployment = built._bound_deployment
+        assert deployment.name == "spear_spec"
+        assert deployment._deployment_config.autoscaling_config.max_replicas == 4
