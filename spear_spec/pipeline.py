@@ -63,6 +63,27 @@ class AudioChunk:
 
 
 WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A text to speak, with what `TTS.stream` was asked for. whole: what a request wants of its words, by its ids."""
+
+    segments: Iterator[Segment]
+    who: str
+    law: SamplingConfig
+    seed: int
+    cap: int | None
+    batch: int
+    speed: float
+    whole: WholeBy | None
+
+    def request(self, segment: Segment, index: int) -> Request:
+        """Its sentence of this number."""
+        whole = None if self.whole is None else self.whole(segment.ids)
+        return Request(segment.ids, seed=sentence_seed(self.seed, index), sampling=self.law, cap=self.cap, whole=whole)
+
+
 Job = Callable[[], AudioChunk]  # makes a piece of sound
 
 
@@ -249,24 +270,12 @@ class TTS:
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
-        return self._stream(segments, who, law, seed, max_tokens, batch, meter, speed, timeline, whole)
+        return self._stream(_Asked(segments, who, law, seed, max_tokens, batch, speed, whole), meter, timeline)
 
-    def _stream(
-        self,
-        segments: Iterator[Segment],
-        who: str,
-        law: SamplingConfig,
-        seed: int,
-        cap: int | None,
-        batch: int,
-        meter: Meter,
-        speed: float,
-        timeline: Timeline | None,
-        whole: WholeBy | None,
-    ) -> Iterator[AudioChunk]:
+    def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
             where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(segments, who, law, seed, cap, batch, meter, speed, where, whole)
+            jobs = self._jobs(asked, meter, where)
             failed: Exception | None = None
             while True:
                 try:
@@ -292,39 +301,24 @@ class TTS:
         """Whether sound is made in a thread of its own, beside the decoding of what follows."""
         return torch.get_num_threads() > 1 and bool(getattr(self.stage, "overlaps", False))
 
-    def _jobs(
-        self,
-        segments: Iterator[Segment],
-        who: str,
-        law: SamplingConfig,
-        seed: int,
-        cap: int | None,
-        batch: int,
-        meter: Meter,
-        speed: float,
-        where: str,
-        whole: WholeBy | None,
-    ) -> Iterator[Job]:
+    def _jobs(self, asked: _Asked, meter: Meter, where: str) -> Iterator[Job]:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
-        meter's field that their time is added to. whole: what a request wants of its words, by its ids.
+        meter's field that their time is added to.
         """
         engine = self.decoder.engine()
         waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:
             with meter.clock("front_s"):
-                new = list(islice(segments, batch - len(waiting)))
+                new = list(islice(asked.segments, asked.batch - len(waiting)))
             with meter.clock("t2s_s"):
-                seeds = (sentence_seed(seed, spoken + len(waiting) + at) for at in range(len(new)))
-                requests = [
-                    Request(one.ids, seed=own, sampling=law, cap=cap, whole=None if whole is None else whole(one.ids))
-                    for one, own in zip(new, seeds)
-                ]
+                first = spoken + len(waiting)
+                requests = [asked.request(segment, first + at) for at, segment in enumerate(new)]
                 waiting.extend(zip(new, engine.admit(requests)))
             if not waiting:
                 return
             segment, utterance = waiting.popleft()
-            voiced = Voiced(self.stage, segment, utterance, who, sentence_noise(seed, spoken), speed)
+            voiced = Voiced(self.stage, segment, utterance, asked.who, sentence_noise(asked.seed, spoken), asked.speed)
             yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
             spoken += 1
 
