@@ -21,6 +21,7 @@ def test_listeners_hear_what_each_hears_alone(tmp_path: Path) -> None:
         answers = [scheduler.speak(Ask(text, seed=seed)) for seed, text in enumerate(TEXTS)]
         heard = [list(answer) for answer in answers]
         assert scheduler.drain(20)
+        told = scheduler.state().totals.sentences
     redrawn = 0
     for seed, (text, events) in enumerate(zip(TEXTS, heard)):
         alone = tts.synthesize(text, seed=seed, complete=True)
@@ -30,3 +31,4 @@ def test_listeners_hear_what_each_hears_alone(tmp_path: Path) -> None:
             np.concatenate([e.samples for e in events if isinstance(e, Sound)]), alone.samples
         )
     assert redrawn > 0
+    assert told == sum(len(tts.texts([text])) for text in TEXTS)  # a try that is drawn again is no sentence more
