@@ -27,7 +27,7 @@ $(VENV)/.package: $(VENV)/.created pyproject.toml $(wildcard spear_spec/kernels/
 	touch $@
 
 $(VENV)/.tests: $(VENV)/.package requirements/judges.txt requirements/judges-nodeps.txt
-	$(PIP) --editable '.[test,train,eval]' -r requirements/judges.txt
+	$(PIP) --editable '.[test,train,eval,serve,books,hub,speed]' -r requirements/judges.txt
 	$(PIP) --no-deps -r requirements/judges-nodeps.txt
 	touch $@
 
