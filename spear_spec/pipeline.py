@@ -35,7 +35,7 @@ from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.alignment import check_aligned
 from spear_spec.models.contract import Target
-from spear_spec.text import FrontEnd, Segment
+from spear_spec.text import FrontEnd, Reading, Segment, read
 from spear_spec.timing.timeline import Timeline
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
@@ -204,6 +204,9 @@ class TTS:
         max_tokens: int | None = None,
         batch: int = 1,
         meter: Meter | None = None,
+        pause: Any = None,
+        lexicon: Any = None,
+        ssml: bool = False,
         speed: float = 1.0,
         timestamps: bool = False,
         complete: bool = False,
@@ -218,6 +221,9 @@ class TTS:
             seed: a whole number from 0 to 2^64 - 1.
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
             batch: most sentences decoded together; the next one joins as soon as one has been spoken.
+            pause: seconds of silence between sentences, or (between sentences, between paragraphs), or a `Pauses`.
+            lexicon: how words are spoken: a file, a mapping of words to `"/ipa/"` or a respelling, or a `Lexicon`.
+            ssml: the text is a document of SSML (docs/reading.md).
             speed: .25 to 4, 1 is the voice's own; the pitch stays. What the voice's stage cannot do (below .5 and above
                 2 with the shipped voice) takes PyAV (`[speed]`). It multiplies the rate of a segment.
             timestamps: the last chunk of each sentence tells when its words are heard.
@@ -226,7 +232,7 @@ class TTS:
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
-            TextError: there is nothing to say. ConfigError: an option cannot be used. NumericsError: NaN.
+            TextError: there is nothing to say, or wrong SSML. ConfigError: a wrong option. NumericsError: NaN.
             MissingExtraError: a speed that needs PyAV, which is not installed.
         """
         if not isinstance(text, str):
@@ -238,15 +244,16 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
+        segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
-        return self._stream(text, who, law, seed, max_tokens, batch, meter, speed, timeline, whole)
+        return self._stream(segments, who, law, seed, max_tokens, batch, meter, speed, timeline, whole)
 
     def _stream(
         self,
-        text: str,
+        segments: Iterator[Segment],
         who: str,
         law: SamplingConfig,
         seed: int,
@@ -259,7 +266,7 @@ class TTS:
     ) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
             where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(text, who, law, seed, cap, batch, meter, speed, where, whole)
+            jobs = self._jobs(segments, who, law, seed, cap, batch, meter, speed, where, whole)
             failed: Exception | None = None
             while True:
                 try:
@@ -287,7 +294,7 @@ class TTS:
 
     def _jobs(
         self,
-        text: str,
+        segments: Iterator[Segment],
         who: str,
         law: SamplingConfig,
         seed: int,
@@ -301,7 +308,7 @@ class TTS:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
         meter's field that their time is added to. whole: what a request wants of its words, by its ids.
         """
-        engine, segments = self.decoder.engine(), self.front_end.segments(text, who)
+        engine = self.decoder.engine()
         waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:

@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
@@ -282,12 +283,13 @@ async def overload(client: Client, pid: int | None, requests: int) -> dict[str, 
         task = asyncio.create_task(one(rng.choice(kinds)))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        if pid is not None and number % max(1, requests // 20) == 0:
+        if pid is not None and number % max(1, requests // 100) == 0:
             sizes.append(memory(pid))
     await asyncio.gather(*tasks)
     wall = time.perf_counter() - began
     if pid is not None:
         sizes.append(memory(pid))
+    part = max(1, len(sizes) // 4)  # the first tenth warms up; then a quarter at the beginning against the last one
     warm = sizes[len(sizes) // 10 :]
     return {
         "requests": requests,
@@ -296,8 +298,8 @@ async def overload(client: Client, pid: int | None, requests: int) -> dict[str, 
         **{name: counts[name] for name in ("answered", "refused", "wrong", "hung")},
         "errors": {name: n for name, n in counts.items() if name.startswith("error")},
         "first_s": percentiles(firsts),
-        "memory_mib": [round(size / 2**20, 1) for size in sizes],
-        "memory_growth": round(warm[-1] / warm[0] - 1, 4) if warm else None,
+        "memory_mib": [round(size / 2**20, 1) for size in sizes[:: max(1, len(sizes) // 20)]],
+        "memory_growth": round(median(warm[-part:]) / median(warm[:part]) - 1, 4) if warm else None,
         "wall_s": round(wall, 1),
     }
 

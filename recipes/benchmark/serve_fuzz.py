@@ -16,6 +16,7 @@ import hashlib
 import http.client
 import json
 import random
+import re
 import socket
 import sys
 import tempfile
@@ -221,7 +222,8 @@ def main() -> int:
         bodies(server, args.bodies, args.seed, bent_ones)
         print(f"bodies: {args.bodies} in {time.perf_counter() - began:.0f} s, {dict(bent_ones.statuses)}", flush=True)
         same, ready = checksum(server) == before, server.ready()
-        failures = (Path(name) / "serve.log").read_text(errors="replace").count(" ERROR ")
+        log = (Path(name) / "serve.log").read_text(errors="replace")
+        failures = re.findall(r"^.* ERROR .*(?:\n(?!\d{4}-).*)*", log, re.M)  # with the lines that belong to it
         result = {
             "schema": "serve_fuzz/1",
             "cases": asked,
@@ -230,14 +232,15 @@ def main() -> int:
             "body_statuses": bent_ones.statuses,
             "wrong": (cases.wrong + bent_ones.wrong)[:50],
             "wrong_count": len(cases.wrong) + len(bent_ones.wrong),
-            "errors_logged": failures,
+            "errors_logged": len(failures),
+            "log": failures[:10],
             "same_audio_afterwards": same,
             "ready_afterwards": ready,
             "memory_mb": [round(memory, 1), round(server.resident_mb(), 1)],
         }
-    for line in result["wrong"]:
+    for line in [*result["wrong"], *result["log"]]:
         print(line)
-    print(json.dumps({key: value for key, value in result.items() if key != "wrong"}))
+    print(json.dumps({key: value for key, value in result.items() if key not in ("wrong", "log")}))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0 if same and ready and not result["wrong_count"] and not failures else 1

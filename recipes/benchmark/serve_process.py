@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,13 +52,6 @@ class Served:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{")))
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 def answers(port: int, path: str) -> int | None:
     """The status of a GET; None where nobody answers within a second."""
     try:
@@ -70,14 +64,23 @@ def answers(port: int, path: str) -> int | None:
         return None
 
 
+def _listening(log: Path, begin: int) -> int | None:
+    """The port that the process itself names: at any other a stranger's server might answer."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        found = re.search(rb" at http://[^ ]*:(\d+) after ", file.read())
+    return int(found[1]) if found else None
+
+
 def start(flags: Sequence[str], port: int, cwd: Path, environment: dict[str, str], log: Path) -> Served:
-    """Start it and wait until it is ready.
+    """Start it and wait until it is ready. port: 0 takes a free one.
 
     Raises:
         RuntimeError: it ended, or is not ready in time; the log's end is in the message.
     """
     began = time.perf_counter()
     with log.open("ab") as file:
+        begin = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "spear_spec", "serve", "--port", str(port), *flags],
             cwd=cwd,
@@ -86,7 +89,8 @@ def start(flags: Sequence[str], port: int, cwd: Path, environment: dict[str, str
             stdout=file,
             stderr=file,
         )
-    while answers(port, "/readyz") != 200:
+    found = None
+    while (found := found or _listening(log, begin)) is None or answers(found, "/readyz") != 200:
         if process.poll() is not None or time.perf_counter() - began > LONGEST_START_S:
             process.kill()
             process.wait()
@@ -94,13 +98,13 @@ def start(flags: Sequence[str], port: int, cwd: Path, environment: dict[str, str
         time.sleep(0.02)
     ready_s = time.perf_counter() - began
     fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return Served(process, port, ready_s, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+    return Served(process, found, ready_s, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
 
 
 @contextlib.contextmanager
 def served(flags: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> Iterator[Served]:
     """A server until the block ends; then SIGTERM, and SIGKILL if that does not do."""
-    one = start(flags, free_port(), folder, environment or {}, folder / "serve.log")
+    one = start(flags, 0, folder, environment or {}, folder / "serve.log")
     try:
         yield one
     except BaseException:

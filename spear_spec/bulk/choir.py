@@ -161,6 +161,7 @@ class Choir:
         try:
             noise = sentence_noise(part.seed, index)
             voiced = Voiced(self.tts.stage, segment, utterance, part.speaker, noise, part.speed)
+            voiced.see()
             while voiced.due(heard=True):
                 part.sound[index].append(voiced.take()())
         except SpearSpecError as error:

@@ -67,8 +67,10 @@ def create_app(scheduler: Scheduler, settings: ServerSettings | None = None) -> 
 
 def _audio(app: FastAPI, service: Service) -> None:
     settings = service.settings
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    sound: dict[str, Any] = {**dict.fromkeys(MEDIA_TYPES.values(), binary), "text/event-stream": {"schema": EVENT}}
+    sound: dict[str, Any] = {
+        media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()
+    }
+    sound["text/event-stream"] = {"schema": EVENT}
 
     @app.post(
         "/v1/audio/speech",

@@ -41,6 +41,7 @@ log = logging.getLogger("spear_spec")
 _WORST = ("eos", "cap", "guard")
 _AHEAD = 2  # sentences that are ready before they are asked for
 _S_A_SYMBOL = 0.075  # speech, before any has been measured
+_HURRY_S = 0.3  # who has less to hear gets what there is
 _TICK_S = 0.5  # how often patience is looked at
 _GAMMA, _GAMMAS = 5, {"4": 3, "8": 2, "16": 1}  # measured on two CPU cores: tokens a second of all rows together
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
@@ -183,6 +184,8 @@ class Scheduler:
             problem = f"all {self.limits.streams} streams are taken"
         elif sum(one.heard is None and not one.over for one in self._listeners.values()) >= self.limits.queue:
             problem = f"{self.limits.queue} requests wait for their first sound"
+        elif any(one.waits_since < self._clock() - self.limits.wait_s for one in self._listeners.values()):
+            problem = f"a request has waited more than {self.limits.wait_s:g} s for its first sound"
         if problem is not None:
             self._totals["refused"] += 1
             wait = self._retry_after()
@@ -370,7 +373,7 @@ class Scheduler:
                 return True
             if segment is not None:
                 if part is not None and part.pause_s is not None and listener.count:
-                    segment = replace(segment, pause_s=part.pause_s)
+                    segment = replace(segment, pause_s=max(segment.pause_s, part.pause_s))
                 self._ready(listener, segment)
             listener.segments = pieces if segment is not None else None
             if listener.segments is None and not listener.parts and listener.cutter is None:
@@ -379,7 +382,7 @@ class Scheduler:
         return True
 
     def _ready(self, listener: Listener, segment: Segment) -> None:
-        length = max(0.3, len(segment.ids) * self._s_a_symbol / listener.ask.speed) + segment.pause_s
+        length = max(0.3, len(segment.ids) * self._s_a_symbol + segment.pause_s) / listener.ask.speed
         listener.ready.append(Sentence(listener.count, segment, length, self._clock()))
         listener.count += 1
         self._to_step.notify()
@@ -545,11 +548,13 @@ class Scheduler:
     def _wants_sound(self) -> Listener | None:
         """Whose next piece is made: who has heard nothing first, then who runs dry first."""
         best: Listener | None = None
+        now = self._clock()
         for one in self._listeners.values():
             if one.over or one.sounding or not one.under_way:
                 continue
             voiced = one.under_way[0].voiced
-            if voiced is None or not voiced.due(one.heard is not None):
+            hurry = bool(one.handed_s) and one.left(now) < _HURRY_S
+            if voiced is None or not voiced.due(one.heard is not None, hurry):
                 continue
             if best is None or (one.dry, one.number) < (best.dry, best.number):
                 best = one
@@ -607,7 +612,7 @@ class Scheduler:
             warn_if_cut(voiced)
             symbols = len(sentence.segment.ids)
             if symbols > 20:
-                told = (sentence.spoken_s - sentence.segment.pause_s) * listener.ask.speed / symbols
+                told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols
                 self._s_a_symbol += 0.05 * (told - self._s_a_symbol)
             self._finish_if_done(listener)
             self._to_step.notify()
