@@ -106,6 +106,20 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
             partial.unlink()
 
 
+def check_place(path: Path) -> None:
+    """Refuse a file that could not be written there, before any work is done.
+
+    Raises:
+        AudioError: it is a folder, there is no such folder to put it in, or no permission.
+    """
+    if path.is_dir():
+        raise AudioError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise AudioError(f"cannot write {path}: no permission in {path.parent}")
+
+
 def write_atomically(target: Path, data: bytes) -> None:
     """Write `data` beside `target`, then rename, so that a full disk or a stop leaves no half-written file.
 

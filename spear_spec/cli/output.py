@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from spear_spec.audio import FloatArray, TimedWord, replacing
+from spear_spec.audio import FloatArray, TimedWord, check_place, replacing
 from spear_spec.cli.timestamps import save_timestamps
 from spear_spec.errors import AudioError, MissingExtraError
 
@@ -44,12 +44,7 @@ def check_output(output: str) -> None:
         )
     if path.suffix.lower() in ENCODED and find_spec("av") is None:
         raise MissingExtraError(f"cannot write {path}: this needs PyAV: pip install 'spear_spec[books]'")
-    if path.is_dir():
-        raise AudioError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise AudioError(f"cannot write {path}: no permission in {path.parent}")
+    check_place(path)
 
 
 def is_device(path: Path) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spear_spec.errors import AudioError, ConfigError
+from spear_spec.audio import check_place
+from spear_spec.errors import ConfigError
 from spear_spec.timing.subtitles import KINDS, check_kind, save_words
 
 
@@ -20,13 +20,7 @@ def check_timestamps(target: str | None) -> None:
     if target is None:
         return
     check_kind(target)
-    path = Path(target)
-    if path.is_dir():
-        raise AudioError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise AudioError(f"cannot write {path}: no permission in {path.parent}")
+    check_place(Path(target))
 
 
 def check_ending(target: str | None) -> str | None:
