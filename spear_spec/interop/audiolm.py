@@ -1,4 +1,4 @@
-"""audiolm-pytorch's coarse transformer (release 2.4.0) to our model.
+"""audiolm-pytorch's coarse and fine transformers (release 2.4.0) to our models.
 
 A checkpoint of its trainers holds `model` (weights), `optim` and `version`. The shape follows from the weights; what
 does not is told by the caller: whether the wrapper reads repeated semantic tokens once, and whether values have a
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,11 @@ from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.models.audiolm.coarse import CoarseConfig, CoarseTransformer
+from spear_spec.models.audiolm.fine import FineConfig, FineTransformer
 from spear_spec.models.audiolm.writer import Writer
 
 W = TypeVar("W", bound=Writer)
-_UNUSED = ("to_semantic_logits.weight", "to_semantic_logits.bias", "proj_text_embed.weight")
+_UNUSED = ("to_semantic_logits.weight", "to_semantic_logits.bias", "proj_text_embed.weight")  # laws of the prefix
 
 
 def load_audiolm_coarse(
@@ -49,13 +50,19 @@ def load_audiolm_coarse(
     rows, width = weights.shape("semantic_embedding.weight", 2)
     quantizers, codes, _ = weights.shape("coarse_logit_weights", 3)
     codebook = codes - 1
-    cfg = _config(CoarseConfig, weights, width, semantic=rows - 1, unique=unique, quantizers=quantizers,
-                  codebook=codebook, value_residual=value_residual, relative_bias="cross_attn_bias" in weights.state)  # fmt: skip
-    head = weights.take("coarse_logit_weights", quantizers, codes, width)
-    vectors = weights.take("coarse_embedding.weight", quantizers * codes, width)[: quantizers * codebook]
-    vectors = vectors + weights.take("coarse_quantize_embedding.weight", quantizers, width).repeat_interleave(
-        codebook, 0
+    cfg = _config(
+        CoarseConfig,
+        weights,
+        width,
+        semantic=rows - 1,
+        unique=unique,
+        quantizers=quantizers,
+        codebook=codebook,
+        value_residual=value_residual,
+        relative_bias="cross_attn_bias" in weights.state,
     )
+    head = weights.take("coarse_logit_weights", quantizers, codes, width)
+    vectors = _vectors(weights, "coarse", quantizers, codebook, codes, width)
     ours = {
         "prefix_start": weights.take("semantic_start_token", width),
         "prefix_emb.weight": weights.take("semantic_embedding.weight", rows, width)[:-1],
@@ -69,6 +76,57 @@ def load_audiolm_coarse(
             ours[f"distances.net.{2 * layer}.weight"] = weights.take(f"{theirs}.weight", many, few)
             ours[f"distances.net.{2 * layer}.bias"] = weights.take(f"{theirs}.bias", many)
     return _built(CoarseTransformer, cfg, weights, ours, dtype or weights.dtype("semantic_start_token"))
+
+
+def load_audiolm_fine(
+    source: str | Path | Mapping[str, Any], *, value_residual: bool = True, dtype: torch.dtype | None = None
+) -> FineTransformer:
+    """Build the fine transformer of a checkpoint; see `load_audiolm_coarse`.
+
+    Raises:
+        BundleError: as there.
+    """
+    weights = _Weights(_state(source))
+    quantizers, codebook, width = weights.shape("fine_logit_weights", 3)
+    coarse, _ = weights.shape("coarse_quantize_embedding.weight", 2)
+    cfg = _config(
+        FineConfig,
+        weights,
+        width,
+        coarse=coarse,
+        quantizers=quantizers,
+        codebook=codebook,
+        value_residual=value_residual,
+        relative_bias="null_pos_bias" in weights.state,
+    )
+    head = weights.take("fine_logit_weights", quantizers, codebook, width)
+    start = weights.take("fine_start_token", width)
+    ours = {
+        "prefix_start": weights.take("coarse_start_token", width),
+        "prefix_emb.weight": _vectors(weights, "coarse", coarse, codebook, codebook, width),
+        **_shared(
+            weights,
+            cfg,
+            _vectors(weights, "fine", quantizers, codebook, codebook, width),
+            start,
+            head,
+            torch.zeros_like(start)[None],
+        ),
+    }
+    if cfg.relative_bias:
+        inner = width // 2
+        ours["start_bias"] = weights.take("null_pos_bias", cfg.heads, 1, 1).flatten()
+        for layer, few, many in ((0, 2, inner), (2, inner, inner), (4, inner, cfg.heads)):
+            ours[f"distances.net.{layer}.weight"] = weights.take(f"pos_bias_mlp.{layer}.weight", many, few)
+            ours[f"distances.net.{layer}.bias"] = weights.take(f"pos_bias_mlp.{layer}.bias", many)
+    return _built(FineTransformer, cfg, weights, ours, dtype or weights.dtype("fine_start_token"))
+
+
+def _vectors(weights: _Weights, name: str, quantizers: int, codebook: int, room: int, width: int) -> Tensor:
+    """What is read of each token: its vector and its quantizer's. room: rows of the table a quantizer."""
+    table = weights.take(f"{name}_embedding.weight", quantizers * room, width)[: quantizers * codebook]
+    kinds = weights.take(f"{name}_quantize_embedding.weight", quantizers, width)
+    return table + kinds.repeat_interleave(codebook, 0)
 
 
 def _state(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -124,7 +182,9 @@ class _Weights:
 
     def check_all_read(self) -> None:
         """Refuse tensors that were not asked for: they would have changed the result."""
-        left = [str(name) for name in self.state if name not in self.read and name not in _UNUSED]
+        own = "fine_logit_weights" in self.state
+        spare = (*_UNUSED, "coarse_logit_weights") if own else _UNUSED
+        left = [str(name) for name in self.state if name not in self.read and name not in spare]
         if any("cross_attn" in name or ".1.branch" in name for name in left):
             raise BundleError("checkpoint: this transformer is conditioned on text or audio, which is not supported")
         if left:
@@ -210,7 +270,7 @@ def _norm(weights: _Weights, theirs: str, ours: str, width: int) -> dict[str, Te
     }
 
 
-def _built(kind: type[W], cfg: Any, weights: _Weights, ours: Mapping[str, Tensor], dtype: torch.dtype) -> W:
+def _built(kind: Callable[[Any], W], cfg: Any, weights: _Weights, ours: Mapping[str, Tensor], dtype: torch.dtype) -> W:
     weights.check_all_read()
     with torch.device("meta"):
         model = kind(cfg)

@@ -11,11 +11,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from spear_spec.interop.audiolm import load_audiolm_coarse
+from spear_spec.interop.audiolm import load_audiolm_coarse, load_audiolm_fine
 from spear_spec.models.audiolm.coarse import CoarseTransformer
+from spear_spec.models.audiolm.fine import FineTransformer
 
 GOLDEN = Path(__file__).parent
 COARSE = ("coarse", "coarse_bare")
+FINE = ("fine", "fine_bare")
 
 
 @dataclass
@@ -36,6 +38,9 @@ class Case:
 
     def coarse(self, dtype: torch.dtype | None = None) -> CoarseTransformer:
         return load_audiolm_coarse(self.weights, **self.options, dtype=dtype)
+
+    def fine(self, dtype: torch.dtype | None = None) -> FineTransformer:
+        return load_audiolm_fine(self.weights, **self.options, dtype=dtype)
 
     @property
     def prefixes(self) -> list[list[int]]:

@@ -13,6 +13,7 @@ the real package computes in float32, one row at a time (row b's prefix has `len
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def greedy(model: Any, prefix: Tensor, steps: int, primed: Tensor | None = None)
 @torch.no_grad()
 def coarse_case(name: str, options: dict[str, Any], seed: int, out: Path) -> None:
     torch.manual_seed(seed)
+    random.seed(seed)  # the package draws the stream that a layer begins with
     model = coarse(**options)
     model.coarse_logit_weights[0, -1] *= 1.7  # it ends now and then
     prefix, written = pairs(max(LENGTHS), len(LENGTHS), SEMANTIC), torch.randint(0, CODEBOOK, (len(LENGTHS), 22))
@@ -120,6 +122,44 @@ def coarse_case(name: str, options: dict[str, Any], seed: int, out: Path) -> Non
     print([(row >= 0).sum().item() for row in said], torch.stack(logits).softmax(-1).amax(-1).mean().item())
 
 
+def fine(**options: Any) -> Any:
+    """The package's fine transformer of these sizes, with lively weights."""
+    return lively(
+        package().FineTransformer(
+            codebook_size=CODEBOOK, num_coarse_quantizers=COARSE, num_fine_quantizers=FINE, **options
+        )
+    )
+
+
+@torch.no_grad()
+def fine_greedy(model: Any, prefix: Tensor) -> Tensor:
+    """[1, S / COARSE, FINE]: as `greedy`."""
+    wrapper = package().FineTransformerWrapper(transformer=model, codec=codec())
+    return wrapper.generate(coarse_token_ids=prefix, filter_thres=1.0)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def fine_case(name: str, options: dict[str, Any], seed: int, out: Path) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)  # the package draws the stream that a layer begins with
+    model = fine(**options)
+    model.fine_logit_weights[:, -1] *= 0.01  # `generate` bars the last code at most places, as if it were an end token
+    lengths = tuple(COARSE * frames for frames in LENGTHS)
+    prefix, written = (torch.randint(0, CODEBOOK, (len(lengths), n * max(LENGTHS))) for n in (COARSE, FINE))
+    logits, said = [], []
+    for row, length in enumerate(lengths):
+        coarse, own = prefix[row : row + 1, :length], written[row : row + 1, : length * FINE // COARSE - 1]
+        found = model(coarse_token_ids=coarse, fine_token_ids=own, cond_drop_prob=0.0)[1][0]
+        logits.append(nn.functional.pad(found, (0, 0, 0, written.shape[1] - len(found))))
+        codes = fine_greedy(model, coarse).flatten()
+        said.append(nn.functional.pad(codes, (0, written.shape[1] - len(codes)), value=-1))
+    found = {"prefix": prefix, "lengths": torch.tensor(lengths), "written": written[:, :-1],
+             "logits": torch.stack(logits), "greedy": torch.stack(said)}  # fmt: skip
+    told = {"value_residual": options.get("add_value_residual", True)}
+    write(out / f"audiolm_{name}.safetensors", model, found, told)
+    print([len(set(row.tolist())) for row in said])
+
+
 def write(path: Path, model: nn.Module, found: dict[str, Tensor], options: dict[str, Any]) -> None:
     tensors = {**{f"weights/{key}": value for key, value in model.state_dict().items()}, **found}
     meta = {"options": json.dumps(options), "package": "audiolm-pytorch 2.4.0"}
@@ -132,6 +172,7 @@ def main() -> None:
     out = Path(sys.argv[1]) if sys.argv[1:] else HERE
     for seed, (name, options) in enumerate(COARSE_CASES.items()):
         coarse_case(name, options, seed, out)
+        fine_case(name.replace("coarse", "fine"), options, seed + 10, out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from audiolm_cases import COARSE, Case, places, tokens_of
+from audiolm_cases import COARSE, FINE, Case, places, tokens_of
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
@@ -14,6 +14,7 @@ from spear_spec.decoding.request import Request, encode
 from spear_spec.engine import Engine
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.models.audiolm.coarse import CoarseConfig, CoarseTransformer
+from spear_spec.models.audiolm.fine import FineConfig, FineTransformer
 from spear_spec.models.memory import Skip
 from spear_spec.nn.tree import Tree
 
@@ -72,6 +73,56 @@ def test_greedy_tokens_of_the_real_generate(name: str) -> None:
         assert one.speech == tokens_of(theirs[None], cfg.codebook, cfg.quantizers)[0].tolist()
         ended.append(one.ended)
     assert set(ended) == {"eos", "cap"}  # the files hold both endings
+
+
+def coarse_tokens(case: Case, model: FineTransformer) -> list[list[int]]:
+    """What each row's fine codes follow from, as our tokens."""
+    cfg = model.cfg
+    return [tokens_of(torch.tensor([row]), cfg.codebook, cfg.coarse)[0].tolist() for row in case.prefixes]
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_fine_logits_of_the_real_package(name: str) -> None:
+    """As for the coarse one; rows differ in their number of frames, which the package's scores depend on."""
+    case = Case.read(name)
+    model = case.fine()
+    cfg = model.cfg
+    memory = encode(model, coarse_tokens(case, model))
+    written = tokens_of(case.found["written"], cfg.codebook, cfg.quantizers)
+    tokens = torch.cat((torch.full((len(written), 1), model.start_id), written), 1)
+    cache = model.new_cache(len(tokens), capacity=3)
+    chunks = torch.cat([model(part, memory, cache).logits for part in (tokens[:, :1], *tokens[:, 1:].split(4, 1))], 1)
+    for ours in (model(tokens, memory).logits, chunks):
+        own = places(ours, cfg.codebook, cfg.quantizers)
+        assert (own[..., -1] == -1e9).all()
+        for row, length in enumerate(case.found["lengths"].tolist()):
+            count = length // cfg.coarse * cfg.quantizers
+            theirs = case.found["logits"][row, :count]
+            assert (own[row, :count, :-1] - theirs).abs().max() < TOLERANCE
+            assert theirs.std() > 0.1
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_greedy_fine_tokens_of_the_real_generate(name: str) -> None:
+    case = Case.read(name)
+    model = case.fine()
+    cfg = model.cfg
+    wanted = [row[row >= 0] for row in case.found["greedy"]]
+    requests = [
+        Request(prefix, sampling=SamplingConfig(0.0), cap=len(row))
+        for prefix, row in zip(coarse_tokens(case, model), wanted)
+    ]
+    for one, row in zip(Engine(model, frame_rate=1000.0).run(requests), wanted):
+        assert one.tokens == tokens_of(row[None], cfg.codebook, cfg.quantizers)[0].tolist() and one.ended == "cap"
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [3, 0, 0, 3], [0, 3, 1], [0, 6]])
+def test_coarse_tokens_that_are_no_whole_frames_are_refused(ids: list[int]) -> None:
+    shape = {**TINY.to_dict(), "coarse": 2}
+    model = FineTransformer(FineConfig(**{k: v for k, v in shape.items() if k not in ("semantic", "unique")}))
+    assert model.text([0, 3, 2, 5]) == [1, 4, 3, 6]
+    with pytest.raises(TextError, match="whole frames"):
+        model.text(ids)
 
 
 TINY = CoarseConfig(width=8, depth=2, heads=2, dim_head=4, ff_inner=10, streams=2, codebook=3, quantizers=2, semantic=5)
