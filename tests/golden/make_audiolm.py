@@ -53,8 +53,10 @@ def package() -> Any:
 
 
 @torch.no_grad()
-def lively(model: nn.Module) -> Any:
-    """Random weights away from the package's start, where streams are not mixed and biases are zero."""
+def lively(model: nn.Module, size: float = 1.2) -> Any:
+    """Random weights away from the package's start, where streams are not mixed and biases are zero. size: of a
+    product's; the larger, the more a rounding error grows.
+    """
     for name, parameter in model.named_parameters():
         width = parameter.shape[-1] if parameter.ndim else 1
         if name.endswith(("gamma", "scale")) or "static" in name:
@@ -66,7 +68,7 @@ def lively(model: nn.Module) -> Any:
         elif "embedding" in name or "start" in name:
             parameter.normal_(0, 1.0)
         else:
-            parameter.normal_(0, 1.2 * width**-0.5)
+            parameter.normal_(0, size * width**-0.5)
     return model.eval()
 
 
@@ -79,12 +81,13 @@ def codec(quantizers: int = COARSE + FINE) -> Any:
     ).eval()  # fmt: skip
 
 
-def coarse(**options: Any) -> Any:
+def coarse(size: float = 1.2, **options: Any) -> Any:
     """The package's coarse transformer of these sizes, with lively weights."""
     return lively(
         package().CoarseTransformer(
             codebook_size=CODEBOOK, num_coarse_quantizers=COARSE, num_semantic_tokens=SEMANTIC, **options
-        )
+        ),
+        size,
     )
 
 
@@ -122,12 +125,13 @@ def coarse_case(name: str, options: dict[str, Any], seed: int, out: Path) -> Non
     print([(row >= 0).sum().item() for row in said], torch.stack(logits).softmax(-1).amax(-1).mean().item())
 
 
-def fine(**options: Any) -> Any:
+def fine(size: float = 1.2, **options: Any) -> Any:
     """The package's fine transformer of these sizes, with lively weights."""
     return lively(
         package().FineTransformer(
             codebook_size=CODEBOOK, num_coarse_quantizers=COARSE, num_fine_quantizers=FINE, **options
-        )
+        ),
+        size,
     )
 
 

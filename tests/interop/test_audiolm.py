@@ -78,7 +78,7 @@ def test_states_that_are_refused(state: State, name: str) -> None:
 def test_one_is_not_the_other(state: State) -> None:
     with pytest.raises(BundleError, match="fine_logit_weights is missing"):
         load_audiolm_fine(state)
-    with pytest.raises(BundleError, match="semantic_embedding.weight is missing"):
+    with pytest.raises(BundleError, match=r"semantic_embedding\.weight is missing"):
         load_audiolm_coarse(Case.read("fine").weights)
 
 
