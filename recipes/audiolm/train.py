@@ -72,8 +72,8 @@ def spectral(one: Tensor, other: Tensor) -> Tensor:
 
 
 def train_codec(codec: nn.Module, data: list[Tensor], steps: int) -> None:
-    """Two thirds of the steps without the quantiser, which begins from what the encoder says by then: begun with an
-    untrained encoder, it is left with one code within a hundred steps.
+    """The autoencoder alone, without its quantiser: trained together from the start, in a hundred steps one to ten
+    codes are left of a codebook, with the package's commitment loss and without. See `fit_codebooks`.
     """
     optimizer = torch.optim.AdamW(codec.non_discr_parameters(), lr=5e-4, betas=(0.8, 0.95))  # type: ignore[operator]
     codec.train()
@@ -82,20 +82,36 @@ def train_codec(codec: nn.Module, data: list[Tensor], steps: int) -> None:
         cuts = [random.randrange(max(len(row) - RATE, 1)) for row in rows]
         batch = torch.stack([nn.functional.pad(row[at : at + RATE], (0, max(0, RATE - len(row) + at)))
                              for row, at in zip(rows, cuts)])  # fmt: skip
-        if step < steps * 2 // 3:
-            x = codec.encoder(batch[:, None]).transpose(1, 2)  # type: ignore[operator]
-            encoded, indices, commitment = codec.encoder_attn(x), None, batch.new_zeros(())  # type: ignore[operator]
-        else:
-            encoded, indices, commitment = codec(batch, return_encoded=True)
-        loss = spectral(codec.decode(encoded).squeeze(1), batch) + commitment.sum()  # type: ignore[operator]
+        encoded = codec.encoder_attn(codec.encoder(batch[:, None]).transpose(1, 2))  # type: ignore[operator]
+        loss = spectral(codec.decode(encoded).squeeze(1), batch)  # type: ignore[operator]
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
         optimizer.step()
         if step % 25 == 0 or step == steps - 1:
-            used = [] if indices is None else [len(indices[..., q].unique()) for q in range(indices.shape[-1])]
-            print(f"soundstream {step} {loss.item():.3f}, codes in a batch {used}", flush=True)
+            print(f"soundstream {step} {loss.item():.3f}", flush=True)
     codec.eval()
+
+
+@torch.no_grad()
+def fit_codebooks(codec: Any, data: list[Tensor], rounds: int = 12) -> None:
+    """Codebooks of the package's residual quantiser by k-means on what its encoder says, one after the other."""
+    frames = torch.cat([codec.encoder_attn(codec.encoder(row[None, None]).transpose(1, 2))[0] for row in data])
+    left = frames[torch.randperm(len(frames))[:16000]]
+    for layer in codec.rq.rqs[0].layers:
+        book = left[torch.randperm(len(left))[:CODEBOOK]].clone()
+        for _ in range(rounds):
+            nearest = torch.cdist(left, book).argmin(1)
+            counts = torch.bincount(nearest, minlength=CODEBOOK)
+            means = torch.zeros_like(book).index_add_(0, nearest, left) / counts.clamp_min(1)[:, None]
+            book = torch.where(counts[:, None] > 0, means, left[torch.randperm(len(left))[:CODEBOOK]])
+        own = layer._codebook
+        own.embed.copy_(book[None])
+        own.embed_avg.copy_(book[None])
+        own.cluster_size.fill_(1.0)
+        own.initted.fill_(True)
+        left = left - book[torch.cdist(left, book).argmin(1)]
+        print("residual", (left.pow(2).sum(1).mean() / frames.var(0).sum()).item(), flush=True)
 
 
 def train_writer(name: str, wrapper: nn.Module, draw: Any, steps: int) -> None:
@@ -144,6 +160,7 @@ def main() -> None:
         rq_num_quantizers=COARSE + FINE, attn_window_size=64, attn_heads=2, attn_dim_head=32, target_sample_hz=RATE,
     )  # fmt: skip
     train_codec(codec, [samples for samples, _ in data.values()], args.codec_steps)
+    fit_codebooks(codec, [samples for samples, _ in data.values()])
     save(codec, args.out / "soundstream.pt")
     codes = {}
     with torch.inference_mode():

@@ -130,7 +130,7 @@ def _vectors(weights: _Weights, name: str, quantizers: int, codebook: int, room:
 
 
 def _state(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    held = _read(Path(source)) if isinstance(source, (str, Path)) else source
+    held = read_checkpoint(Path(source)) if isinstance(source, (str, Path)) else source
     if isinstance(held, Mapping) and isinstance(held.get("model"), Mapping):
         held = held["model"]
     if not isinstance(held, Mapping):
@@ -138,7 +138,12 @@ def _state(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     return held
 
 
-def _read(path: Path) -> Any:
+def read_checkpoint(path: Path) -> Any:
+    """What a file holds, if it is tensors, numbers and names alone.
+
+    Raises:
+        BundleError: it is missing, damaged, or holds more.
+    """
     if not path.is_file():
         raise BundleError(f"{path}: no such checkpoint file")
     try:

@@ -39,6 +39,11 @@ COARSE_CASES: dict[str, dict[str, Any]] = {
         "add_value_residual": False,
     },
 }
+CODEC: dict[str, Any] = {
+    "channels": 4, "strides": (2, 4), "channel_mults": (2, 2), "codebook_dim": 8, "codebook_size": CODEBOOK,
+    "rq_num_quantizers": COARSE + FINE, "attn_window_size": 8, "attn_depth": 1, "attn_heads": 2, "attn_dim_head": 8,
+    "target_sample_hz": 16000,
+}  # fmt: skip
 
 
 def package() -> Any:
@@ -74,11 +79,7 @@ def lively(model: nn.Module, size: float = 1.2) -> Any:
 
 def codec(quantizers: int = COARSE + FINE) -> Any:
     """A small SoundStream: the package's wrappers do not work without one."""
-    return package().SoundStream(
-        channels=4, strides=(2, 4), channel_mults=(2, 2), codebook_dim=8, codebook_size=CODEBOOK,
-        rq_num_quantizers=quantizers, attn_window_size=8, attn_depth=1, attn_heads=2, attn_dim_head=8,
-        target_sample_hz=16000,
-    ).eval()  # fmt: skip
+    return package().SoundStream(**{**CODEC, "rq_num_quantizers": quantizers}).eval()
 
 
 def coarse(size: float = 1.2, **options: Any) -> Any:

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from spear_spec.acoustic.audiolm import AudioLMStage
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import make_drafter, make_verifier
 from spear_spec.decoding.request import Request, encode
 from spear_spec.engine import Engine
-from spear_spec.interop import load_audiolm_coarse, load_audiolm_fine
+from spear_spec.errors import BundleError
+from spear_spec.interop import load_audiolm_coarse, load_audiolm_fine, soundstream_decoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
 import make_audiolm as peer
@@ -116,3 +118,51 @@ def test_equal_greedy_fine_tokens(name: str) -> None:
                       cap=15 * peer.FINE)  # fmt: skip
     (one,) = Engine(ours, frame_rate=1000.0).run([request])
     assert one.tokens == tokens_of(want[None], peer.CODEBOOK, peer.FINE)[0].tolist()
+
+
+@pytest.mark.parametrize("trainer", [False, True], ids=["saved", "trainer"])
+def test_codes_are_decoded_as_the_package_does(trainer: bool, tmp_path: Path) -> None:
+    """Files of `SoundStream.save`, which holds its shape pickled, and of its trainer, with a running mean."""
+    theirs, path = peer.codec(), tmp_path / "soundstream.pt"
+    theirs.save(path)
+    if trainer:
+        held = torch.load(path, weights_only=True)
+        mean = {f"ema_model.{name}": value for name, value in theirs.state_dict().items()}
+        held["model"] = {name: torch.zeros_like(value) for name, value in held["model"].items()}
+        torch.save({**held, "ema_model": {**mean, "step": torch.tensor(3)}}, path)
+    codes = torch.randint(0, peer.CODEBOOK, (1, 80, peer.COARSE + peer.FINE))
+    decode = soundstream_decoder(path, **peer.CODEC)
+    for frames in (80, 40):
+        want = theirs.decode_from_codebook_indices(codes[:, :frames])
+        assert torch.allclose(decode(codes[:, :frames]), want, atol=1e-6) and want.shape == (1, 1, frames * 8)
+    assert decode(codes[:, :3]).shape == (1, 1, 24)  # the package fails on so few
+    with pytest.raises(BundleError, match="not of this shape"):
+        soundstream_decoder(path, **{**peer.CODEC, "codebook_dim": 16})
+
+
+def test_the_stage_beside_the_packages_own_chain(tmp_path: Path) -> None:
+    """Semantic tokens to samples, greedily: the package's coarse and fine `generate`, then its SoundStream."""
+    coarse, fine, codec = peer.coarse(**SHAPES["two_streams"]), peer.fine(**SHAPES["two_streams"]), peer.codec()
+    fine.fine_logit_weights[:, -1] *= 0.01
+    coarse.coarse_logit_weights[0, -1] *= 0
+    codec.save(tmp_path / "soundstream.pt")
+    semantic = peer.pairs(9, 1, peer.SEMANTIC)
+    codes = peer.greedy(coarse, semantic, 29)
+    assert bool((codes >= 0).all())
+    rest = peer.fine_greedy(fine, codes.flatten(1))
+    want = codec.decode_from_codebook_indices(torch.cat((codes, rest), -1))
+    stage = AudioLMStage(
+        load_audiolm_coarse(coarse.state_dict()),
+        load_audiolm_fine(fine.state_dict()),
+        soundstream_decoder(tmp_path / "soundstream.pt", **peer.CODEC),
+        sample_rate=16000,
+        frame_samples=8,
+        token_samples=16,
+        drafter=make_drafter("ngram"),
+        verifier=make_verifier("rejection"),
+        sampling=SamplingConfig(0.0),
+    )
+    stream = stage.open("", generator=torch.Generator().manual_seed(0))
+    stream.push(semantic[0])
+    samples = stream.finish()  # its cap is half as much again as the tokens last: 29 frames
+    assert samples.shape == (29 * 8,) and torch.allclose(samples, want.flatten(), atol=1e-6)
