@@ -1,4 +1,5 @@
-# Targets: say, test, test-browser, test-peer, lint, clean. Needs Python 3.11+, gcc and a package index; all goes into .venv.
+# Targets: say, test, test-browser, test-peer, test-ray, lint, clean. Needs Python 3.11+, gcc and a package index; all goes
+# into .venv.
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
 VENV := .venv
@@ -13,7 +14,7 @@ OUT ?= out.wav
 # one thread a worker: two OpenMP teams on two cores get into each other's way
 export OMP_NUM_THREADS := 1
 
-.PHONY: say test test-browser test-peer lint clean
+.PHONY: say test test-browser test-peer test-ray lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.created: requirements/torch.txt
@@ -26,7 +27,7 @@ $(VENV)/.package: $(VENV)/.created pyproject.toml $(wildcard spear_spec/kernels/
 	touch $@
 
 $(VENV)/.tests: $(VENV)/.package requirements/judges.txt requirements/judges-nodeps.txt
-	$(PIP) --editable '.[test,train,eval]' -r requirements/judges.txt
+	$(PIP) --editable '.[test,train,eval,serve,books,hub,speed]' -r requirements/judges.txt
 	$(PIP) --no-deps -r requirements/judges-nodeps.txt
 	touch $@
 
@@ -41,7 +42,7 @@ lint: $(VENV)/.tests
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/peer --ignore=tests/browser
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/peer --ignore=tests/browser --ignore=tests/ray
 
 # the real spear-tts-pytorch, in an environment of its own: its extra pulls in a great deal
 $(PEER)/.created: requirements/torch.txt pyproject.toml
@@ -77,6 +78,11 @@ $(AXE)/node_modules/axe-core/axe.min.js:
 test-browser: $(VENV)/.browser $(AXE)/node_modules/axe-core/axe.min.js
 	@test -n "$(CHROMIUM)" || { echo "make test-browser needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it" >&2; exit 2; }
 	CHROMIUM=$(CHROMIUM) AXE=$(AXE)/node_modules/axe-core/axe.min.js $(PY) -m pytest -q tests/browser
+
+# a Ray cluster of this machine, whose workers and head are killed; sockets lie in the folder, so its path must be short
+test-ray: $(VENV)/.tests
+	$(PIP) --editable '.[serve,ray]'
+	RAY_TMPDIR=$${RAY_TMPDIR:-/tmp} $(PY) -m pytest -q tests/ray
 
 clean:
 	rm -rf $(VENV) $(PEER) $(WHISPER) $(AXE) build *.egg-info spear_spec/kernels/*.so .pytest_cache .mypy_cache .ruff_cache

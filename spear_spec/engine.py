@@ -21,6 +21,7 @@ import torch
 
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding.chance import Chance
+from spear_spec.decoding.completeness import Misses, Tries, check_whole, missed, redrawn
 from spear_spec.decoding.decode import Parts
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.limits import FRAME_RATE
@@ -52,8 +53,9 @@ def check_runtime(name: object) -> None:
 class Utterance:
     """A request in the engine: its tokens grow while it runs, and stay when it has left.
 
-    tokens: kept ids, a prefix and the end token included. ended: None while it runs, then "eos", "cap", "guard" or
-    "cancelled".
+    tokens: kept ids, a prefix and the end token included; none before it has ended, where the request wants it whole.
+    ended: None while it runs, then "eos", "cap", "guard" or "cancelled". stats: of all tries. redrawn: how often it was
+    drawn again.
     """
 
     request: Request
@@ -61,6 +63,7 @@ class Utterance:
     tokens: list[int]
     stats: DecodeStats
     ended: str | None = None
+    redrawn: int = 0
 
     @property
     def speech(self) -> list[int]:
@@ -87,6 +90,7 @@ class Engine:
     runtime: Runtime | Board | None = None
     chance: Chance | None = None
     frame_rate: float = FRAME_RATE
+    misses: Misses = missed  # words that an utterance leaves out
     session: Session = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +108,7 @@ class Engine:
             else:
                 self._loop = Speculative(self.session, self.drafter, self.verifier, self.gamma)
         self._running: dict[int, Utterance] = {}
+        self._tries: dict[int, Tries] = {}  # of rows whose requests want to be whole
 
     @property
     def running(self) -> bool:
@@ -116,16 +121,22 @@ class Engine:
         Raises:
             TextError: text ids that the target does not know. ConfigError: a request that cannot be decoded.
         """
+        for request in requests:
+            check_whole(self.target, request)
         rows = self._loop.admit(requests)
         session = self.session
         admitted = [
-            Utterance(request, row, session.tokens[row], session.stats[row]) for request, row in zip(requests, rows)
+            Utterance(request, row, session.tokens[row] if request.whole is None else [], session.stats[row])
+            for request, row in zip(requests, rows)
         ]
         self._running.update(zip(rows, admitted))
+        self._tries.update((row, Tries()) for request, row in zip(requests, rows) if request.whole is not None)
         return admitted
 
     def step(self) -> Verdict:
         """One call of the target for every running row.
+
+        A row that is drawn again ends in the verdict and goes on under the same number.
 
         Raises:
             NumericsError: the model produced NaN or infinity. ContractError: nothing runs, an object that is not ours
@@ -135,7 +146,7 @@ class Engine:
             raise ContractError("nothing runs in this engine: admit a request first")
         verdict = self._loop.step()
         for row, ended in zip(verdict.rows, verdict.ended):
-            if ended is not None:
+            if ended is not None and not self._again(row, ended):
                 self._finish(row, ended)
         return verdict
 
@@ -158,9 +169,31 @@ class Engine:
             self.step()
         return utterances
 
+    def _again(self, row: int, ended: str) -> bool:
+        """Whether a row that has ended is drawn again; it then has begun anew."""
+        tries = self._tries.get(row)
+        if tries is None:
+            return False
+        session, utterance = self.session, self._running[row]
+        request = utterance.request
+        misses = self.misses(self.target, request, session.speech(row))
+        if tries.settle(request, misses, session.tokens[row], ended):
+            return False
+        spent = utterance.stats if tries.count == 1 else utterance.stats + session.stats[row]
+        del self._running[row], self._tries[row]
+        session.forget(row)  # the number that is free last is taken first
+        [again] = self._loop.admit([redrawn(request, tries.count)])
+        utterance.row, utterance.stats, utterance.redrawn = again, spent, tries.count
+        self._running[again], self._tries[again] = utterance, tries
+        return True
+
     def _finish(self, row: int, ended: str) -> None:
-        utterance = self._running.pop(row)
-        utterance.ended, utterance.row = ended, None
+        utterance, tries = self._running.pop(row), self._tries.pop(row, None)
+        if utterance.redrawn:
+            utterance.stats = utterance.stats + self.session.stats[row]
+        if tries is not None and ended != "cancelled":
+            utterance.tokens, ended = list(tries.tokens), tries.ended
+        utterance.ended, utterance.row = ended, None  # whoever looks on from another thread finds the tokens there
         self.session.forget(row)
 
 

@@ -28,6 +28,7 @@ class Meter:
     sample_rate: int
     decoding: DecodeStats = field(default_factory=DecodeStats)
     ended: str = "eos"
+    redrawn: int = 0
     samples: int = 0
     front_s: float = 0.0
     t2s_s: float = 0.0
@@ -55,8 +56,9 @@ class Meter:
         if self.ttfa_s is None and len(samples) and float(np.abs(samples).max()) > AUDIBLE:
             self.ttfa_s = self.compute_s
 
-    def count(self, stats: DecodeStats, ended: str) -> None:
-        """An utterance has ended."""
+    def count(self, stats: DecodeStats, ended: str, redrawn: int = 0) -> None:
+        """An utterance has ended, and was drawn again so often."""
+        self.redrawn += redrawn
         self.decoding += stats
         self.ended = max(self.ended, ended, key=_WORST.index)
 
@@ -73,6 +75,7 @@ class Meter:
             "accepted": stats.accepted,
             "acceptance_by_position": [round(share, 4) for share in stats.acceptance_by_position],
             "ended": self.ended,
+            "redrawn": self.redrawn,
             "audio_s": round(seconds, 4),
             "t2s_s": round(self.t2s_s, 4),
             "acoustic_s": round(self.acoustic_s + self.behind_s, 4),

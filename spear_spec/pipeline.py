@@ -24,16 +24,18 @@ from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed, 
 from spear_spec.acoustic.speed import check_speed
 from spear_spec.audio import Audio, FloatArray, TimedWord
 from spear_spec.config import SamplingConfig, SpecConfig, shown
-from spear_spec.decoding import Drafter, Parts, Request, Verifier, check, complete
+from spear_spec.decoding import Drafter, Parts, Request, Verifier, check
+from spear_spec.decoding import complete as completed
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
-from spear_spec.decoding.request import check_cap
+from spear_spec.decoding.request import Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
 from spear_spec.engine import Decoder, Engine, Utterance, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
+from spear_spec.models.alignment import check_aligned
 from spear_spec.models.contract import Target
-from spear_spec.text import FrontEnd, Segment
+from spear_spec.text import FrontEnd, Reading, Segment, read
 from spear_spec.timing.timeline import Timeline
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
@@ -58,6 +60,28 @@ class AudioChunk:
     ended: str | None = None
     words: tuple[TimedWord, ...] = ()
     said: tuple[Segment, Utterance] | None = field(default=None, repr=False, compare=False)
+
+
+WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A text to speak, with what `TTS.stream` was asked for. whole: what a request wants of its words, by its ids."""
+
+    segments: Iterator[Segment]
+    who: str
+    law: SamplingConfig
+    seed: int
+    cap: int | None
+    batch: int
+    speed: float
+    whole: WholeBy | None
+
+    def request(self, segment: Segment, index: int) -> Request:
+        """Its sentence of this number."""
+        whole = None if self.whole is None else self.whole(segment.ids)
+        return Request(segment.ids, seed=sentence_seed(self.seed, index), sampling=self.law, cap=self.cap, whole=whole)
 
 
 Job = Callable[[], AudioChunk]  # makes a piece of sound
@@ -169,7 +193,7 @@ class TTS:
         for name, checked in (("drafter", checked_drafter), ("verifier", checked_verifier)):
             if name in spec:
                 own[f"own_{name}"] = None if isinstance(spec[name], str) else checked(spec.pop(name))
-        settings = complete(self.spec, spec)
+        settings = completed(self.spec, spec)
         embedding = embedding_for(settings, self.bundle)
         changed = replace(self, **own, spec=settings, embedding=embedding)
         if any(own.values()):
@@ -201,8 +225,12 @@ class TTS:
         max_tokens: int | None = None,
         batch: int = 1,
         meter: Meter | None = None,
+        pause: Any = None,
+        lexicon: Any = None,
+        ssml: bool = False,
         speed: float = 1.0,
         timestamps: bool = False,
+        complete: bool = False,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -214,13 +242,18 @@ class TTS:
             seed: a whole number from 0 to 2^64 - 1.
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
             batch: most sentences decoded together; the next one joins as soon as one has been spoken.
+            pause: seconds of silence between sentences, or (between sentences, between paragraphs), or a `Pauses`.
+            lexicon: how words are spoken: a file, a mapping of words to `"/ipa/"` or a respelling, or a `Lexicon`.
+            ssml: the text is a document of SSML (docs/reading.md).
             speed: .25 to 4, 1 is the voice's own; the pitch stays. What the voice's stage cannot do (below .5 and above
                 2 with the shipped voice) takes PyAV (`[speed]`). It multiplies the rate of a segment.
             timestamps: the last chunk of each sentence tells when its words are heard.
+            complete: a sentence that leaves out words is drawn again; each is heard when it is settled, so the first
+                sound comes later (`decoding/completeness.py`).
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
-            TextError: there is nothing to say. ConfigError: an option cannot be used. NumericsError: NaN.
+            TextError: there is nothing to say, or wrong SSML. ConfigError: a wrong option. NumericsError: NaN.
             MissingExtraError: a speed that needs PyAV, which is not installed.
         """
         if not isinstance(text, str):
@@ -232,26 +265,17 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
+        segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
-        return self._stream(text, who, law, seed, max_tokens, batch, meter, speed, timeline)
+        whole = whole_by(self.front_end, self.target) if complete else None
+        return self._stream(_Asked(segments, who, law, seed, max_tokens, batch, speed, whole), meter, timeline)
 
-    def _stream(
-        self,
-        text: str,
-        who: str,
-        law: SamplingConfig,
-        seed: int,
-        cap: int | None,
-        batch: int,
-        meter: Meter,
-        speed: float,
-        timeline: Timeline | None,
-    ) -> Iterator[AudioChunk]:
+    def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
             where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(text, who, law, seed, cap, batch, meter, speed, where)
+            jobs = self._jobs(asked, meter, where)
             failed: Exception | None = None
             while True:
                 try:
@@ -277,35 +301,24 @@ class TTS:
         """Whether sound is made in a thread of its own, beside the decoding of what follows."""
         return torch.get_num_threads() > 1 and bool(getattr(self.stage, "overlaps", False))
 
-    def _jobs(
-        self,
-        text: str,
-        who: str,
-        law: SamplingConfig,
-        seed: int,
-        cap: int | None,
-        batch: int,
-        meter: Meter,
-        speed: float,
-        where: str,
-    ) -> Iterator[Job]:
+    def _jobs(self, asked: _Asked, meter: Meter, where: str) -> Iterator[Job]:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
         meter's field that their time is added to.
         """
-        engine, segments = self.decoder.engine(), self.front_end.segments(text, who)
+        engine = self.decoder.engine()
         waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:
             with meter.clock("front_s"):
-                new = list(islice(segments, batch - len(waiting)))
+                new = list(islice(asked.segments, asked.batch - len(waiting)))
             with meter.clock("t2s_s"):
-                seeds = (sentence_seed(seed, spoken + len(waiting) + at) for at in range(len(new)))
-                requests = [Request(segment.ids, seed=own, sampling=law, cap=cap) for segment, own in zip(new, seeds)]
+                first = spoken + len(waiting)
+                requests = [asked.request(segment, first + at) for at, segment in enumerate(new)]
                 waiting.extend(zip(new, engine.admit(requests)))
             if not waiting:
                 return
             segment, utterance = waiting.popleft()
-            voiced = Voiced(self.stage, segment, utterance, who, sentence_noise(seed, spoken), speed)
+            voiced = Voiced(self.stage, segment, utterance, asked.who, sentence_noise(asked.seed, spoken), asked.speed)
             yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
             spoken += 1
 
@@ -339,7 +352,7 @@ class TTS:
                 voiced.see()
             sound = voiced.take()
             if voiced.ended is not None:
-                meter.count(utterance.stats, voiced.ended)
+                meter.count(utterance.stats, voiced.ended, utterance.redrawn)
                 warn_if_cut(voiced)
             yield job(sound, voiced.ended)
 
@@ -358,6 +371,19 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
+
+
+def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
+    """What a request wants of its words, where the front end and the target tell where these are.
+
+    Raises:
+        ConfigError: one of them does not.
+    """
+    places = getattr(front_end, "places", None)
+    if places is None:
+        raise ConfigError("the front end of this voice does not tell where its words are: leave complete off")
+    check_aligned(target)
+    return lambda ids: Whole(places(ids))
 
 
 def _timed(chunk: AudioChunk, timeline: Timeline) -> AudioChunk:

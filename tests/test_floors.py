@@ -37,6 +37,7 @@ ROOMS = (
     "meter",
     "timing",
     "pipeline",
+    "books",
     "interop",
     "exactness",
     "evaluation",

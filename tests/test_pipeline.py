@@ -127,7 +127,7 @@ def test_long_text_streams_lazily(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> 
     encoded = []
     tokenizer = tts.front_end.tokenizer
     phonemes = tokenizer.phonemes
-    monkeypatch.setattr(tokenizer, "phonemes", lambda text: encoded.append(text) or phonemes(text))
+    monkeypatch.setattr(tokenizer, "phonemes", lambda text, *more: encoded.append(text) or phonemes(text, *more))
     chunks = tts.stream("A plain sentence stands here. " * 33_000, max_tokens=8)
     assert len(next(chunks).samples)
     assert len(encoded) == 1

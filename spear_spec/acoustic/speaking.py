@@ -68,8 +68,9 @@ class Voiced:
         """Look at the utterance again; between steps of its engine only: within one, tokens are ahead of `ended`."""
         self._count, self._why = len(self.utterance.speech), self.utterance.ended
 
-    def due(self, heard: bool) -> bool:
-        """Whether the next chunk can be taken. heard: something of the text has been; chunks grow from then on.
+    def due(self, heard: bool, hurry: bool = False) -> bool:
+        """Whether the next chunk can be taken. heard: something of the text has been, chunks grow from then on.
+        hurry: a small one is enough, the listener runs dry.
 
         Call it when the chunk before has been made.
         """
@@ -78,7 +79,8 @@ class Voiced:
             self._wanted, self._taken = self._chunk, False
         if self.ended is not None:
             return False
-        return bool(self._pause) or self._why is not None or self._count - self._fed >= self._wanted
+        wanted = min(self._wanted, FIRST_CHUNK) if hurry and self._fed else self._wanted
+        return bool(self._pause) or self._why is not None or self._count - self._fed >= wanted
 
     def take(self, most: int | None = None) -> Callable[[], FloatArray]:
         """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true."""

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
-import torch
 
+from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.bulk.lines import Line
 from spear_spec.bulk.settings import Settings
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Request
-from spear_spec.decoding.chance import SENTENCE, SOUND, derive
 from spear_spec.decoding.proposal import DecodeStats
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import SpearSpecError
@@ -113,7 +112,7 @@ class Choir:
                     part = None
                     continue
                 index, part.started = part.started, part.started + 1
-                own = derive(part.seed, index, SENTENCE)
+                own = sentence_seed(part.seed, index)
                 # one at a time: in a common call of the encoder the rounding of a text could depend on the others
                 [utterance] = engine.admit([Request(segment.ids, seed=own, sampling=part.law, cap=part.cap)])
                 rows[next(number)] = part, index, segment, utterance
@@ -160,11 +159,11 @@ class Choir:
         if part.error is not None:
             return
         try:
-            noise = torch.Generator().manual_seed(derive(part.seed, index, SOUND) >> 1)
-            stream = self.tts.stage.open(part.speaker, segment.rate * part.speed, noise)
-            tokens = torch.tensor(utterance.speech, dtype=torch.int64, device="cpu")
-            pause = np.zeros(int(segment.pause_s * self.tts.sample_rate), dtype=np.float32)
-            part.sound[index] = [pause, stream.push(tokens).numpy(), stream.finish().numpy()]
+            noise = sentence_noise(part.seed, index)
+            voiced = Voiced(self.tts.stage, segment, utterance, part.speaker, noise, part.speed)
+            voiced.see()
+            while voiced.due(heard=True):
+                part.sound[index].append(voiced.take()())
         except SpearSpecError as error:
             part.error = error
 

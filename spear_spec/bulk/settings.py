@@ -71,7 +71,9 @@ class Settings(Strict):
 
 def steady(spec: SpecConfig, batch: int) -> SpecConfig:
     """The same speculation with one draft length whatever the number of rows: what is drawn for a line depends on it,
-    and must not depend on the lines beside it."""
+    and must not depend on the lines beside it. With the rule `coupled` nothing that is drawn does."""
+    if spec.verifier == "coupled":
+        return spec
     return replace(spec, gamma=spec.gamma_at(batch), gammas={})
 
 

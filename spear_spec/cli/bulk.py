@@ -46,8 +46,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("-o goes with one text; --file writes into --out-dir")
     if args.out_dir is None:
         raise ConfigError("--file needs --out-dir")
+    if args.pause is not None or args.lexicon is not None or args.ssml or args.play:
+        raise ConfigError("bulk synthesis takes no --pause, --lexicon, --ssml and --play")
     if args.runtime != "eager":
         raise ConfigError(f"bulk synthesis runs eagerly: leave --runtime {args.runtime} out")
+    if args.timestamps is not None:
+        raise ConfigError("bulk synthesis writes no timestamps: leave --timestamps out")
     text = read_text(args.file)
     from spear_spec.bulk.lines import parse_lines
     from spear_spec.bulk.run import speak_lines

@@ -14,25 +14,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from spear_spec.errors import SpearSpecError, TextError
-from spear_spec.text import FrontEnd, PhonemeFrontEnd, Segment
+from spear_spec.text import PhonemeFrontEnd, Reader, Reading, Segment
 from spear_spec.text.written import Word
 
 
 class FrontEndProcess:
-    """A `FrontEnd` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child.
+    """A `Reader` whose segments of `texts`, each spoken by `speaker`, are computed by a forked child.
 
     words: whether it also finds their written words, for timestamps.
     """
 
     tells_words = True
 
-    def __init__(self, texts: Sequence[str], speaker: str, config: Mapping[str, Any], *, words: bool = False) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        speaker: str,
+        config: Mapping[str, Any],
+        reading: Reading | None = None,
+        *,
+        words: bool = False,
+    ) -> None:
+        self._reading = reading or Reading()
         self._own = PhonemeFrontEnd.from_dict(config)
         source, sink = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(source)
-            _child(texts, speaker, self._own, sink, words)
+            _child(texts, speaker, self._own, self._reading, sink, words)
         os.close(sink)
         self._texts = iter(texts)
         self._speaker = speaker
@@ -56,14 +65,20 @@ class FrontEndProcess:
     def phonemes(self, text: str) -> str:
         return self._own.phonemes(text)
 
+    def places(self, ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        return self._own.places(ids)
+
     def segments(self, text: str, speaker: str) -> Iterator[Segment]:
+        return self.read(text, speaker, Reading())
+
+    def read(self, text: str, speaker: str, reading: Reading) -> Iterator[Segment]:
         """Segments of the next text, which must be asked for in order; of any other, made here.
 
         Raises:
             TextError: what the front end found wrong with it.
         """
-        if (text, speaker) != (next(self._texts, None), self._speaker):
-            yield from self._own.segments(text, speaker)
+        if (text, speaker, reading) != (next(self._texts, None), self._speaker, self._reading):
+            yield from self._own.read(text, speaker, reading)
             return
         while self._busy:  # the last text was left before its end
             self._receive()
@@ -91,7 +106,7 @@ class FrontEndProcess:
             os.waitpid(self.pid, 0)
 
 
-def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int, words: bool) -> None:
+def _child(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, sink: int, words: bool) -> None:
     """Never returns."""
     status = 1
     try:
@@ -100,7 +115,7 @@ def _child(texts: Sequence[str], speaker: str, front_end: FrontEnd, sink: int, w
         os.dup2(2, 1)  # nothing but audio and JSON may reach standard output
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, for a second, and not use it
         with os.fdopen(sink, "w", encoding="utf-8") as pipe:
-            _serve(texts, speaker, front_end, pipe, words)
+            _serve(texts, speaker, front_end, reading, pipe, words)
         status = 0
     except (BrokenPipeError, SpearSpecError):  # the parent has left, or has met the same error itself
         status = 0
@@ -122,10 +137,10 @@ def _unpacked(words: Sequence[Mapping[str, Any]] | None = None, **fields: Any) -
     return Segment(**fields, find_words=lambda: found)
 
 
-def _serve(texts: Sequence[str], speaker: str, front_end: FrontEnd, pipe: IO[str], words: bool) -> None:
+def _serve(texts: Sequence[str], speaker: str, front_end: Reader, reading: Reading, pipe: IO[str], words: bool) -> None:
     for text in texts:
         try:
-            for segment in front_end.segments(text, speaker):
+            for segment in front_end.read(text, speaker, reading):
                 pipe.write(json.dumps({"segment": _packed(segment, words)}) + "\n")
                 pipe.flush()
             pipe.write('{"end": true}\n')

@@ -12,6 +12,7 @@ from spear_spec.cli.options import sampling_overrides, spec_overrides
 from spear_spec.cli.report import note
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.errors import ConfigError, DeviceError, SpearSpecError
+from spear_spec.text import Reading
 from spear_spec.tuning.store import Tuned, fingerprint, read_tuned
 from spear_spec.voice.bundle import choose_speaker, open_voice
 
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
 
 
-def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TTS:
+def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None, reading: Reading | None = None) -> TTS:
     """Check what can be checked without torch, then load.
 
     Args:
         texts: what will be spoken, in order, if that is known: on a cold start a second process then turns it into
             phonemes while this one imports torch.
+        reading: how they are read.
 
     Raises:
         SpearSpecError: an option, the device or the voice cannot be used.
@@ -36,7 +38,9 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
     bundle = open_voice(args.voice)
     speaker = choose_speaker(bundle, args.speaker)
     ahead = (
-        FrontEndProcess(texts, speaker, bundle.config.text, words=getattr(args, "timestamps", None) is not None)
+        FrontEndProcess(
+            texts, speaker, bundle.config.text, reading, words=getattr(args, "timestamps", None) is not None
+        )
         if texts is not None and FrontEndProcess.useful(bundle.config.text)
         else None
     )
@@ -61,13 +65,15 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None) -> TT
     return tts
 
 
-def load_tuned(args: argparse.Namespace, texts: Sequence[str] | None = None) -> tuple[TTS, Tuned | None]:
+def load_tuned(
+    args: argparse.Namespace, texts: Sequence[str] | None = None, reading: Reading | None = None
+) -> tuple[TTS, Tuned | None]:
     """As `load_tts`, with the setting that `spear-spec tune` found for this voice and machine, and its entry.
 
     None, and the voice's own setting, where there is no such entry, where speculation was asked for otherwise, or
     (a line on standard error says why) where the entry cannot be used.
     """
-    tts = load_tts(args, texts)
+    tts = load_tts(args, texts, reading)
     if args.untuned or spec_overrides(args):
         return tts, None
     try:

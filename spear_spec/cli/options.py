@@ -67,6 +67,15 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    read = _whole(1, 10_000)
+    least, most = read(low), read(high or low)
+    if least > most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN:MAX")
+    return least, most
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
@@ -91,6 +100,10 @@ def _assignment(text: str) -> tuple[str, Any]:
         except ValueError:
             continue
     return key, value
+
+
+def _pauses(text: str) -> list[float]:
+    return [_number(part) for part in text.split(",")]
 
 
 def _names(text: str) -> list[str]:
@@ -141,6 +154,20 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     run.add_argument(
         "--json", metavar="FILE", help="--json: the result as the last line of standard output; --json=FILE: to a file"
     )
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    reading = parser.add_argument_group("reading")
+    reading.add_argument(
+        "--pause",
+        type=_pauses,
+        metavar="S[,P]",
+        help="seconds of silence between sentences, and between paragraphs (default .1,.4)",
+    )
+    reading.add_argument(
+        "--lexicon", metavar="FILE", help="how words are spoken: word<TAB>/ipa/ or a respelling; JSON; PLS"
+    )
+    reading.add_argument("--ssml", action="store_true", help="the text is SSML (docs/reading.md)")
 
 
 def _speed(text: str) -> float:
@@ -251,9 +278,54 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         metavar="S",
         help="at the end, what is being spoken has so long (default 30)",
     )
+    serve.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="replicas on a Ray cluster; alone: one of this machine",
+    )
+    serve.add_argument(
+        "--replicas",
+        type=_range,
+        default=(1, 1),
+        metavar="MIN:MAX",
+        help="with --ray: how many, by the requests there are",
+    )
     serve.add_argument("--log-text", action="store_true", help="write what is said into the log as well")
     # what other commands have flags for
     serve.set_defaults(speaker=None, temperature=None, top_k=None, top_p=None, guidance=None)
+
+
+def _voices(commands: Any) -> None:
+    voices = commands.add_parser("voices", help="what is installed; pull, push and remove voices")
+    voices.add_argument("--json", metavar="FILE", help="--json: to standard output; --json=FILE: to a file")
+    actions = voices.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    where = "OWNER/NAME of the Hugging Face hub ([hub] extra), or a folder's path"
+    made = {
+        name: actions.add_parser(name, help=text)
+        for name, text in (
+            ("list", "what is installed (the same without an action)"),
+            ("show", "licence, origin, speakers and parts of one"),
+            ("pull", "fetch one, check it and install it"),
+            ("push", "bring one to the hub or a folder, with a model card"),
+            ("remove", "delete one that was pulled"),
+        )
+    }
+    for parser in made.values():  # behind the action too
+        parser.add_argument("--json", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    made["show"].add_argument("voice", metavar="VOICE", help=f"the name of an installed one, {where}")
+    made["pull"].add_argument("source", metavar="FROM", help=where)
+    made["pull"].add_argument("--as", dest="name", metavar="NAME", help="install it under this name")
+    made["push"].add_argument("voice", metavar="VOICE", help="the name of an installed one, or a folder's path")
+    made["push"].add_argument("target", metavar="TO", help=where)
+    made["push"].add_argument("--public", action="store_true", help="a new repository is public (default: private)")
+    made["push"].add_argument("--message", metavar="TEXT", help="of the commit")
+    made["remove"].add_argument("voice", metavar="NAME", help="an installed voice; the one that ships stays")
+    for name in ("show", "pull", "push"):
+        made[name].add_argument("--revision", metavar="NAME", help="branch, tag or commit of the hub's repository")
+    for name in ("pull", "push"):
+        made[name].add_argument("--force", action="store_true", help="in place of a voice that is there")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -262,18 +334,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    say = commands.add_parser("say", help="speak a text, or every line of a file")
+    say = commands.add_parser("say", help="speak a text, every line of a file, or a book")
     say.add_argument("text", nargs="?", help="what to say; - reads standard input")
     say.add_argument(
-        "-o", "--output", metavar="FILE", help="wav or flac (default out.wav); - writes wav to standard output"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="wav, flac, mp3, opus, m4a (default out.wav), - writes wav to standard output; of a book also m4b",
     )
-    say.add_argument("--file", metavar="FILE", help="one text a line; - reads standard input")
+    say.add_argument(
+        "--file",
+        metavar="FILE",
+        help="with -o a book (txt, md, epub); with --out-dir one text a line, - reads standard input",
+    )
+    say.add_argument("--play", action="store_true", help="play it while it is spoken, on the default sound device")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
     _bulk(say)
     say.add_argument(
         "--untuned",
         action="store_true",
         help="without what `spear-spec tune` found for this machine: as the voice ships",
+    )
+    _reading(say)
+    say.add_argument(
+        "--complete",
+        choices=("on", "off"),
+        default="off",
+        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled (default off)",
     )
     say.add_argument(
         "--timestamps",
@@ -338,8 +425,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one part from a configuration file")
     train.add_argument("config", metavar="CONFIG", help="a JSON or TOML file")
 
-    voices = commands.add_parser("voices", help="what is installed")
-    voices.add_argument("--json", metavar="FILE", help="--json: to standard output; --json=FILE: to a file")
+    _voices(commands)
 
     _serve(commands.add_parser("serve", help="the voice over HTTP, as OpenAI's API has it (needs the [serve] extra)"))
     for name, what in LATER.items():

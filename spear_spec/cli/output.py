@@ -7,16 +7,21 @@ import os
 import struct
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from spear_spec.audio import TimedWord, replacing
+from spear_spec.audio import FloatArray, TimedWord, replacing
 from spear_spec.cli.timestamps import save_timestamps
-from spear_spec.errors import AudioError
+from spear_spec.errors import AudioError, MissingExtraError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from spear_spec.pipeline import TTS, AudioChunk
 
+ENCODED = (".mp3", ".opus", ".m4a")
 UNKNOWN = 0xFFFFFFFF  # the size of a wav file that is still being written
 
 
@@ -33,8 +38,12 @@ def check_output(output: str) -> None:
     path = Path(output)
     if is_device(path):
         return
-    if path.suffix.lower() not in (".wav", ".flac"):
-        raise AudioError(f"cannot write {path}: the name must end in .wav or .flac (or be - for standard output)")
+    if path.suffix.lower() not in (".wav", ".flac", *ENCODED):
+        raise AudioError(
+            f"cannot write {path}: the name must end in .wav or .flac, {', '.join(ENCODED)}, or be - (standard output)"
+        )
+    if path.suffix.lower() in ENCODED and find_spec("av") is None:
+        raise MissingExtraError(f"cannot write {path}: this needs PyAV: pip install 'spear_spec[books]'")
     if path.is_dir():
         raise AudioError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
@@ -63,6 +72,15 @@ def speak(tts: TTS, text: str, output: str, options: dict[str, Any], timestamps:
         audio = tts.synthesize(text, **options)
         audio.save(output)
         item, words = {**audio.stats, "file": output}, list(audio.words or ())
+    elif Path(output).suffix.lower() in ENCODED and not is_device(Path(output)):
+        from spear_spec.books.write import write_sound
+        from spear_spec.meter import Meter
+
+        meter = Meter(tts.sample_rate)
+        chunks = _noting(tts.stream(text, meter=meter, **options), words)
+        with replacing(Path(output)) as file:
+            write_sound(file, Path(output).suffix.lower(), tts.sample_rate, (_rounded(c.samples) for c in chunks))
+        item = {**meter.item(text), "file": output}
     else:
         from spear_spec.meter import Meter
 
@@ -87,14 +105,12 @@ def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:
 
     Nothing is written before there is something to be heard: a text that cannot be spoken leaves no header.
     """
-    import numpy as np
-
     start, rate, size = -1, 0, 0
     for chunk in chunks:
         if not rate:
             rate, start = chunk.sample_rate, file.tell() if _rewindable(file) else -1
             file.write(wav_header(rate))
-        data = (np.clip(chunk.samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
+        data = _rounded(chunk.samples).tobytes()
         file.write(data)
         file.flush()
         size += len(data)
@@ -103,6 +119,12 @@ def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:
         file.write(wav_header(rate, size))
         file.seek(0, os.SEEK_END)
         file.flush()
+
+
+def _rounded(samples: FloatArray) -> npt.NDArray[np.int16]:
+    import numpy as np
+
+    return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2")
 
 
 def wav_header(rate: int, size: int = UNKNOWN) -> bytes:

@@ -1,9 +1,10 @@
-"""`spear-spec say`: one text to a wav file or to standard output, or every line of a file into a folder."""
+"""`spear-spec say`: a text to a file, to standard output or to the ear; every line of a file into a folder; a book."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
 from spear_spec.cli.output import check_output, speak
+from spear_spec.cli.play import check_device, play
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
 from spear_spec.cli.timestamps import check_ending, check_timestamps
 from spear_spec.errors import AudioError, ConfigError, SpearSpecError, TextError
+from spear_spec.text import Lexicon, Pauses, Reading
 
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
@@ -28,6 +31,12 @@ def run(args: argparse.Namespace) -> int:
     check_json_target(args.json)
     if bulk.wanted(args):
         return bulk.run(args)
+    if args.file is not None and args.output is not None and args.out_dir is None:
+        if args.text is not None or args.play or args.timestamps is not None:
+            raise ConfigError("a book is spoken into a file alone: leave out the text, --play and --timestamps")
+        from spear_spec.cli.book import say_book
+
+        return say_book(args, speech_options(args))
     if args.file is not None:
         return _say_file(args)
     return _say_one(args)
@@ -42,11 +51,18 @@ def _say_one(args: argparse.Namespace) -> int:
         )
     output = args.output or DEFAULT_OUTPUT
     to_stdout = output == "-"
-    check_output(output)
+    if args.play:
+        if args.output is not None or args.timestamps is not None:
+            raise ConfigError("--play goes without -o and --timestamps")
+        check_device()
+        output = "played"
+    else:
+        check_output(output)
     check_timestamps(args.timestamps)
     text = check_text(read_text("-") if args.text == "-" else args.text)
-    tts, tuned = load_tuned(args, [text])
-    item = speak(tts, text, output, speech_options(args), args.timestamps)
+    options = speech_options(args)
+    tts, tuned = load_tuned(args, [text], reading_of(options))
+    item = play(tts, text, options) if args.play else speak(tts, text, output, options, args.timestamps)
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -63,9 +79,11 @@ def _say_file(args: argparse.Namespace) -> int:
     if args.text is not None:
         raise ConfigError("give either a text or --file, not both")
     if args.output is not None:
-        raise ConfigError("-o goes with one text; --file writes into --out-dir")
+        raise ConfigError("--out-dir speaks each line into a file of its own, -o all of a book into one: give either")
     if args.out_dir is None:
-        raise ConfigError("--file needs --out-dir")
+        raise ConfigError("--file needs --out-dir (each line into a file) or -o book.m4b (all of it into one)")
+    if args.play:
+        raise ConfigError("--play goes with one text")
     ending = check_ending(args.timestamps)
     lines = [line.strip() for line in read_text(args.file).splitlines()]
     if not any(lines):
@@ -76,7 +94,8 @@ def _say_file(args: argparse.Namespace) -> int:
     except OSError as error:
         raise AudioError(f"cannot make the folder {folder}: {error.strerror or error}") from None
     check_output(str(folder / "000.wav"))
-    tts, tuned = load_tuned(args, [line for line in lines if line])
+    options = speech_options(args)
+    tts, tuned = load_tuned(args, [line for line in lines if line], reading_of(options))
     from tqdm import tqdm
 
     items, failed = [], 0
@@ -87,7 +106,7 @@ def _say_file(args: argparse.Namespace) -> int:
         path = folder / f"{number:0{digits}d}.wav"
         try:
             words = None if ending is None else str(path.with_suffix(ending))
-            items.append(speak(tts, line, str(path), speech_options(args), words))
+            items.append(speak(tts, line, str(path), options, words))
         except AudioError:
             raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:
@@ -102,13 +121,26 @@ def _short(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
 
 
+def reading_of(options: Mapping[str, Any]) -> Reading:
+    """How texts are read with these options of `TTS.synthesize`."""
+    return Reading.of(options["pause"], options["lexicon"], options["ssml"])
+
+
 def speech_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `TTS.synthesize` from the command line."""
+    """Keyword arguments of `TTS.synthesize` from the command line.
+
+    Raises:
+        ConfigError: the pauses or the lexicon cannot be used.
+    """
     return {
+        "pause": Pauses.of(args.pause),
+        "lexicon": Lexicon.of(args.lexicon),
+        "ssml": args.ssml,
         "speaker": args.speaker,
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
+        "complete": args.complete == "on",
         "speed": args.speed,
         **sampling_overrides(args),
     }

@@ -32,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise MissingExtraError(f"serve needs {', '.join(missing)}: pip install 'spear_spec[serve]'")
+    if args.ray is not None:
+        from spear_spec.cli import serve_ray
+
+        return serve_ray.run(args)
     from spear_spec.serving.auth import VARIABLE, read_keys
     from spear_spec.serving.limits import Limits
     from spear_spec.serving.settings import ServerSettings
@@ -47,14 +51,19 @@ def run(args: argparse.Namespace) -> int:
         log_text=args.log_text,
     )
     given = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
-    limits = Limits(characters=args.max_characters, **{name: value for name, value in given.items() if value})
-    _log(settings.log_text)
+    limits = Limits(characters=args.max_characters, **{n: v for n, v in given.items() if v is not None})
     from spear_spec.serving.listen import bind
+    from spear_spec.serving.voices import Names
+    from spear_spec.voice.bundle import open_voice
+
+    config = open_voice(args.voice).config
+    Names(config.name, config.speakers, settings.voice_names)
 
     taken = bind(args.host, args.port)
     web = threading.Thread(target=_import_the_rest)  # while the voice is loaded
     web.start()
     tts = load_tts(args)
+    _log(settings.log_text)
     from spear_spec.serving.scheduler import Scheduler, for_serving
 
     with Scheduler(for_serving(tts), limits) as scheduler, taken:

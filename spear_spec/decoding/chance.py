@@ -11,7 +11,8 @@ order of its nodes), then those of the rule's trials in the rule's order, then o
 next step goes on where this one stopped. Nothing is used for what involves no chance. A rule that `shares` is the
 exception: draft token n is drawn with the number that the target will draw it with, and draw n is token n again.
 
-The last counter word keeps other uses of a seed apart: 0 draws, 1 seeds of the sentences of a text, 2 of their sound.
+The last counter word keeps other uses of a seed apart: 0 draws, 1 seeds of the sentences of a text, 2 of their sound,
+3 of an utterance that is drawn again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 SEEDS = 2**64  # so many are there
-SENTENCE, SOUND = 1, 2  # last counter word of `derive`
+SENTENCE, SOUND, REDRAW = 1, 2, 3  # last counter word of `derive`
 
 
 class Chance:
@@ -171,7 +172,7 @@ def uniforms(seed: int, first: int, count: int) -> NDArray[np.float64]:
 
 
 def derive(seed: int, index: int, use: int) -> int:
-    """Seed number `index` of those that follow from a seed for one use (`SENTENCE`, `SOUND`): 64 bits."""
+    """Seed number `index` of those that follow from a seed for one use (`SENTENCE`, `SOUND`, `REDRAW`): 64 bits."""
     counter = tuple(np.array([word], dtype=np.uint64) for word in (index & _LOW, index >> 32 & _LOW, 0, use))
     words = philox(counter, seed)
     return int(words[1][0]) << 32 | int(words[0][0])

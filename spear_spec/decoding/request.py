@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from spear_spec.config import SamplingConfig, shown
+from spear_spec.config import SamplingConfig, number, require, shown, whole
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.limits import default_cap
 from spear_spec.errors import ConfigError
@@ -16,12 +16,37 @@ from spear_spec.models.memory import Memory
 
 
 @dataclass(frozen=True)
+class Whole:
+    """That all words of an utterance be heard (`decoding/completeness.py`).
+
+    words: their places in the request's ids, the first letter and one past the last. tries: how often it is drawn at
+    most. least: tokens that a letter of a word takes on average, if it is heard; a word that takes less is left out.
+    stray: so many tokens in a row that speak of another place of the text are words said twice.
+
+    Raises:
+        ConfigError: a field that cannot be used.
+    """
+
+    words: tuple[tuple[int, int], ...]
+    tries: int = 4
+    least: float = 0.3
+    stray: int = 6
+
+    def __post_init__(self) -> None:
+        whole("tries", self.tries, 1, 100)
+        number("least", self.least, 0, 10)
+        whole("stray", self.stray, 1, 10**6)
+        for first, last in self.words:
+            require(0 <= first < last, f"a word must be a first place and one past its last, not {first} and {last}")
+
+
+@dataclass(frozen=True)
 class Request:
     """One utterance to write.
 
     ids: text ids, without the end token that a target may want. prefix: semantic tokens already spoken; decoding goes
     on behind them, and they count as kept. seed: of this utterance's stream of uniforms. cap: most tokens, the prefix
-    and the end token included; None: it follows from the length of the text.
+    and the end token included; None: it follows from the length of the text. whole: that no word be left out.
 
     Raises:
         ConfigError: a field that cannot be used.
@@ -32,6 +57,7 @@ class Request:
     seed: int = 0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     cap: int | None = None
+    whole: Whole | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

@@ -26,6 +26,7 @@ ALIGNED_HEADS = 2  # ... so many heads, the first ones (training/t2s)
 FINE = 2  # steps a token
 _FLOOR = -9.0  # log-probability: no token forbids a letter
 _JUMP = 1e-3  # chance that letters are left out, a step
+_FAR = 5  # letters
 _EDGE = 0.5  # each letter further from the first at the beginning, and from the last at the end, is so much less likely
 
 
@@ -131,10 +132,13 @@ def _unit(row: Array) -> Array:
     return row / row.sum()
 
 
-def coverage(attention: Array, letters: Sequence[int], least: float = 0.1) -> float:
-    """Share of these text positions whose attention exceeded `least` at some token; 1 where there are none."""
-    if not letters:
-        return 1.0
-    if not len(attention):
-        return 0.0
-    return float((attention.max(0)[list(letters)] > np.log(least)).mean())
+def strays(attention: Array, starts: Array, least: int) -> int:
+    """How often at least `least` tokens in a row look for the most part at letters far (`_FAR`) from those that the
+    alignment gives them: words that are said twice, or out of order.
+    """
+    tokens, letters = attention.shape
+    middle = np.minimum(np.searchsorted(starts[1:], np.arange(tokens) + 0.5, side="right"), letters - 1)
+    far = np.abs(np.arange(letters) - middle[:, None]) > _FAR
+    away = np.concatenate([[False], (np.exp(attention) * far).sum(1) > 0.5, [False]])
+    edges = np.flatnonzero(np.diff(away.astype(np.int8)))
+    return int((edges[1::2] - edges[::2] >= least).sum())

@@ -50,7 +50,7 @@ class Memory:
     def select(self, rows: Sequence[int]) -> Memory:
         """These rows, in this order; a row may come more than once."""
         index = torch.tensor(list(rows), device=self.hidden.device, dtype=torch.long)
-        cross = [(k[index], v[index]) for k, v in self.cross]
+        cross = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.cross]
         condition = None if self.condition is None else self.condition[index]
         return Memory.of(self.hidden[index], self.mask[index], cross, self.null_slots, condition)
 

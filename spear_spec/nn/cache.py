@@ -29,6 +29,7 @@ class KVCache:
         shape = (layers, batch, heads, max(capacity, 1), dim_head)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self._stores: tuple[Tensor, Tensor] | None = None  # where others have joined: k and v are their first rows
         self.lengths: list[int] = [0] * batch
         self.native: Any = None  # who runs whole steps on this store in C, where its owner has such a thing
         self.pointers: Any = None  # what C has been told of this store (`kernels.past.Pointers`)
@@ -60,6 +61,7 @@ class KVCache:
             new = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
             new[:, :, :, : old.shape[3]] = old
             setattr(self, name, new)
+        self._stores = None
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k, v [B, H, n, D] behind each row's length; return views [B, H, longest + n, D] of the layer.
@@ -131,19 +133,25 @@ class KVCache:
             self.lengths = [self.lengths[row] for row in rows]
             return
         index = torch.tensor(rows, device=self.k.device, dtype=torch.long)
-        self.k, self.v = self.k.index_select(1, index), self.v.index_select(1, index)
+        self.k, self.v, self._stores = self.k.index_select(1, index), self.v.index_select(1, index), None
         self.lengths = [self.lengths[r] for r in rows]
 
     def join(self, other: KVCache) -> None:
-        """Take in the rows of another cache of the same layers, behind the rows that are here."""
-        self.k, self.v = _cat(self.k, other.k), _cat(self.v, other.v)
+        """Take in the rows of another cache of the same layers, behind the rows that are here.
+
+        Only what rows hold is copied. A store that is too small is replaced by one with room for as many rows again: in
+        a batch that rows join one by one, most of them find their place.
+        """
+        here, there = self.batch, other.batch
+        held, theirs = max(self.lengths, default=0), max(other.lengths, default=0)
+        rows, room = here + there, max(self.capacity, other.capacity)
+        if self._stores is None or self._stores[0].shape[1] < rows or self._stores[0].shape[3] < room:
+            shape = (self.k.shape[0], max(rows, 2 * here), self.k.shape[2], room, self.k.shape[4])
+            stores = (self.k.new_zeros(shape), self.v.new_zeros(shape))
+            for store, old in zip(stores, (self.k, self.v)):
+                store[:, :here, :, :held] = old[:, :, :, :held]
+            self._stores = stores
+        for store, new in zip(self._stores, (other.k, other.v)):
+            store[:, here:rows, :, :theirs] = new[:, :, :, :theirs]
+        self.k, self.v = (store[:, :rows] for store in self._stores)
         self.lengths = [*self.lengths, *other.lengths]
-
-
-def _cat(one: Tensor, two: Tensor) -> Tensor:
-    """Rows behind rows, with the room to grow of the one that has more."""
-    room = max(one.shape[3], two.shape[3])
-    out = one.new_zeros((one.shape[0], one.shape[1] + two.shape[1], one.shape[2], room, one.shape[4]))
-    out[:, : one.shape[1], :, : one.shape[3]] = one
-    out[:, one.shape[1] :, :, : two.shape[3]] = two
-    return out

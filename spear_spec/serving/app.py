@@ -67,7 +67,9 @@ def create_app(scheduler: Scheduler, settings: ServerSettings | None = None) -> 
 
 def _audio(app: FastAPI, service: Service) -> None:
     settings = service.settings
-    sound: dict[str, Any] = {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}
+    sound: dict[str, Any] = {
+        media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()
+    }
     sound["text/event-stream"] = {"schema": EVENT}
 
     @app.post(

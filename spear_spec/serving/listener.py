@@ -92,6 +92,13 @@ class Listener:
         return gap
 
     @property
+    def waits_since(self) -> float:
+        """Since when the first sound of a text that is there is waited for; inf where it is not."""
+        if self.over or self.handed_s or self.waits_for_text:
+            return inf
+        return max(self.arrived, self.fed) if self.cutter is not None else self.arrived
+
+    @property
     def waits_for_text(self) -> bool:
         """Whether everything that was fed has been spoken and fetched, and more may come."""
         busy = self.ready or self.under_way or self.preparing or self.parts or self.segments is not None

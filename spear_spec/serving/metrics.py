@@ -13,6 +13,7 @@ _RTF = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
 # the scheduler's state: field, what it is, whether it only grows
 _STATE = (
     ("queued", "Requests that wait for a row.", False),
+    ("waiting", "Sentences that are ready and in no row.", False),
     ("rows", "Rows of the running batch.", False),
     ("streams", "Listeners that are being served.", False),
     ("tokens", "Semantic tokens written.", True),

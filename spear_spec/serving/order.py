@@ -15,10 +15,9 @@ CALM_S = 1.5  # while somebody has less than this to hear, nobody's later senten
 def joining(listeners: Iterable[Listener], rows: int, now: float, limits: Limits) -> list[tuple[Listener, Sentence]]:
     """The sentences that join the batch now, `rows` of which are taken; they are moved to `under_way`.
 
-    First those of listeners who have heard nothing, in any case: they wait for nobody. Then who is needed first, while
-    there are rows; one whose listener is about to run dry and has nothing under way also beyond them. A sentence that
-    is not needed soon waits until nobody else is pressed, and never joins while its listener does not fetch what is
-    there.
+    Who is needed first joins first, while there are rows. Beyond them join those whose listener has heard nothing or is
+    about to run dry, and has nothing under way: they wait for nobody. A sentence that is not needed soon waits until
+    nobody else is pressed, and never joins while its listener does not fetch what is there.
     """
     there = [listener for listener in listeners if not listener.over]
     out: list[tuple[Listener, Sentence]] = []
@@ -29,18 +28,17 @@ def joining(listeners: Iterable[Listener], rows: int, now: float, limits: Limits
         out.append((listener, sentence))
 
     pressed = _pressed(there, now)
-    for listener in sorted((one for one in there if not one.handed_s), key=lambda one: one.number):
-        if listener.ready and not listener.under_way:
-            join(listener)
     while True:
-        waiting = [one for one in there if one.ready and one.ahead_s() < limits.buffer_s]
+        full = rows + len(out) >= limits.rows
+        waiting = [
+            one for one in there if one.ready and one.ahead_s() < limits.buffer_s and not (full and one.under_way)
+        ]
         if not waiting:
             return out
         needs = {one.number: one.need(now) for one in waiting}
         first = min(waiting, key=lambda one: (needs[one.number], one.number))
         soon = needs[first.number] - now
-        full = rows + len(out) >= limits.rows
-        if full and (soon > DANGER_S or first.under_way):
+        if full and soon > DANGER_S:
             return out
         if soon > NEAR_S and any(one is not first for one in pressed):
             return out

@@ -178,18 +178,19 @@ class Playground:
             return left.is_set() or self.service.draining
 
         def run() -> None:
+            last: list[bytes | BaseException | None] = [event("done", {}), None]
             mailbox.put(event("start", {"seed": str(seed), "drafters": drafters}))
             try:
                 for what in race(racers, wanted.input, seed, busy=self._busy, stopped=stopped):
                     mailbox.put(event("lap", lap(what)) if isinstance(what, Lap) else event("waiting", {}))
                 if stopped():
                     raise shutting_down()
-                mailbox.put(event("done", {}))
-                mailbox.put(None)
             except Exception as error:
-                mailbox.put(error)
+                last = [error]
             finally:
                 self._racing.release()
+            for word in last:  # whoever reads it may race again
+                mailbox.put(word)
 
         threading.Thread(target=run, name="spear_spec-race", daemon=True).start()
         return self._events(request, aiter(mailbox), left.set)

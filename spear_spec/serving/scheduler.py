@@ -26,7 +26,7 @@ from spear_spec.decoding.proposal import Verdict
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import SpearSpecError, TextError
 from spear_spec.meter import AUDIBLE
-from spear_spec.pipeline import TTS
+from spear_spec.pipeline import TTS, whole_by
 from spear_spec.serving.limits import Limits
 from spear_spec.serving.listener import Listener, Sentence
 from spear_spec.serving.order import joining
@@ -41,17 +41,25 @@ log = logging.getLogger("spear_spec")
 _WORST = ("eos", "cap", "guard")
 _AHEAD = 2  # sentences that are ready before they are asked for
 _S_A_SYMBOL = 0.075  # speech, before any has been measured
+_HURRY_S = 0.3  # who has less to hear gets what there is
 _TICK_S = 0.5  # how often patience is looked at
+_GAMMA, _GAMMAS = 5, {"4": 3, "8": 2, "16": 1}  # measured on two CPU cores: tokens a second of all rows together
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
 
 
 def for_serving(tts: TTS) -> TTS:
-    """The settings that a voice is served with: the same sound for a seed, however many rows are decoded together.
+    """The settings that a voice is served with: a seed is one take, however many rows are decoded together.
 
-    Draft lengths by the number of rows would let the batch choose how chance is used up.
+    An exact chain is judged by `coupled`, whose tokens depend on neither drafts nor batch, so that the draft length can
+    follow the number of rows. Any other rule keeps one draft length: by the number of rows, the batch would choose how
+    chance is used up.
     """
     spec = tts.spec
-    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas and tts.own_drafter is None else tts
+    if tts.own_drafter is not None or tts.own_verifier is not None or spec.drafter == "none":
+        return tts
+    if spec.verifier in ("rejection", "block", "coupled") and spec.tree is None and spec.num_drafts == 1:
+        return tts.using(verifier="coupled", gamma=_GAMMA, gammas=_GAMMAS)
+    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas else tts
 
 
 class Scheduler:
@@ -65,6 +73,7 @@ class Scheduler:
         beside: whether sound is made in a thread of its own; None: where the stage allows it and there are two cores.
         clock: seconds.
         start: False makes no thread: `work_front`, `work_sound` and `work_step` do what the threads would, when called.
+        complete: as `TTS.stream` has it. `Written` then tells the tokens of every try.
     """
 
     def __init__(
@@ -76,10 +85,12 @@ class Scheduler:
         beside: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         start: bool = True,
+        complete: bool = False,
     ) -> None:
         self.tts, self.limits = tts, limits or Limits()
         self.sample_rate = tts.sample_rate
         self._observe, self._clock = observe, clock
+        self._whole = whole_by(tts.front_end, tts.target) if complete else None
         able = bool(getattr(tts.stage, "overlaps", False))
         self._beside = able and (beside if beside is not None else (os.cpu_count() or 1) > 1)
         self._lock = threading.RLock()
@@ -173,6 +184,8 @@ class Scheduler:
             problem = f"all {self.limits.streams} streams are taken"
         elif sum(one.heard is None and not one.over for one in self._listeners.values()) >= self.limits.queue:
             problem = f"{self.limits.queue} requests wait for their first sound"
+        elif any(one.waits_since < self._clock() - self.limits.wait_s for one in self._listeners.values()):
+            problem = f"a request has waited more than {self.limits.wait_s:g} s for its first sound"
         if problem is not None:
             self._totals["refused"] += 1
             wait = self._retry_after()
@@ -360,7 +373,7 @@ class Scheduler:
                 return True
             if segment is not None:
                 if part is not None and part.pause_s is not None and listener.count:
-                    segment = replace(segment, pause_s=part.pause_s)
+                    segment = replace(segment, pause_s=max(segment.pause_s, part.pause_s))
                 self._ready(listener, segment)
             listener.segments = pieces if segment is not None else None
             if listener.segments is None and not listener.parts and listener.cutter is None:
@@ -369,7 +382,7 @@ class Scheduler:
         return True
 
     def _ready(self, listener: Listener, segment: Segment) -> None:
-        length = max(0.3, len(segment.ids) * self._s_a_symbol / listener.ask.speed) + segment.pause_s
+        length = max(0.3, len(segment.ids) * self._s_a_symbol + segment.pause_s) / listener.ask.speed
         listener.ready.append(Sentence(listener.count, segment, length, self._clock()))
         listener.count += 1
         self._to_step.notify()
@@ -418,6 +431,7 @@ class Scheduler:
                 seed=sentence_seed(listener.speech.seed, sentence.index),
                 sampling=listener.law,
                 cap=listener.ask.max_tokens,
+                whole=None if self._whole is None else self._whole(sentence.segment.ids),
             )
             for listener, sentence in new
         ]
@@ -466,7 +480,7 @@ class Scheduler:
             listener, sentence = self._by_row[row]
             assert sentence.utterance is not None and sentence.voiced is not None
             sentence.voiced.see()
-            if verdict.ended[place] is not None:
+            if verdict.ended[place] is not None and sentence.utterance.ended is not None:  # not drawn again
                 self._rows.pop(sentence.utterance, None)
                 totals["sentences"] += 1
             if listener.over:
@@ -534,11 +548,13 @@ class Scheduler:
     def _wants_sound(self) -> Listener | None:
         """Whose next piece is made: who has heard nothing first, then who runs dry first."""
         best: Listener | None = None
+        now = self._clock()
         for one in self._listeners.values():
             if one.over or one.sounding or not one.under_way:
                 continue
             voiced = one.under_way[0].voiced
-            if voiced is None or not voiced.due(one.heard is not None):
+            hurry = bool(one.handed_s) and one.left(now) < _HURRY_S
+            if voiced is None or not voiced.due(one.heard is not None, hurry):
                 continue
             if best is None or (one.dry, one.number) < (best.dry, best.number):
                 best = one
@@ -596,7 +612,7 @@ class Scheduler:
             warn_if_cut(voiced)
             symbols = len(sentence.segment.ids)
             if symbols > 20:
-                told = (sentence.spoken_s - sentence.segment.pause_s) * listener.ask.speed / symbols
+                told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols
                 self._s_a_symbol += 0.05 * (told - self._s_a_symbol)
             self._finish_if_done(listener)
             self._to_step.notify()

@@ -87,6 +87,9 @@ class Connection(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # it was the body that went wrong: nobody waits for an answer any more
+            self.cycle.message_event.set()
         self.transport.close()
 
 

@@ -92,12 +92,15 @@ class Service:
         """What the client is told; counts it, and logs it once where it is the server's own fault."""
         told = as_api_error(error)
         self.metrics.refused.labels(told.reason).inc()
-        if told.status >= 500 and not isinstance(error, ApiError):
-            self.log_failure(error, request_id)
+        self.log_failure(error, request_id)
         return told
 
     def log_failure(self, error: BaseException, request_id: str) -> None:
-        """Where it happened; what its message says (there may be text in it) only where text may be logged."""
+        """Where the server's own failure happened; what its message says (there may be text in it) only where text may
+        be logged. The client's mistakes are not logged.
+        """
+        if as_api_error(error).status < 500 or isinstance(error, ApiError):
+            return
         said = f": {error}" if self.settings.log_text else ""
         frames = "".join(traceback.format_tb(error.__traceback__))
         log.error("%s failed: %s%s\n%s", request_id, type(error).__name__, said, frames)

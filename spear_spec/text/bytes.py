@@ -9,7 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from spear_spec.errors import ConfigError, TextError
-from spear_spec.text.front_end import PAUSES_S, Segment
+from spear_spec.text.front_end import Segment
+from spear_spec.text.pauses import Pauses
+from spear_spec.text.reading import Reading
 from spear_spec.text.sentences import Break, cut, split_pieces
 
 # Whisper's languages, in the order in which its models number them
@@ -95,13 +97,26 @@ class ByteFrontEnd:
         Raises:
             TextError: there is nothing to say, or no such language.
         """
+        return self.read(text, speaker, Reading())
+
+    def read(self, text: str, speaker: str, reading: Reading) -> Iterator[Segment]:
+        """As `segments`, with other pauses: bytes know neither of phonemes nor of SSML.
+
+        Raises:
+            ConfigError: a lexicon or SSML is asked for.
+        """
+        if reading.ssml or reading.lexicon is not None:
+            raise ConfigError("this voice reads bytes: it takes no SSML and no lexicon")
+        return self._read(text, speaker, reading.pauses)
+
+    def _read(self, text: str, speaker: str, pauses: Pauses) -> Iterator[Segment]:
         if not isinstance(text, str):
             raise TextError(f"a text must be a string, not {type(text).__name__}")
         if speaker not in self.speakers:
             raise TextError(f"no language {speaker!r:.40}; known are {', '.join(self.speakers[:8])} and so on")
         first = True
         for written, before in self._pieces(text):
-            yield Segment(written, self.encode(written, speaker), 0.0 if first else PAUSES_S[before])
+            yield Segment(written, self.encode(written, speaker), 0.0 if first else pauses[before])
             first = False
         if first:
             raise TextError(f"there is nothing to speak in {text[:40]!r}: give it at least one word")

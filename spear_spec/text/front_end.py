@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, Self, runtime_checkable
 
 from spear_spec.errors import ConfigError, TextError
+from spear_spec.text.pauses import Pauses
+from spear_spec.text.reading import Reading
 from spear_spec.text.sentences import Break, cut, split_pieces, spoken_length
+from spear_spec.text.stand_ins import NONE, StandIns
 from spear_spec.text.tokenizer import PhonemeTokenizer
 from spear_spec.text.written import Word
 
 log = logging.getLogger("spear_spec")
 
 MOST_PHONEMES = 200  # in a segment: some fifteen seconds at a normal rate, and what the voices were trained with
-PAUSES_S = {Break.CUT: 0.1, Break.SENTENCE: 0.1, Break.LINE: 0.25, Break.PARAGRAPH: 0.4}
+PAUSES_S = {kind: Pauses()[kind] for kind in Break}
 _NO_WORDS = "the front end of this voice does not tell where its words are: no timestamps with it"
 _MOST_AHEAD = 16  # pieces that are prepared together, once the first are out
 
@@ -76,6 +79,32 @@ class FrontEnd(Protocol):
         ...
 
 
+@runtime_checkable
+class Reader(FrontEnd, Protocol):
+    """A front end that can also read in other ways: most can do without."""
+
+    def read(self, text: str, speaker: str, reading: Reading) -> Iterator[Segment]:
+        """As `segments`, which is what comes of a plain reading.
+
+        Raises:
+            TextError: also where SSML was asked for and the text is none. ConfigError: this reading is beyond it.
+        """
+        ...
+
+
+def read(front_end: FrontEnd, text: str, speaker: str, reading: Reading) -> Iterator[Segment]:
+    """Segments of the text as it is to be read.
+
+    Raises:
+        ConfigError: the front end cannot. TextError: as `FrontEnd.segments`.
+    """
+    if reading.plain:
+        return front_end.segments(text, speaker)
+    if isinstance(front_end, Reader):
+        return front_end.read(text, speaker, reading)
+    raise ConfigError("the front end of this voice takes no pauses, no lexicon and no SSML: leave these out")
+
+
 def check_tells_words(front_end: FrontEnd) -> None:
     """Refuse a front end whose segments have no `words`.
 
@@ -114,43 +143,58 @@ class PhonemeFrontEnd:
         Raises:
             TextError: there is nothing to say, or the voice has no such speaker.
         """
+        return self.read(text, speaker, Reading())
+
+    def read(self, text: str, speaker: str, reading: Reading) -> Iterator[Segment]:
+        """As `Reader.read`: everything that a `Reading` can ask for."""
         if not isinstance(text, str):
             raise TextError(f"a text must be a string, not {type(text).__name__}")
         self.tokenizer.encode_phonemes("", speaker)  # the speaker is known before anything is worked out
+        passages, stand_ins = reading.passages(text)
         first = True
-        for written, before, phonemes, warnings in self._pieces(text):
-            for warning in warnings:
-                log.warning("text: %s", warning)
-            yield Segment(
-                written,
-                self.tokenizer.encode_phonemes(phonemes, speaker),
-                0.0 if first else PAUSES_S[before],
-                find_words=partial(self.tokenizer.words, written),
-            )
-            first = False
+        for passage in passages:
+            asked = passage.pause_s
+            for written, before, phonemes, warnings in self._pieces(passage.text, stand_ins):
+                for warning in warnings:
+                    log.warning("text: %s", warning)
+                if asked is None:
+                    kind = passage.before if before is Break.PARAGRAPH else before
+                    asked = 0.0 if first else reading.pauses[kind]
+                yield Segment(
+                    stand_ins.written(written),
+                    self.tokenizer.encode_phonemes(phonemes, speaker),
+                    asked,
+                    passage.rate,
+                    find_words=partial(self.tokenizer.words, written, stand_ins),
+                )
+                first, asked = False, None
         if first:
             shown = text if len(text) <= 40 else text[:40] + "..."
             raise TextError(f"there is nothing to speak in {shown!r}: give it at least one word")
 
+    def places(self, ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Where the spoken words of a segment lie in its ids: the first letter, and one past the last."""
+        return self.tokenizer.places(ids)
+
     def phonemes(self, text: str) -> str:
         """Phoneme letters of all segments, a space between them."""
-        return " ".join(phonemes for _, _, phonemes, _ in self._pieces(text))
+        return " ".join(phonemes for _, _, phonemes, _ in self._pieces(text, NONE))
 
-    def _pieces(self, text: str) -> Iterator[tuple[str, Break, str, list[str]]]:
+    def _pieces(self, text: str, stand_ins: StandIns) -> Iterator[tuple[str, Break, str, list[str]]]:
         pieces, ahead = split_pieces(text, join=self.join), 1
         while some := list(islice(pieces, ahead)):
             if len(some) > 1:
-                self.tokenizer.look_ahead(piece.text for piece in some)
+                self.tokenizer.look_ahead((piece.text for piece in some), stand_ins)
             for piece in some:
                 before = piece.before
-                for written, phonemes, warnings in self._within(piece.text):
+                for written, phonemes, warnings in self._within(piece.text, stand_ins):
                     yield written, before, phonemes, warnings
                     before = Break.CUT
             ahead = min(2 * ahead, _MOST_AHEAD)
 
-    def _within(self, text: str) -> Iterator[tuple[str, str, list[str]]]:
+    def _within(self, text: str, stand_ins: StandIns) -> Iterator[tuple[str, str, list[str]]]:
         """(text, phonemes, warnings) of the parts of a piece, each within the limit: letters say little of sounds."""
-        phonemes, _, _, warnings = self.tokenizer.phonemes(text)
+        phonemes, _, _, warnings = self.tokenizer.phonemes(text, stand_ins)
         if len(phonemes) <= MOST_PHONEMES:
             if any(c.isalpha() for c in phonemes):
                 yield text, phonemes, warnings
@@ -161,7 +205,7 @@ class PhonemeFrontEnd:
             yield text, phonemes[:MOST_PHONEMES].rstrip(), warnings
             return
         for part in parts:
-            yield from self._within(part)
+            yield from self._within(part, stand_ins)
 
     def to_dict(self) -> dict[str, Any]:
         """For a voice's config.json."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.text.normalize import normalize
+from spear_spec.text.stand_ins import NONE, Place, StandIns
 from spear_spec.text.symbols import PAD, PHONEMES, SYMBOLS, speaker_symbol
 from spear_spec.text.unknown_words import in_alphabet
 from spear_spec.text.written import Spoken, Word, written_words
@@ -71,42 +72,68 @@ class PhonemeTokenizer:
         """All symbols in the order of their ids."""
         return self._vocab
 
-    def phonemes(self, text: str) -> tuple[str, str, list[str], list[str]]:
+    def phonemes(self, text: str, stand_ins: StandIns = NONE) -> tuple[str, str, list[str], list[str]]:
         """(phonemes, normalised text, unknown words, warnings) of a sentence.
 
-        The phonemes are empty if nothing can be spoken.
+        The phonemes are empty if nothing can be spoken. stand_ins: of the text that the sentence is from.
         """
         from spear_spec.text.g2p import shared_g2p
 
         words, warnings = normalize(text)
+        words, given, more = stand_ins.resolve(words)
+        warnings += more
         if not any(c.isalpha() for c in words):
             return "", words, [], warnings
-        raw, unknown = shared_g2p()(words)
+        raw, unknown = shared_g2p()(words, given)
         phonemes, lost = in_alphabet(raw, self._letters)
         if lost:
             warnings = [*warnings, f"sounds outside the alphabet left out: {' '.join(sorted(set(lost)))}"]
         return phonemes.strip(), words, unknown, warnings
 
-    def words(self, text: str) -> tuple[Word, ...]:
+    def places(self, ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Where the spoken words lie in ids that `encode_phonemes` made: the first letter, and one past the last."""
+        found: list[tuple[int, int]] = []
+        beside = False  # the letter before belongs to the same word
+        for at, one in enumerate(ids):
+            symbol = self._vocab[one]
+            if symbol == " " or symbol not in self._letters:
+                beside = False
+            elif symbol.isalpha():
+                found[-1 if beside else len(found) :] = [(found[-1][0] if beside else at, at + 1)]
+                beside = True
+        return tuple(found)
+
+    def words(self, text: str, stand_ins: StandIns = NONE) -> tuple[Word, ...]:
         """The written words of a sentence, with their places in `encode`'s ids."""
         from spear_spec.text.g2p import shared_g2p
 
         words, _ = normalize(text)
-        spoken, at = [], 1  # the speaker's token
-        for word, raw, blank in shared_g2p().by_word(words) if any(c.isalpha() for c in words) else ():
+        places = stand_ins.places(words)
+        words, given, _ = stand_ins.resolve(words)
+        spoken: list[Spoken] = []
+        at, place = 1, 0  # behind the speaker's token; in the normalised text
+        last: Place | None = None
+        for word, raw, blank in shared_g2p().by_word(words, given) if any(c.isalpha() for c in words) else ():
             phonemes, _ = in_alphabet(raw, self._letters)
             if at == 1:
                 phonemes = phonemes.lstrip()
             if any(c.isalpha() for c in phonemes):
-                spoken.append(Spoken(word, at, at + len(phonemes)))
+                inside = next((p for p in places if p.start <= place < p.end), None)
+                first = at
+                if inside is not None and inside is last:  # more of what one stand-in stands for
+                    first = spoken.pop().first
+                spoken.append(Spoken(word if inside is None else inside.name, first, at + len(phonemes)))
+                last = inside
             at += len(phonemes) + (len(blank) if at > 1 or phonemes else 0)
-        return written_words(text, spoken)
+            place += len(word) + len(blank)
+        found = written_words(text, spoken)
+        return tuple(_as_written(word, text, stand_ins) for word in found) if stand_ins else found
 
-    def look_ahead(self, texts: Iterable[str]) -> None:
+    def look_ahead(self, texts: Iterable[str], stand_ins: StandIns = NONE) -> None:
         """Prepare texts together that will be asked for one by one: a third of the work."""
         from spear_spec.text.g2p import shared_g2p
 
-        shared_g2p().look_ahead(normalize(text)[0] for text in texts)
+        shared_g2p().look_ahead(stand_ins.resolve(normalize(text)[0])[0] for text in texts)
 
     def tokenize(self, text: str, speaker: str) -> TextTokens:
         """Everything known about a sentence.
@@ -164,3 +191,10 @@ class PhonemeTokenizer:
             if not isinstance(values[key], (list, tuple)) or not all(isinstance(s, str) and s for s in values[key]):
                 raise ConfigError(f"text: {key} must be a list of strings")
         return cls(values["speakers"], values["symbols"])
+
+
+def _as_written(word: Word, text: str, stand_ins: StandIns) -> Word:
+    """A word of the text with stand-ins, in the text as it was written."""
+    written = stand_ins.written(text[word.start : word.end])
+    start = len(stand_ins.written(text[: word.start]))
+    return Word(written, start, start + len(written), word.first, word.last)

@@ -177,7 +177,7 @@ class UnknownWords:
             return ""
         low = word.lower().strip("'")
         if low.endswith("'s") and len(low) > 2:
-            return _with_s(self._word(word[: word.lower().rindex("'s")]))
+            return with_s(self._word(word[: word.lower().rindex("'s")]))
         low = low.replace("'", "")
         if len(low) == 1 or (word.isupper() and not self._lookup(low)) or not re.search("[aeiouy]", low):
             return self.known(low) or self._spelled(low)
@@ -196,7 +196,7 @@ class UnknownWords:
         if direct or depth > 2:
             return direct
         for ending, stems, make in (
-            ("ies", [word[:-3] + "y"], _with_s), ("s", [word[:-1]], _with_s), ("es", [word[:-2]], _with_s),
+            ("ies", [word[:-3] + "y"], with_s), ("s", [word[:-1]], with_s), ("es", [word[:-2]], with_s),
             ("ied", [word[:-3] + "y"], _with_ed), ("ed", [word[:-2], word[:-1], _undoubled(word[:-2])], _with_ed),
             ("ing", [word[:-3], word[:-3] + "e", _undoubled(word[:-3])], lambda p: p + "ɪŋ"),
             ("ling", [word[:-4]], lambda p: p + "lɪŋ"), ("ping", [word[:-4]], lambda p: p + "pˈɪŋ"),
@@ -252,7 +252,7 @@ def _undoubled(stem: str) -> str:
     return stem[:-1] if len(stem) > 3 and stem[-1] == stem[-2] else ""
 
 
-def _with_s(stem: str) -> str:
+def with_s(stem: str) -> str:
     if not stem:
         return stem
     return stem + ("ᵻz" if stem[-1] in _SIBILANTS else "s" if stem[-1] in "ptkfθ" else "z")

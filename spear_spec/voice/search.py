@@ -13,14 +13,39 @@ SEARCH_VARIABLE = "SPEAR_SPEC_VOICES"
 
 
 def search_path() -> list[Path]:
-    """Folders that hold voices: the package's own, then those of $SPEAR_SPEC_VOICES."""
+    """Folders that hold voices: the package's own, those of $SPEAR_SPEC_VOICES, then the user's."""
     extra = os.environ.get(SEARCH_VARIABLE, "")
-    return [INSTALLED, *(Path(os.path.expanduser(p)) for p in extra.split(os.pathsep) if p)]
+    own = _users()
+    return [
+        INSTALLED,
+        *(Path(os.path.expanduser(p)) for p in extra.split(os.pathsep) if p),
+        *([] if own is None else [own]),
+    ]
+
+
+def pulled_path() -> Path:
+    """Where voices that are fetched go: the first folder of $SPEAR_SPEC_VOICES, or else spear_spec/voices under
+    $XDG_DATA_HOME or ~/.local/share.
+
+    Raises:
+        BundleError: there is no home folder.
+    """
+    if len(found := search_path()) == 1:
+        raise BundleError(f"there is no home folder for voices: name one in ${SEARCH_VARIABLE}")
+    return found[1]
+
+
+def _users() -> Path | None:
+    shared = Path(os.environ.get("XDG_DATA_HOME", ""))
+    try:
+        return (shared if shared.is_absolute() else Path.home() / ".local" / "share") / "spear_spec" / "voices"
+    except RuntimeError:
+        return None
 
 
 def list_voices() -> list[Path]:
     """Every voice folder on the search path, in order of search; folders that cannot be read hold none."""
-    return [folder for root in search_path() for folder in _folders(root) if _is_voice(folder)]
+    return [folder for root in search_path() for folder in _folders(root) if is_voice(folder)]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -30,7 +55,8 @@ def _folders(root: Path) -> list[Path]:
         return []
 
 
-def _is_voice(folder: Path) -> bool:
+def is_voice(folder: Path) -> bool:
+    """Whether a folder calls itself one: nothing of it is read."""
     return os.path.isfile(folder / "config.json")
 
 
@@ -46,11 +72,11 @@ def find_voice(voice: str | os.PathLike[str] | None = None) -> Path:
     is_name = bool(name) and Path(name).name == name and name not in (".", "..")
     if is_name:
         for root in search_path():
-            if _is_voice(root / name):
+            if is_voice(root / name):
                 return root / name
     folder = Path(os.path.expanduser(name))
     if name and os.path.isdir(folder):
-        if _is_voice(folder):
+        if is_voice(folder):
             return folder
         raise BundleError(f"{folder} is not a voice: it has no config.json")
     if name and os.path.exists(folder):

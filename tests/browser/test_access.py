@@ -20,8 +20,8 @@ SCHEMES = ("light", "dark")
 # relative luminance by WCAG 2, of "rgb(...)" or "rgba(...)"; backgrounds are looked for upwards
 CONTRAST = """() => {
   const parts = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = rgb => [.2126, .7152, .0722].reduce((sum, share, i) => sum + share * linear(rgb[i] / 255), 0);
   const ground = element => {
     for (let at = element; at; at = at.parentElement) {
       const colour = parts(getComputedStyle(at).backgroundColor);
@@ -29,18 +29,36 @@ CONTRAST = """() => {
     }
     return [255, 255, 255];
   };
-  const ratio = (one, other) => { const [a, b] = [light(one), light(other)].sort((x, y) => y - x); return (a + .05) / (b + .05); };
-  const texts = [...document.querySelectorAll("body *")].filter(element =>
-    element.checkVisibility() && !element.disabled && [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
-  const fields = [...document.querySelectorAll("textarea, select, input[inputmode], button:not(.primary, :disabled)")]
-    .filter(element => element.checkVisibility());
-  const tokens = [...document.querySelectorAll(".legend .token")].filter(element => element.checkVisibility());
-  return {
-    texts: texts.map(e => [e.tagName + "#" + e.id + "." + e.className, ratio(parts(getComputedStyle(e).color), ground(e))]),
-    edges: fields.map(e => [e.id, ratio(parts(getComputedStyle(e).borderTopColor), ground(e.parentElement))]),
-    tokens: tokens.map(e => { const form = getComputedStyle(e, "::after");
-      return [e.className, ratio(parts(e.classList.contains("sampled") ? form.borderTopColor : form.backgroundColor), ground(e))]; }),
+  const ratio = (text, element) => {
+    const [low, high] = [light(parts(text)), light(ground(element))].sort((one, other) => one - other);
+    return (high + .05) / (low + .05);
   };
+  const seen = selector => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility() && !e.disabled);
+  const texts = seen("body *").filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+  const form = e => getComputedStyle(e, "::after");
+  return {
+    texts: texts.map(e => [e.outerHTML.slice(0, 80), ratio(getComputedStyle(e).color, e)]),
+    edges: seen("textarea, select, input[inputmode], button:not(.primary)").map(
+      e => [e.id, ratio(getComputedStyle(e).borderTopColor, e.parentElement)]),
+    tokens: seen(".legend .token").map(
+      e => [e.className, ratio(e.matches(".sampled") ? form(e).borderTopColor : form(e).backgroundColor, e)]),
+  };
+}"""
+ERROR = """text => {
+  const error = document.getElementById("error");
+  error.hidden = !text;
+  error.textContent = text;
+}"""
+LISTEN = """() => {
+  for (const live of document.querySelectorAll("[role=status], [role=alert], [aria-live], output"))
+    new MutationObserver(() => tell(live.textContent)).observe(
+      live, {childList: true, characterData: true, subtree: true});
+}"""
+PLACES = """all => all.filter(e => e.checkVisibility()).map(e => ({
+  what: e.id || e.className || e.value, kind: e.type || e.tagName, ...e.getBoundingClientRect().toJSON()}))"""
+FOCUS = """() => {
+  const {id, className, value} = document.activeElement;
+  return id || className || value;
 }"""
 
 
@@ -72,9 +90,7 @@ def test_axe_finds_nothing(path: str, scheme: str, visit: Callable[..., Visit], 
 def test_contrast(path: str, scheme: str, visit: Callable[..., Visit], server: Live) -> None:
     here = visit(server, path, color_scheme=scheme)
     fill(here, path)
-    here.page.evaluate(
-        """() => { const error = document.getElementById("error"); error.hidden = false; error.textContent = "wrong"; }"""
-    )
+    here.page.evaluate(ERROR, "wrong")
     found: dict[str, list[tuple[str, float]]] = here.page.evaluate(CONTRAST)
     assert len(found["texts"]) > 20
     assert [text for text in found["texts"] if text[1] < 4.5] == []
@@ -111,22 +127,17 @@ def test_names_and_roles(visit: Callable[..., Visit], server: Live) -> None:
 def test_what_changes_is_told_and_not_too_often(visit: Callable[..., Visit], server: Live) -> None:
     here = visit(server)
     told: list[str] = []
-    here.page.expose_function("tell", told.append)
-    here.page.evaluate(
-        """() => { for (const live of document.querySelectorAll("[role=status], [role=alert], [aria-live], output"))
-             new MutationObserver(() => tell(live.textContent)).observe(live, {childList: true, characterData: true, subtree: true}); }"""
-    )
+    here.page.expose_function("tell", lambda text: told.append(text))
+    here.page.evaluate(LISTEN)
     here.speak(TEXT)
     here.page.wait_for_timeout(200)
-    assert [text for text in told if text][0] == "Speaking …"
+    assert next(text for text in told if text) == "Speaking …"
     assert len(told) <= 3  # not a word for every token
     assert told[-1].startswith("Done: ")
 
 
 def focus(here: Visit) -> str:
-    name: str = here.page.evaluate(
-        "() => document.activeElement.id || document.activeElement.className || document.activeElement.value"
-    )
+    name: str = here.page.evaluate(FOCUS)
     return name
 
 
@@ -165,9 +176,12 @@ def test_the_keyboard_alone(visit: Callable[..., Visit], server: Live) -> None:
 
 
 def test_the_skip_link(visit: Callable[..., Visit], server: Live) -> None:
-    here = visit(server, "/#race")
-    here.page.keyboard.press("Tab")
-    expect(here.page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
+    here = visit(server)
+    link = here.page.get_by_role("link", name="Skip to the content")
+    here.page.get_by_role("link", name="Race").click()
+    expect(link).not_to_be_in_viewport()
+    link.focus()
+    expect(link).to_be_in_viewport()
     here.page.keyboard.press("Enter")
     expect(here.page.get_by_role("main")).to_be_focused()
     expect(here.page.locator("#race")).to_be_visible()  # the view stays
@@ -177,13 +191,10 @@ def test_the_skip_link(visit: Callable[..., Visit], server: Live) -> None:
 def test_a_phone(path: str, visit: Callable[..., Visit], server: Live) -> None:
     here = visit(server, path, viewport={"width": 360, "height": 780}, device_scale_factor=2, has_touch=True)
     fill(here, path)
-    here.page.evaluate(
-        """() => { const error = document.getElementById("error"); error.hidden = false; error.textContent = "x".repeat(200); }"""
-    )
+    here.page.evaluate(ERROR, "x" * 200)
     assert here.page.evaluate("() => document.documentElement.scrollWidth") == 360
     places: list[dict[str, Any]] = here.page.locator("a[href], button, input, select, textarea, canvas").evaluate_all(
-        """all => all.filter(e => e.checkVisibility()).map(e => ({
-             what: e.id || e.className || e.value, kind: e.type || e.tagName, ...e.getBoundingClientRect().toJSON()}))"""
+        PLACES
     )
     assert len(places) > 8
     for place in places:
@@ -191,7 +202,7 @@ def test_a_phone(path: str, visit: Callable[..., Visit], server: Live) -> None:
             assert place["left"] >= 0 and place["right"] <= 360, place
         if place["kind"] in ("button", "submit", "select-one", "textarea", "text", "range"):
             assert place["height"] >= 44, place
-    here.page.evaluate("() => { document.getElementById('error').hidden = true; }")
+    here.page.evaluate(ERROR, "")
     here.shot(f"{path[2:]}-phone")
 
 

@@ -66,6 +66,7 @@ def test_a_text_file_and_a_line_that_fails(
         (["--file", "a.jsonl", "--out-dir", "x", "-o", "y.wav"], "-o goes with one text"),
         (["Hello.", "--file", "a.jsonl", "--out-dir", "x"], "not both"),
         (["--file", "a.jsonl", "--out-dir", "x", "--runtime", "graphs"], "eagerly"),
+        (["--file", "a.jsonl", "--out-dir", "x", "--timestamps", "srt"], "no timestamps"),
         (["--file", "a.jsonl", "--out-dir", "x", "--speaker", "nobody"], "no speaker 'nobody'"),
         (["--file", "missing.jsonl", "--out-dir", "x"], "cannot read missing.jsonl"),
         (["--file", "a.jsonl", "--out-dir", "a.jsonl"], "cannot write a.jsonl"),

@@ -16,9 +16,9 @@ from spear_spec.models.alignment import (
     ALIGNED_LAYERS,
     FINE,
     check_aligned,
-    coverage,
     letter_attention,
     letter_starts,
+    strays,
 )
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.t2s.settings import T2STraining
@@ -154,9 +154,14 @@ def test_who_cannot_tell() -> None:
         letter_attention(shallow, [1, 2], [3])
 
 
-def test_coverage() -> None:
-    attention = np.log(np.array([[0.85, 0.1, 0.03, 0.02], [0.2, 0.75, 0.02, 0.03]]))
-    assert coverage(attention, [0, 1, 2, 3]) == 0.5
-    assert coverage(attention, [1]) == 1
-    assert coverage(attention, []) == 1
-    assert coverage(attention[:0], [1]) == 0
+def test_words_said_twice_are_strays() -> None:
+    """A path that goes back over many letters and says them again; a moment's slip is none."""
+    clean = attention_of([4.0, *[2.0] * 24, 4.0])
+    assert strays(clean, letter_starts(clean), 6) == 0
+    again = np.concatenate([clean[:44], clean[8:44], clean[44:]])
+    assert strays(again, letter_starts(again), 6) >= 1
+    assert strays(again, letter_starts(again), 37) == 0
+    slip = clean.copy()
+    slip[20:23] = clean[4:7]
+    assert strays(slip, letter_starts(slip), 6) == 0
+    assert strays(slip, letter_starts(slip), 3) == 1

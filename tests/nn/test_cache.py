@@ -63,6 +63,12 @@ def act(kind: str, cache: KVCache, naive: Naive, rng: random.Random) -> None:
             chosen.sort()
         cache.select(chosen)
         naive.rows = [[layer[b] for b in chosen] for layer in naive.rows]
+    elif kind == "join":
+        batch = rng.randint(1, 3)
+        other, theirs = KVCache(LAYERS, batch, HEADS, rng.choice([3, 64]), WIDTH), Naive(batch)
+        write(other, theirs, rng.randint(1, 3))
+        cache.join(other)
+        naive.rows = [mine + new for mine, new in zip(naive.rows, theirs.rows)]
     else:
         n = rng.randint(1, 5)
         cache.reserve(cache.longest + n)
@@ -78,7 +84,7 @@ def test_random_histories(seed: int) -> None:
     for _ in range(25):
         act(
             rng.choice(
-                ["write", "write", "crop", "keep", "select" if cache.batch > 1 and rng.random() < 0.3 else "write"]
+                ["write", "crop", "keep", "join", "select" if cache.batch > 1 and rng.random() < 0.6 else "write"]
             ),
             cache,
             naive,
@@ -102,6 +108,23 @@ def test_joined_rows_stand_behind_and_keep_what_they_hold() -> None:
         assert one.lengths == [2, 2, 1, 1] and one.capacity == max(held[0][0].shape[3], held[1][0].shape[3])
         for store, (a, b) in zip((one.k, one.v), zip(*held)):
             assert torch.equal(store[:, :2, :, :2], a[:, :, :, :2]) and torch.equal(store[:, 2:, :, :1], b[:, :, :, :1])
+
+
+def test_rows_that_join_one_by_one_find_room() -> None:
+    """The store is replaced a few times, not each time; and it does not grow while as many leave as join."""
+    cache = KVCache(1, 1, 1, 8, 2)
+    cache.advance(1)
+    stores = set[int]()
+    for turn in range(64):
+        new = KVCache(1, 1, 1, 8, 2)
+        new.k.fill_(turn)
+        new.advance(2)
+        cache.join(new)
+        if cache.batch > 8:
+            cache.select(list(range(1, cache.batch)))
+        assert bool((cache.k[0, -1, 0, :2] == turn).all())
+        stores.add(cache.k.untyped_storage().data_ptr())
+    assert len(stores) <= 5 and cache.k.untyped_storage().nbytes() <= 16 * 8 * 2 * 4
 
 
 @pytest.mark.parametrize("rows", [[1, 0, 2], [2, 2, 0], [1, 2], [2]], ids=str)
@@ -147,3 +170,36 @@ def test_element_type_and_device_are_kept_when_growing() -> None:
     cache = KVCache(1, 1, 1, 1, 2, dtype=torch.float64)
     cache.reserve(9)
     assert cache.k.dtype == cache.v.dtype == torch.float64
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_that_come_and_go(seed: int) -> None:
+    """The store has room for rows that join: what was copied, and what another row left behind, must not show."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    cache, naive = KVCache(LAYERS, 2, HEADS, rng.choice([1, 8, 64]), WIDTH), Naive(2)
+    stores = set()
+    for _ in range(40):
+        if rng.random() < 0.4 and cache.batch < 6:
+            joining = rng.randint(1, 2)
+            other, fresh = KVCache(LAYERS, joining, HEADS, rng.choice([1, 8, 64]), WIDTH), Naive(joining)
+            if rng.random() < 0.5:
+                other.reserve(3)
+                write(other, fresh, 3)
+            cache.join(other)
+            naive.rows = [mine + theirs for mine, theirs in zip(naive.rows, fresh.rows)]
+        else:
+            act(rng.choice(["write", "crop", "keep", "select"]), cache, naive, rng)
+        naive.check(cache)
+        stores.add(cache.k.untyped_storage().data_ptr())
+    assert len(stores) < 15
+
+
+def test_a_row_that_joins_after_another_left_moves_nobody() -> None:
+    cache = KVCache(2, 4, 3, 64, 4)
+    cache.join(KVCache(2, 1, 3, 64, 4))
+    before = cache.k.data_ptr()
+    for _ in range(5):
+        cache.select([0, 2, 3, 4])
+        cache.join(KVCache(2, 1, 3, 64, 4))
+        assert cache.batch == 5 and cache.k.data_ptr() == before

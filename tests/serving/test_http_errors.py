@@ -17,6 +17,7 @@ from tests.serving.stub_scheduler import StubScheduler
 
 SPEECH = "/v1/audio/speech"
 JSON = {"Content-Type": "application/json"}
+HEAD = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -189,13 +190,24 @@ def test_a_body_that_does_not_come() -> None:
 
 
 @pytest.mark.parametrize(
-    "noise", [b"\x00\x01\x02\r\n\r\n", b"GET / HTPP/1.1\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01" * 9 + b"\r\n\r\n"]
+    "noise",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET / HTPP/1.1\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01" * 9 + b"\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\nhello",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        HEAD.replace(b"json", b"xml") + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",  # refused without its body
+    ],
 )
-def test_what_is_no_http(noise: bytes, server: Live) -> None:
+def test_what_is_no_http(noise: bytes, server: Live, caplog: pytest.LogCaptureFixture) -> None:
     with server.connect(noise) as raw:
         answer = b"".join(iter(lambda: raw.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert set(json.loads(answer.split(b"\r\n\r\n")[1])["error"]) == {"message", "type", "param", "code"}
+    server.http.get("/healthz")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize(

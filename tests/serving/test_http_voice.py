@@ -80,6 +80,11 @@ def test_as_a_client_would(client: OpenAI, wanted: np.ndarray) -> None:
     mp3 = client.audio.speech.create(model="tts-1-hd", voice="alloy", input="Yes.")
     assert mp3.response.headers["content-type"] == "audio/mpeg"
     assert len(decoded(mp3.content)) > 4000
+
+    fast = client.audio.speech.create(
+        model="tts-1", voice="am_michael", input=TEXT, response_format="pcm", speed=1.5, extra_body=extra
+    )
+    assert len(fast.content) == pytest.approx(2 * len(wanted) / 1.5, rel=0.1)
     assert next(model.id for model in client.models.list()) == "kokoro-duo"
     assert client.models.retrieve("tts-1").id == "tts-1"
 

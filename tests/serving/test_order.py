@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from spear_spec.acoustic.speaking import Voiced, sentence_noise
 from spear_spec.config import SamplingConfig
+from spear_spec.decoding import DecodeStats, Request
 from spear_spec.engine import Utterance
+from spear_spec.pipeline import TTS
 from spear_spec.serving.limits import Limits
 from spear_spec.serving.listener import Listener, Sentence
 from spear_spec.serving.order import joining
@@ -69,7 +72,9 @@ def test_who_has_much_to_hear_waits_for_who_is_pressed() -> None:
 def test_about_to_run_dry_is_above_the_rows() -> None:
     assert [one.number for one, _ in joining([listener(1, 0.2)], 4, NOW, Limits(rows=4))] == [1]
     assert [one.number for one, _ in joining([listener(1, 3.0)], 4, NOW, Limits(rows=4))] == []
-    # but not with a second sentence
+    # but not with a second sentence, which keeps nobody else out
+    both = [listener(1, -5.0, running=1), listener(2), listener(3, 0.2)]
+    assert [one.number for one, _ in joining(both, 4, NOW, Limits(rows=4))] == [2, 3]
     assert [one.number for one, _ in joining([listener(1, -5.0, running=1)], 4, NOW, Limits(rows=4))] == []
 
 
@@ -124,6 +129,44 @@ def test_sound_is_made_first_for_who_runs_dry_first(driven: Callable[..., Schedu
     while scheduler.work_sound():
         order += [n for n, speech in enumerate(answers) if speech.unread_s and n not in order]
     assert order == [2, 1, 0]
+
+
+def chunks(tts: TTS, hurry: bool) -> list[tuple[int, bytes]]:
+    """The sound of 66 tokens that come two by two: how many were there, and what was taken."""
+    utterance = Utterance(Request([1]), 0, [], DecodeStats())
+    voiced = Voiced(tts.stage, Segment("a", [1], 0.1), utterance, "af_heart", sentence_noise(1, 0))
+    out: list[tuple[int, bytes]] = []
+    for n in range(33):
+        utterance.tokens += [n % 16, (n * n) % 16]
+        utterance.ended = "cap" if n == 32 else None
+        voiced.see()
+        while voiced.due(True, hurry):
+            out.append((len(utterance.tokens), voiced.take()().tobytes()))
+    assert voiced.ended == "cap" and not voiced.due(True, hurry)
+    return out
+
+
+def test_who_runs_dry_gets_a_small_chunk(tts: TTS) -> None:
+    calm, pressed = chunks(tts, False), chunks(tts, True)
+    assert b"".join(piece for _, piece in calm) == b"".join(piece for _, piece in pressed)
+    assert sum(len(piece) for _, piece in calm) == 4 * (2400 + 66 * 960)
+    first = 2 * -(-(8 + tts.stage.lookahead) // 2)  # type: ignore[operator]
+    assert [at for at, _ in calm] == [2, first, first + 16, first + 48, 66][: len(calm)]
+    assert [at for at, _ in pressed] == [2, *range(first, 66, 8), 66]
+
+
+def test_a_listener_at_the_edge_is_in_a_hurry(driven: Callable[..., Scheduler], clock: Clock) -> None:
+    scheduler = driven()
+    speech = scheduler.speak(Ask("Ten small birds sat on a wire.", seed=4))
+    prepared(scheduler)
+    scheduler.work_step()
+    one = scheduler._listeners[speech]
+    told: list[bool] = []
+    one.under_way[0].voiced.due = lambda heard, hurry: bool(told.append(hurry))  # type: ignore[union-attr, method-assign, func-returns-value]
+    for left, handed in ((0.2, 1.0), (0.4, 1.0), (-5.0, 1.0), (0.2, 0.0)):
+        one.dry, one.handed_s = clock.now + left, handed
+        scheduler.work_sound()
+    assert told == [True, False, True, False]
 
 
 def test_everyone_is_served_to_the_end(driven: Callable[..., Scheduler], clock: Clock) -> None:

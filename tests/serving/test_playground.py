@@ -19,6 +19,7 @@ import spear_spec
 from spear_spec.decoding import Request
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import NumericsError
+from spear_spec.serving import events as events_module
 from spear_spec.serving import race as race_module
 from spear_spec.serving.app import create_app
 from spear_spec.serving.encode import to_int16
@@ -237,6 +238,20 @@ def test_a_listener_who_leaves_frees_his_rows(scheduler: Scheduler) -> None:
         scheduler.ready_to_go_on.set()
 
 
+def test_a_listener_who_takes_nothing_is_cut_off(scheduler: Scheduler) -> None:
+    scheduler.pieces = 1500  # more than the buffers between here and there hold
+    body = b'{"input": "Hi."}'
+    head = b"POST /playground/speak HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with live(scheduler, stall_s=0.2) as server:
+        raw = server.connect(head % len(body) + body, receive_buffer=4096)
+        until(lambda: server.server.service.speaking)
+        until(lambda: not server.server.service.speaking)
+        pieces = iter(lambda: raw.recv(65536), b"")
+        with pytest.raises(ConnectionResetError):
+            list(pieces)  # what had been sent, and no end
+        raw.close()
+
+
 def test_busy_says_when_to_come_again(client: TestClient, scheduler: Scheduler) -> None:
     scheduler.busy = Busy("full", 2.4)
     answer = client.post("/playground/speak", json={"input": "Hi."})
@@ -385,6 +400,16 @@ def test_a_race_ends_with_the_server(scheduler: Scheduler) -> None:
             assert [line for line in lines if line.startswith("event")][-1] == "event: error"
         assert not _playground(server)._racing.locked()
         assert httpx.post(f"{server.url}/playground/race", json=body).status_code == 503
+
+
+def test_a_wait_keeps_the_connection_awake(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "AWAKE_S", 0.02)
+    scheduler.listeners = 1
+    with live(scheduler) as server:
+        body = {"input": TEXT, "drafters": ["none"]}
+        with httpx.stream("POST", f"{server.url}/playground/race", json=body) as answer:
+            lines = answer.iter_lines()
+            until(lambda: next(lines) == ": still there")
 
 
 def test_a_race_that_never_comes_about(

@@ -87,7 +87,9 @@ def test_strangers_come_go_and_fail_and_nobody_notices(
     for turn in range(3000):
         if turn < 200 and rng.random() < 0.1:
             speaker = rng.choice(["af_heart", "am_michael"])
-            strangers.append(scheduler.speak(Ask(rng.choice(TEXTS), speaker, sampling={"top_k": rng.randint(0, 5)})))
+            strangers.append(
+                scheduler.speak(Ask(rng.choice(TEXTS), speaker, turn, sampling={"top_k": rng.randint(0, 5)}))
+            )
         if strangers and rng.random() < 0.05:
             strangers.pop(rng.randrange(len(strangers))).cancel()
         rng.choice([scheduler.work_front, scheduler.work_step, scheduler.work_step, scheduler.work_sound])()
@@ -134,9 +136,29 @@ def test_written_tokens_are_those_of_the_utterance(tts: TTS, driven: Make) -> No
 
 
 def test_the_shipped_draft_lengths_do_not_follow_the_batch(tts: TTS) -> None:
-    fast = tts.using(drafter="small", gamma=5, gammas={"2": 4, "8": 2})
+    fast = tts.using(drafter="small", verifier="lenience", gamma=5, gammas={"2": 4, "8": 2})
     assert for_serving(fast).spec.gammas == {} and for_serving(fast).spec.gamma == 2
     assert for_serving(tts) is tts
+
+
+def test_what_is_served_is_one_take_a_seed(tts: TTS, driven: Make) -> None:
+    """Draft lengths follow the batch, and the sound is the autoregressive loop's."""
+    served = for_serving(tts.using(drafter="small", verifier="block", gamma=4))
+    assert len({served.spec.gamma_at(rows) for rows in (1, 8)}) == 2
+    scheduler = driven(served)
+    answers = [scheduler.speak(Ask(TEXTS[n % 5], seed=n)) for n in range(10)]
+    settle(scheduler)
+    for n, speech in enumerate(answers):
+        assert np.array_equal(sound(there(speech)), alone(tts, TEXTS[n % 5], n))
+    assert scheduler.state().totals.accepted > 0
+
+
+def test_speed_is_that_of_synthesize(tts: TTS, driven: Make) -> None:
+    scheduler = driven()
+    slow, fast = (scheduler.speak(Ask(TEXTS[0], seed=1, speed=speed)) for speed in (0.5, 1.5))
+    settle(scheduler)
+    for speech, speed in ((slow, 0.5), (fast, 1.5)):
+        assert np.array_equal(sound(there(speech)), alone(tts, TEXTS[0], 1, speed=speed))
 
 
 def test_a_seed_is_drawn_where_none_is_given(tts: TTS, driven: Make) -> None:
@@ -224,7 +246,7 @@ def test_a_cancelled_row_is_free_before_the_next_step(tts: TTS, driven: Make) ->
 
 def test_leaving_the_loop_cancels(tts: TTS, driven: Make) -> None:
     scheduler = driven()
-    speech = scheduler.speak(Ask(TEXTS[0]))
+    speech = scheduler.speak(Ask(TEXTS[0], seed=1))
     while not speech.unread_s:
         scheduler.work_front(), scheduler.work_step(), scheduler.work_sound()
     for _ in speech:
@@ -248,7 +270,7 @@ def test_an_error_of_the_front_end_ends_its_request_alone(
     monkeypatch.setattr(type(tts.front_end), "segments", segments)
     scheduler = driven()
     fails, stays, empty = (
-        scheduler.speak(Ask(TEXTS[0])),
+        scheduler.speak(Ask(TEXTS[0], seed=1)),
         scheduler.speak(Ask(TEXTS[3], seed=2)),
         scheduler.speak(Ask("***")),
     )
@@ -274,7 +296,7 @@ def test_what_was_made_before_an_error_is_heard(tts: TTS, driven: Make, monkeypa
 
     monkeypatch.setattr(NativeStream, "push", push)
     scheduler = driven()
-    speech = scheduler.speak(Ask(TEXTS[0]))
+    speech = scheduler.speak(Ask(TEXTS[0], seed=1))
     settle(scheduler)
     heard: list[Event] = []
     with pytest.raises(NumericsError, match="damaged"):
@@ -311,10 +333,10 @@ def test_threads_never_die_silently(tts: TTS, monkeypatch: pytest.MonkeyPatch) -
         assert scheduler.state().alive and scheduler.state().accepting
         monkeypatch.setattr(scheduler, "_settle", lambda verdict: 1 / 0)
         with pytest.raises(SpearSpecError, match="stopped"):
-            list(scheduler.speak(Ask(TEXTS[0])))
+            list(scheduler.speak(Ask(TEXTS[0], seed=1)))
         assert not scheduler.state().alive
         with pytest.raises(SpearSpecError, match="stopped"):
-            scheduler.speak(Ask(TEXTS[0]))
+            scheduler.speak(Ask(TEXTS[0], seed=1))
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -359,6 +381,21 @@ def test_beyond_the_queue_and_the_streams_it_is_busy(tts: TTS, driven: Make, clo
     assert scheduler.state().streams == 0 and scheduler.state().totals.refused == 2
 
 
+def test_while_somebody_waits_too_long_nobody_is_taken_in(driven: Make, clock: Clock) -> None:
+    scheduler = driven(wait_s=2)
+    silent = scheduler.open(Ask())  # has no text: it is he who is waited for
+    clock.now += 3
+    first = scheduler.speak(Ask(TEXTS[4], seed=1))
+    clock.now += 1.9
+    scheduler.speak(Ask(TEXTS[1]))
+    clock.now += 0.2
+    with pytest.raises(Busy, match="more than 2 s"):
+        scheduler.speak(Ask(TEXTS[1]))
+    settle(scheduler)
+    assert first.unread_s and not silent.over
+    scheduler.speak(Ask(TEXTS[1]))
+
+
 def test_when_it_is_worth_another_try_is_measured(driven: Make, clock: Clock) -> None:
     scheduler = driven(streams=1)
     for _ in range(10):  # one ends every four seconds
@@ -374,7 +411,7 @@ def test_when_it_is_worth_another_try_is_measured(driven: Make, clock: Clock) ->
 
 def test_more_seconds_than_the_limit_end_it(driven: Make) -> None:
     scheduler = driven(seconds=1)
-    speech = scheduler.speak(Ask(" ".join(TEXTS)))
+    speech = scheduler.speak(Ask(" ".join(TEXTS), seed=1))
     settle(scheduler)
     events: list[Event] = []
     with pytest.raises(TextError, match="more than 1 seconds"):
@@ -405,7 +442,7 @@ def test_a_slow_listener_costs_bounded_memory_and_nobody_else(tts: TTS, driven: 
 def test_a_listener_who_never_fetches_is_ended(driven: Make, clock: Clock) -> None:
     book = " ".join(f"This is sentence number {n} of a long book." for n in range(24))
     scheduler = driven(buffer_s=4, patience_s=30)
-    never, short = scheduler.speak(Ask(book)), scheduler.speak(Ask("One."))
+    never, short = scheduler.speak(Ask(book, seed=1)), scheduler.speak(Ask(TEXTS[4], seed=1))
     settle(scheduler)
     clock.now += 29
     settle(scheduler)

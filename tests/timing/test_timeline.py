@@ -167,3 +167,46 @@ def test_what_say_refuses(
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.wav"))
+
+
+def test_complete_sentences(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence that misses words is spoken from the try that does not, and nothing of it is heard before."""
+    from spear_spec import engine
+    from spear_spec.acoustic.speaking import sentence_seed
+    from spear_spec.decoding import Request
+    from spear_spec.decoding.chance import REDRAW, derive
+
+    asked: list[Request] = []
+
+    def second_only(target: object, request: Request, speech: Any) -> int:
+        asked.append(request)
+        return int(len(asked) == 2)  # at the first try of the second sentence
+
+    usual = engine.Engine.__init__.__defaults__ or ()
+    changed = tuple(second_only if value is engine.missed else value for value in usual)
+    monkeypatch.setattr(engine.Engine.__init__, "__defaults__", changed)
+    chunks = list(tts.stream(TEXT, seed=4, complete=True))
+    segments = list(tts.front_end.segments(TEXT, "af_heart"))
+    said = [chunk.said[1] for chunk in chunks if chunk.said is not None]
+    assert [one.redrawn for one in said] == [0, 1, 0]
+    first = sentence_seed(4, 1)
+    again = derive(first, 1, REDRAW)
+    assert [request.seed for request in asked] == [sentence_seed(4, 0), first, first, sentence_seed(4, 2)]
+    [alone] = tts.decoder.engine().run([Request(segments[1].ids, seed=again, sampling=tts.sampling)])
+    assert said[1].tokens == alone.tokens
+    whole = asked[0].whole
+    assert whole is not None
+    letters = [tts.front_end.tokenizer.vocab[i] for i in segments[0].ids]  # type: ignore[attr-defined]
+    spoken = tts.front_end.phonemes(segments[0].text)
+    assert ["".join(letters[a:b]) for a, b in whole.words] == [w.strip(",.") for w in spoken.split()]
+
+
+def test_complete_is_counted_and_refused_where_it_cannot_be(tts: TTS) -> None:
+    audio = tts.synthesize(TEXT, seed=4, complete=True)  # random weights miss words: every try is used up
+    assert audio.stats["redrawn"] > 0
+    assert tts.synthesize(TEXT, seed=4).stats["redrawn"] == 0
+    assert tts.synthesize(TEXT, seed=4, temperature=0.0, max_tokens=20, complete=True).stats["redrawn"] == 0
+    other = tts.using()
+    other.front_end = Deaf(tts.front_end)
+    with pytest.raises(ConfigError, match="leave complete off"):
+        other.stream("Yes.", complete=True)

@@ -47,6 +47,7 @@ export class Race {
     this.running = mine;
     this.lanes.clear();
     find("lanes").replaceChildren();
+    find("columns").hidden = false;
     for (const name of drafters) this.lane(name);
     this.buttons();
     write(find("race-status"), "Racing …");
