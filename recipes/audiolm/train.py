@@ -98,7 +98,7 @@ def fit_codebooks(codec: Any, data: list[Tensor], rounds: int = 12) -> None:
     """Codebooks of the package's residual quantiser by k-means on what its encoder says, one after the other."""
     frames = torch.cat([codec.encoder_attn(codec.encoder(row[None, None]).transpose(1, 2))[0] for row in data])
     left = frames[torch.randperm(len(frames))[:16000]]
-    for layer in codec.rq.rqs[0].layers:
+    for layer in codec.rq.rvqs[0].layers:
         book = left[torch.randperm(len(left))[:CODEBOOK]].clone()
         for _ in range(rounds):
             nearest = torch.cdist(left, book).argmin(1)
