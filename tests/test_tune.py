@@ -769,7 +769,7 @@ def test_bad_arguments(voice: Path, machine: Machine, capsys: pytest.CaptureFixt
         (("--dry-run", "--forget"), "not allowed with"),
         (("--drafter", "eagle"), "unrecognized"),
         (("--json=missing/x.json",), "folder is missing"),
-        (("--speed", "2"), "later"),
+        (("--speed", "2"), "unrecognized"),
     ):
         assert what in refused(capsys, *command("tune", voice, *options))
     assert "no voice 'nobody'" in refused(capsys, "tune", "--voice", "nobody")

@@ -254,7 +254,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=SPEAKER",
         dest="voice_names",
-        help="another name of a speaker, such as onyx=am_michael; may be repeated",
+        help="another name of a speaker, NAME=SPEAKER; may be repeated",
     )
     _speculation(serve)
     _runtime(serve)

@@ -12,7 +12,6 @@ from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import SpearSpecError
 from spear_spec.pipeline import TTS
 
-USUAL = ("none", "small", "medusa")  # and the voice's own
 TELL_S = 0.08  # of decoding between two laps
 WAIT_S = 0.02  # between two looks at whether anybody listens
 PATIENCE_S = 60.0
@@ -63,7 +62,12 @@ def contestants(tts: TTS) -> list[dict[str, str]]:
 
 def usual(tts: TTS, names: Sequence[str]) -> list[str]:
     """Who races when nobody chooses: the control, the voice's own, and two of another make, as far as there are any."""
-    wanted = {*USUAL, tts.spec.drafter}
+    makes: dict[str, str] = {}  # the first drafter of each make
+    for name in names:
+        trained = DRAFTERS[name].trained
+        if trained is not None and trained.shape is not None:
+            makes.setdefault(trained.builder, name)
+    wanted = {"none", tts.spec.drafter, *list(makes.values())[:2]}
     return [name for name in names if name in wanted]
 
 

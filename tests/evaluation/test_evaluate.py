@@ -72,7 +72,9 @@ class StubVoice:
     def describe(self, **given: Any) -> dict[str, Any]:
         return {**CFG, "drafter": self.drafter, "batch": given["batch"], "seed": given["seed"]}
 
-    def synthesize(self, text: str, *, seed: int, speaker: str | None, max_tokens: int | None, batch: int) -> Audio:
+    def synthesize(
+        self, text: str, *, seed: int, speaker: str | None, max_tokens: int | None, batch: int, speed: float
+    ) -> Audio:
         self.log.append((self.drafter, text, seed))
         level = 0.25 if self.drafter == "none" else 0.5
         stats = {"audio_s": 2.0, "rtf": level / 10, "ttfa_s": level, "ended": "eos"}

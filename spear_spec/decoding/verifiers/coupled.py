@@ -31,4 +31,6 @@ class CoupledVerifier(MatchingVerifier):
         return super().verify(proposal, target_probs, chance, rows) if found is None else found
 
 
-KIND = VerifierKind(CoupledVerifier, "chain drawn with the target's own numbers: one take a seed, whoever drafts")
+KIND = VerifierKind(
+    CoupledVerifier, "chain drawn with the target's own numbers: one take a seed, whoever drafts", raced=()
+)
