@@ -14,6 +14,7 @@ from tests.browser.conftest import WAIT_MS, Visit
 from tests.serving.live import Live, until
 
 TEXT = "She sells sea shells."
+LONG = " ".join([TEXT] * 16)  # 400 characters are the most
 
 
 KEEP = """() => {
@@ -26,11 +27,11 @@ KEEP = """() => {
 }"""
 
 
-def race(here: Visit, *drafters: str) -> None:
+def race(here: Visit, *drafters: str, text: str = TEXT) -> None:
     """Choose these and start."""
     for box in here.page.get_by_role("checkbox").all():
         box.set_checked(not drafters or box.get_attribute("value") in drafters)
-    here.page.get_by_role("textbox", name="Text").fill(TEXT)
+    here.page.get_by_role("textbox", name="Text").fill(text)
     here.page.get_by_role("button", name="Race").click()
 
 
@@ -85,8 +86,7 @@ def test_all_drafters_race(visit: Callable[..., Visit], server: Live, tts: spear
 def test_a_race_is_stopped(visit: Callable[..., Visit], server: Live) -> None:
     here = visit(server, "/#race")
     server.scheduler.state()
-    here.page.get_by_role("textbox", name="Text").fill(TEXT)
-    race(here, "none", "eagle")
+    race(here, "none", "eagle", text=LONG)
     expect(here.page.locator("#race-status")).to_contain_text("runs", timeout=WAIT_MS)
     here.page.get_by_role("button", name="Stop").click()
     expect(here.page.locator("#race-status")).to_have_text("Stopped.")
