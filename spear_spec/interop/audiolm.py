@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
+from spear_spec.interop.tensors import check_tensor
 from spear_spec.models.audiolm.coarse import CoarseConfig, CoarseTransformer
 from spear_spec.models.audiolm.fine import FineConfig, FineTransformer
 from spear_spec.models.audiolm.writer import Writer
@@ -176,12 +177,7 @@ class _Weights:
         value = self.state.get(name)
         if not isinstance(value, Tensor):
             raise BundleError(f"checkpoint: {name} is missing or no tensor")
-        if tuple(value.shape) != shape:
-            raise BundleError(f"checkpoint: {name} has shape {list(value.shape)}, not {list(shape)}")
-        if not value.is_floating_point():
-            raise BundleError(f"checkpoint: {name} is {value.dtype}, not floating point")
-        if not bool(torch.isfinite(value).all()):
-            raise BundleError(f"checkpoint: {name} holds NaN or infinity")
+        check_tensor(name, value, shape, "not")
         self.read.add(name)
         return value.detach().double()
 

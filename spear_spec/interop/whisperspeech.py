@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
+from spear_spec.interop.tensors import check_tensor
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
 
 # what the package takes for what a file leaves out
@@ -155,12 +156,7 @@ class _Weights:
         value = self.state[name]
         if not isinstance(value, Tensor):
             raise BundleError(f"checkpoint: {name} is a {type(value).__name__}, not a tensor")
-        if tuple(value.shape) != shape:
-            raise BundleError(f"checkpoint: {name} has shape {list(value.shape)}, config says {list(shape)}")
-        if not value.is_floating_point():
-            raise BundleError(f"checkpoint: {name} is {value.dtype}, not floating point")
-        if not bool(torch.isfinite(value).all()):
-            raise BundleError(f"checkpoint: {name} holds NaN or infinity")
+        check_tensor(name, value, shape, "config says")
         self.read.add(name)
         return value.detach().double()
 

@@ -21,6 +21,7 @@ from spear_spec.config import Strict
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.models.memory import Memory
 from spear_spec.models.stack import DecoderStack
+from spear_spec.models.untied import Untied
 from spear_spec.nn.attention import attend
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import Layers
@@ -154,7 +155,7 @@ class Layer(nn.Module):
         return x + self.down(F.gelu(self.up(self.ff_norm(x)))) if feed_forward else x
 
 
-class WhisperSpeechT2S(DecoderStack[Layer]):
+class WhisperSpeechT2S(Untied, DecoderStack[Layer]):
     """Bytes in, a law over semantic tokens out; a `Target` (see `contract.py`).
 
     Text ids of a request are `[text_codes + language, text_codes + languages + rate bin, *bytes]`, see
@@ -183,28 +184,6 @@ class WhisperSpeechT2S(DecoderStack[Layer]):
         self.decoder = Layers(Layer(cfg, cross=True) for _ in range(cfg.target_depth))
         self.decoder_norm = nn.LayerNorm(cfg.dim)
         self.to_logits = nn.Linear(cfg.dim, cfg.vocab_size)
-
-    @property
-    def device(self) -> torch.device:
-        return self.to_logits.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.to_logits.weight.dtype
-
-    @property
-    def embedding(self) -> Tensor:
-        """Vectors of the tokens and, last, of the start: [V + 1, D]."""
-        return self.token_emb.weight
-
-    @property
-    def head(self) -> Tensor:
-        """The linear part of `logits` [V, D], which drafts share."""
-        return self.to_logits.weight
-
-    def shared(self) -> tuple[Tensor, ...]:
-        """The weights that `embedding` and `head` are."""
-        return (self.token_emb.weight, self.to_logits.weight)
 
     def text(self, ids: Sequence[int]) -> list[int]:
         """Text ids of a request: language, rate, bytes. Nothing is added.

@@ -11,6 +11,7 @@ from spear_spec.decoding import DRAFTERS, Request, Verdict
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import SpearSpecError
 from spear_spec.pipeline import TTS
+from spear_spec.serving.kinds import token_kinds
 
 TELL_S = 0.08  # of decoding between two laps
 WAIT_S = 0.02  # between two looks at whether anybody listens
@@ -141,6 +142,4 @@ def call(verdict: Verdict, *, plain: bool, place: int = 0) -> tuple[int, str]:
     kept, accepted = len(verdict.tokens[place]), verdict.num_accepted[place]
     if kept == accepted:
         return accepted, ""
-    if plain or not verdict.num_drafted[place]:
-        return 0, "sampled"
-    return accepted, "bonus" if accepted == verdict.num_drafted[place] else "recovered"
+    return accepted, token_kinds(kept, accepted, 0 if plain else verdict.num_drafted[place])[-1]

@@ -27,6 +27,7 @@ from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import SpearSpecError, TextError
 from spear_spec.meter import AUDIBLE
 from spear_spec.pipeline import TTS, whole_by
+from spear_spec.serving.kinds import token_kinds
 from spear_spec.serving.limits import Limits
 from spear_spec.serving.listener import Listener, Sentence
 from spear_spec.serving.order import joining
@@ -488,7 +489,7 @@ class Scheduler:
             listener.calls += 1
             listener.tokens += len(verdict.tokens[place])
             if listener.ask.tokens:
-                kinds = _kinds(len(verdict.tokens[place]), verdict.num_accepted[place], verdict.num_drafted[place])
+                kinds = token_kinds(len(verdict.tokens[place]), verdict.num_accepted[place], verdict.num_drafted[place])
                 tokens = list(verdict.tokens[place])
                 listener.speech.put(Written(sentence.index, tokens, kinds, listener.calls, listener.tokens))
         if self._beside and self._wants_sound() is not None:
@@ -690,11 +691,3 @@ class Scheduler:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _kinds(tokens: int, accepted: int, drafted: int) -> list[str]:
-    """Where each token of a verdict comes from; it may have been cut behind an accepted one."""
-    if tokens == accepted:
-        return ["accepted"] * tokens
-    last = "sampled" if not drafted else "bonus" if accepted == drafted else "recovered"
-    return ["accepted"] * accepted + [last]

@@ -27,6 +27,7 @@ from spear_spec.config import Strict
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.models.audiolm.layers import Layer, look_at
 from spear_spec.models.memory import DecoderOutput, Memory, Skip, cached_positions
+from spear_spec.models.untied import Untied
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import Layers
 from spear_spec.nn.tree import Tree
@@ -74,7 +75,7 @@ class WriterConfig(Strict):
         return self.quantizers * self.codebook + 1
 
 
-class Writer(nn.Module):
+class Writer(Untied, nn.Module):
     """See the module; a `Target` (`models/contract.py`). A subclass says how its prefix enters and what is added to
     the scores.
     """
@@ -118,28 +119,6 @@ class Writer(nn.Module):
         raise NotImplementedError
 
     # --- Target -----------------------------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        return self.to_logits.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.to_logits.weight.dtype
-
-    @property
-    def embedding(self) -> Tensor:
-        """Vectors of the tokens, the end (zeros: it is never read) and the start: [V + 1, D]."""
-        return self.token_emb.weight
-
-    @property
-    def head(self) -> Tensor:
-        """The linear part of `logits` [V, D]."""
-        return self.to_logits.weight
-
-    def shared(self) -> tuple[Tensor, ...]:
-        """The weights that `embedding` and `head` are."""
-        return (self.token_emb.weight, self.to_logits.weight)
 
     def text(self, ids: Sequence[int]) -> list[int]:
         """Prefix ids of a request, as `encode` wants them: one higher.
