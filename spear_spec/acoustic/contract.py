@@ -13,11 +13,13 @@ from torch import Tensor, nn
 class Heard:
     """A voice that a stage heard in a prompt (`prompt`): it takes it in `open` in place of a name.
 
-    value: the stage's own. stage: the kind of the stage that made it.
+    value: the stage's own. stage: the kind of the stage that made it. sha256: of the prompt's file, or of its samples
+    (whoever read it fills it in).
     """
 
     value: Any
     stage: str
+    sha256: str | None = None
 
 
 class AcousticStream(Protocol):

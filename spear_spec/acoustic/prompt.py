@@ -7,7 +7,7 @@ import io
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def hear(stage: AcousticStage, prompt: Prompt) -> Heard:
         AudioError: the stage cannot use it.
     """
     heard: Heard = stage.prompt(torch.from_numpy(prompt.samples.copy()), prompt.sample_rate)  # type: ignore[attr-defined]
-    return heard
+    return replace(heard, sha256=prompt.sha256)
 
 
 def _read(source: Source) -> tuple[str, FloatArray, int, str]:
