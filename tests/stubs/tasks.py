@@ -14,8 +14,8 @@ from spear_spec.training.data.spread import Do
 
 @dataclass(frozen=True)
 class Note:
-    """Writes the clips' ids, and its process into the folder `seen`. die_at: the clip at which the process is killed, if
-    `alive` is not there; refuse_at: at which it raises."""
+    """Writes the clips' ids, and its process into the folder `seen`. die_at: the clip at which the process is killed,
+    if `alive` is not there; refuse_at: at which it raises."""
 
     seen: str
     die_at: str = ""
