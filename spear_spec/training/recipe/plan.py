@@ -79,8 +79,9 @@ class Align(Strict):
 @dataclass(frozen=True)
 class Target(Strict):
     """Shape of the text-to-semantic transformer, and its training (`joint` trains drafting heads along with it, which
-    are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on from,
-    instead of random weights."""
+    are left in OUT/t2s/export_joint); every: steps between two reports; save_minutes: between two checkpoints, at the
+    most; start: a voice (folder or name) of the same shape and phonemes to go on from, instead of random weights: its
+    speakers may be others."""
 
     dim: int = 256
     heads: int = 4
@@ -88,6 +89,7 @@ class Target(Strict):
     encoder_layers: int = 4
     decoder_layers: int = 6
     every: int = 150
+    save_minutes: float = 2.0
     start: str | None = None
     training: T2STraining = field(default_factory=T2STraining)
 
