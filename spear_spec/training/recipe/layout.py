@@ -1,6 +1,6 @@
 """Where a recipe keeps what, in its folder OUT:
 
-prepared/, dev/                          what is trained on, and what is held out (see data/prepared.py)
+prepared/, dev/, test/                   what is trained on, held out, and of unseen readers (see data/prepared.py)
 centroids.safetensors, ctc/, ctc.safetensors, agreement.json
 t2s/, vocoder/, draft/, drafters/NAME/   checkpoint.pt, train.log, export/ (see checkpoint.Work)
 draft_samples/, draft_held_out/          what the target spoke for its drafts
@@ -159,6 +159,10 @@ class Layout:
     def pushed(self) -> Path:
         """Where the voice was brought."""
         return self.out / "pushed.json"
+
+    def shards(self, stage: str) -> Path:
+        """What the stage has finished so far, in shards."""
+        return self.out / "work" / stage
 
     def done(self, number: int, stage: str) -> Path:
         return self.out / f"done.{number}.{stage}.json"

@@ -72,7 +72,8 @@ class Stage:
 
 def sources(plan: Plan) -> list[Path]:
     """The corpora, whose audio several stages read."""
-    return [Path(folder) for folder in (*plan.prepare.corpora, *plan.prepare.dev)]
+    cfg = plan.prepare
+    return cfg.folders((*cfg.corpora, *cfg.dev, *cfg.test))
 
 
 def folder_of(voice: str | None) -> list[Path]:

@@ -40,7 +40,7 @@ def run(plan: Plan) -> None:
 
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Both prepared folders and the number of tokens."""
-    both = [path for f in (at.prepared, at.dev) for path in (f.utterances, f.tokens, f.durations)]
+    both = [path for f in (at.prepared, at.dev) for path in (f.utterances, f.tokens, f.durations, f.doubtful)]
     return [*both, at.prepared.speakers, at.centroids, *folder_of(plan.t2s.start)]
 
 
