@@ -74,8 +74,7 @@ class WordErrorJudge:
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """(errors, reference words) after Whisper's English normaliser; an empty reference counts insertions over 0."""
-    normalise = _normaliser()
-    wanted, heard = normalise(reference), normalise(hypothesis)
+    wanted, heard = normalised(reference), normalised(hypothesis)
     if not wanted.strip():
         return len(heard.split()), 0
     counted = require("jiwer", "jiwer").process_words(wanted, heard)
@@ -86,11 +85,12 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
 _cached_normaliser: Any = None
 
 
-def _normaliser() -> Any:
+def normalised(text: str) -> str:
+    """Text as Whisper's English normaliser levels it."""
     global _cached_normaliser
     if _cached_normaliser is None:
         _cached_normaliser = require("whisper_normalizer.english", "whisper-normalizer").EnglishTextNormalizer()
-    return _cached_normaliser
+    return str(_cached_normaliser(text))
 
 
 def _tiny_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Semantic tokens as a source of their own: whole, or with most of them deleted (SPEAR-TTS, arXiv 2302.03540, section 3).
+"""Semantic tokens as a source of their own: whole, or with most of them deleted (SPEAR-TTS, arXiv 2302.03540).
 
 In denoising pretraining the encoder reads what is left of an utterance and the decoder writes all of it. Which encoder
 position stands for which token is known exactly, so cross-attention can be supervised without any text.
