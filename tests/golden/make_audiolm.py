@@ -108,9 +108,10 @@ def soundstream(**options: Any) -> Any:
             parameter.normal_(0, 0.3)
         else:
             parameter.normal_(0, 1.3 * parameter[0].numel() ** -0.5)
+    spread = model.encoder_attn(model.encoder(torch.randn(1, 1, 64 * model.downsample_factor)).transpose(1, 2)).std()
     for group in model.rq.rvqs:
         for at, layer in enumerate(group.layers):
-            layer._codebook.embed.normal_(0, 0.7**at)
+            layer._codebook.embed.normal_(0, float(spread) * 0.7**at)
             layer._codebook.initted.fill_(True)
     said = model.decode_from_codebook_indices(torch.randint(0, CODEBOOK, (1, 64, model.num_quantizers * model.rq_groups)))
     for parameter in model.decoder[-1].parameters():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_LEAST = 1e-8
 
 class ResidualQuantizer(nn.Module):
     """groups: parts of a frame, each with quantizers of its own; codes stand group by group."""
@@ -14,14 +15,18 @@ class ResidualQuantizer(nn.Module):
         self.codebooks = nn.Parameter(torch.zeros(groups, quantizers, codebook, dim // groups))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Frames x [B, T, D] -> codes int64 [B, T, groups * quantizers], the nearest each time."""
+        """Frames x [B, T, D] -> codes int64 [B, T, groups * quantizers], the nearest each time.
+
+        Distances are computed in the package's way: rounding decides between codes that are almost as near.
+        """
         groups, quantizers = self.codebooks.shape[:2]
         left = x.unflatten(-1, (groups, -1))
         codes = []
         for group in range(groups):
             rest = left[..., group, :]
             for book in self.codebooks[group, :quantizers]:
-                nearest = (book.pow(2).sum(1) - 2 * rest @ book.t()).argmin(-1)
+                far = rest.pow(2).sum(-1, keepdim=True) + book.pow(2).sum(1) - 2 * (rest @ book.t())
+                nearest = far.clamp_min(_LEAST).sqrt().argmin(-1)
                 rest = rest - book[nearest]
                 codes.append(nearest)
         return torch.stack(codes, -1)
