@@ -5,7 +5,7 @@ centroids.safetensors, ctc/, ctc.safetensors, agreement.json
 t2s/, vocoder/, draft/, drafters/NAME/   checkpoint.pt, train.log, export/ (see checkpoint.Work)
 draft_samples/, draft_held_out/          what the target spoke for its drafts
 vocoder_clips/                           audio and features for the vocoder
-sampling.json, drafters.md, voice/NAME/, evaluation.json
+sampling.json, drafters.md, voice/NAME/, evaluation.json, benchmark.json, benchmark.md, pushed.json
 done.N.STAGE.json                        with which settings and inputs a stage was done
 work/NAME.json                           whose the unfinished work is
 """
@@ -146,6 +146,19 @@ class Layout:
     def evaluated(self) -> Prepared:
         """What the target speaks to be judged by the CTC."""
         return Prepared(self.out / "evaluation")
+
+    @property
+    def benchmark(self) -> Path:
+        return self.out / "benchmark.json"
+
+    @property
+    def benchmark_table(self) -> Path:
+        return self.out / "benchmark.md"
+
+    @property
+    def pushed(self) -> Path:
+        """Where the voice was brought."""
+        return self.out / "pushed.json"
 
     def shards(self, stage: str) -> Path:
         """What the stage has finished so far, in shards."""

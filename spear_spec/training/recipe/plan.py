@@ -22,7 +22,10 @@ from spear_spec.training.t2s.settings import T2STraining
 from spear_spec.training.vocoder.settings import VocoderTraining
 
 CLOCK = Clock(token_rate=25, hop=240, sample_rate=24000)  # of every voice so far
-STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate")
+STAGES = (
+    "prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate", "benchmark",
+    "push",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,9 @@ class Align(Strict):
 @dataclass(frozen=True)
 class Target(Strict):
     """Shape of the text-to-semantic transformer, and its training (`joint` trains drafting heads along with it, which
-    are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on from,
-    instead of random weights."""
+    are left in OUT/t2s/export_joint); every: steps between two reports; save_minutes: between two checkpoints, at the
+    most; start: a voice (folder or name) of the same shape and phonemes to go on from, instead of random weights: its
+    speakers may be others."""
 
     dim: int = 256
     heads: int = 4
@@ -116,6 +120,7 @@ class Target(Strict):
     encoder_layers: int = 4
     decoder_layers: int = 6
     every: int = 150
+    save_minutes: float = 2.0
     start: str | None = None
     training: T2STraining = field(default_factory=T2STraining)
 
@@ -237,17 +242,51 @@ class Pack(Strict):
 
 @dataclass(frozen=True)
 class Evaluate(Strict):
-    """text: a file with one sentence a line (null: the held-out texts); judges of `spear-spec eval`."""
+    """text: a file with one sentence a line (null: the held-out texts); judges of `spear-spec eval`; verified: tokens
+    that `verify` scores (0: it is left out). Where `prepare.test` names readers and the vocoder takes prompts: cases,
+    how many of their texts are spoken with a prompt of another clip of theirs, prompt_s seconds long."""
 
     text: str | None = None
-    judges: tuple[str, ...] = ("wer", "per", "mos", "speaker_similarity")
+    judges: tuple[str, ...] = ("wer", "cer", "per", "mos", "speaker_similarity")
     sentences: int = 200
     max_tokens: int | None = None
+    verified: int = 4000
+    cases: int = 80
+    prompt_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.prompt_s < 1:
+            raise ConfigError(f"prompt_s must be 1 second or more, not {self.prompt_s:g}")
+
+
+@dataclass(frozen=True)
+class Benchmark(Strict):
+    """What `spear-spec bench` measures on the finished voice: drafters ("all": every one that the voice has; none
+    named: its own), draft lengths, batch sizes, runs."""
+
+    drafters: tuple[str, ...] = ()
+    gammas: tuple[int, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    runs: int = 3
+    sentences: int = 8
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Push(Strict):
+    """to: a folder, or OWNER/NAME of the Hugging Face hub (null: the voice stays where it is). public: a new repository
+    is one that everybody sees. force: in place of another voice that is in the folder."""
+
+    to: str | None = None
+    public: bool = False
+    force: bool = False
+    message: str | None = None
 
 
 SECTIONS: dict[str, type[Strict]] = {
     "download": Download, "prepare": Prepare, "tokenize": Tokenize, "align": Align, "t2s": Target, "vocoder": Vocoder,
     "sampling": Sampling, "draft": Draft, "drafters": Drafters, "pack": Pack, "evaluate": Evaluate,
+    "benchmark": Benchmark, "push": Push,
 }  # fmt: skip
 
 
@@ -270,6 +309,8 @@ class Plan:
     drafters: Drafters
     pack: Pack
     evaluate: Evaluate
+    benchmark: Benchmark
+    push: Push
     clock: Clock = CLOCK
     device: str = "cpu"
     threads: int = 1

@@ -16,6 +16,7 @@ from spear_spec.training.data.spread import Hands
 from spear_spec.training.data.utterances import Utterance, read_utterances
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
+from spear_spec.training.t2s.begin import same_alphabet
 from spear_spec.voice.bundle import Bundle, open_voice
 
 HELD_OUT = 120  # utterances that trainers report on
@@ -60,18 +61,16 @@ def clusters(plan: Plan) -> int:
 
 
 def start_from(voice: str | None, front: PhonemeTokenizer | None = None) -> Bundle | None:
-    """The voice to go on from; its text must be written as this recipe's is.
+    """The voice to go on from; its phonemes must be written as this recipe's are.
 
     Raises:
-        ConfigError: it is not. BundleError: there is no such voice.
+        ConfigError: they are not. BundleError: there is no such voice.
     """
     if voice is None:
         return None
     bundle = open_voice(voice)
-    if front is not None and bundle.config.text != front.to_dict():
-        raise ConfigError(
-            f"voice {voice!r} has another alphabet or other speakers than this recipe: it cannot be gone on from"
-        )
+    if front is not None:
+        same_alphabet(bundle, front, voice)
     return bundle
 
 
