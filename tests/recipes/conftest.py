@@ -82,6 +82,6 @@ def few_steps(encoder: Path) -> dict[str, Any]:
             "own": {"medusa": {"lr": 2e-3}},
         },
         "pack": {"name": "tiny", "licence": "CC0-1.0", "origin": "tests", "gamma": 3},
-        "evaluate": {"judges": [], "sentences": 2, "max_tokens": 40, "verified": 60},
+        "evaluate": {"judges": [], "sentences": 2, "max_tokens": 40, "verified": 100},
         "benchmark": {"runs": 1, "sentences": 2, "max_tokens": 20},
     }

@@ -257,6 +257,8 @@ class Evaluate(Strict):
     def __post_init__(self) -> None:
         if self.prompt_s < 1:
             raise ConfigError(f"prompt_s must be 1 second or more, not {self.prompt_s:g}")
+        if 0 < self.verified < 100:
+            raise ConfigError(f"verified must be 100 tokens or more, or 0, not {self.verified}")
 
 
 @dataclass(frozen=True)
