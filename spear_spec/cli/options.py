@@ -177,6 +177,28 @@ def _speed(text: str) -> float:
     return value
 
 
+def _whose(say: argparse.ArgumentParser) -> None:
+    whose = say.add_argument_group("prompts and takes (docs/prompts.md)")
+    whose.add_argument(
+        "--voice-prompt",
+        metavar="FILE",
+        help="speak with the voice in this recording: 1 s of speech or more, 3 s are good",
+    )
+    whose.add_argument(
+        "--best-of", type=_whole(1, 64), default=1, metavar="N", help="speak each sentence N times and keep the best"
+    )
+    whose.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="of --best-of: mos (default where distillmos is installed), likelihood, or one of an installed package",
+    )
+    whose.add_argument(
+        "--provenance",
+        choices=("on", "off"),
+        help="the file says that it is synthetic speech, by whom, after which prompt (default: on with a prompt)",
+    )
+
+
 def _how_fast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed",
@@ -356,6 +378,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
     _reading(say)
+    _whose(say)
     say.add_argument(
         "--complete",
         choices=("on", "off"),
