@@ -268,7 +268,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     address.add_argument(
         "--api-key-file", metavar="FILE", help="keys, one a line; $SPEAR_SPEC_API_KEYS, with commas, works too"
     )
-    _machine(serve)
+    voice = _machine(serve)
     serve.add_argument(
         "--voice-name",
         type=_assignment,
@@ -276,7 +276,10 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=SPEAKER",
         dest="voice_names",
-        help="another name of a speaker, NAME=SPEAKER; may be repeated",
+        help="another name of a speaker or prompt, NAME=SPEAKER; may be repeated",
+    )
+    voice.add_argument(
+        "--prompts", metavar="FOLDER", help="recordings of speech: each is one more voice, by its file's name"
     )
     _speculation(serve)
     _runtime(serve)

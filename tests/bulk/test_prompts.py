@@ -58,8 +58,8 @@ def digest(path: Path) -> str:
 
 def test_a_run_and_a_line(voice: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--file", str(folder / "big.jsonl"), "--out-dir", str(folder / "out")]
-    asked = ["say", *files, "--voice", voice, "--device",
-             "cpu", "--max-tokens", "20", "--shard-lines", "1", "--voice-prompt", str(folder / "prompts/one.wav")]  # fmt: skip
+    options = ["--voice", voice, "--device", "cpu", "--max-tokens", "20", "--shard-lines", "1"]
+    asked = ["say", *files, *options, "--voice-prompt", str(folder / "prompts/one.wav")]
     assert main([*asked, "--json"]) == 2  # music is no prompt; the others are kept
     result = json.loads(capsys.readouterr().out)
     check(result, "bulk/1")
