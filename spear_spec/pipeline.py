@@ -21,6 +21,7 @@ from torch import Tensor
 from spear_spec.acoustic.behind import Behind
 from spear_spec.acoustic.contract import AcousticStage, Heard
 from spear_spec.acoustic.prompt import MOST_S, Source, check_hears, hear, open_prompt, warn
+from spear_spec.acoustic.provenance import provenance
 from spear_spec.acoustic.speaking import Voiced, in_one_go, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed
 from spear_spec.acoustic.takes import (
@@ -246,8 +247,12 @@ class TTS:
         warn(read)
         return hear(self.stage, read)
 
-    def _sound_of(self, voice: str | Heard | Source | None, who: str) -> str | Heard:
-        """Whose sound is meant by `voice`: a speaker's, one that was heard, or that of a prompt."""
+    def sound_of(self, voice: str | Heard | Source | None, who: str) -> str | Heard:
+        """Whose sound is meant by a `voice` of `stream` for this reader: a speaker's, or one that was heard.
+
+        Raises:
+            As `hear`.
+        """
         if voice is None:
             return who
         if isinstance(voice, str) and voice in self.speakers:
@@ -257,13 +262,32 @@ class TTS:
             return voice
         return self.hear(voice)
 
-    def synthesize(self, text: str, **options: Any) -> Audio:
-        """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""
+    def tags(
+        self, speaker: str | None = None, sound: str | Heard | None = None, wanted: bool | None = None
+    ) -> dict[str, str]:
+        """What a file of this voice's speech says of itself (`acoustic/provenance.py`).
+
+        wanted: None: where a prompt was used, and nothing elsewhere.
+        """
+        who = choose_speaker(self.bundle, speaker)
+        if wanted is None:
+            wanted = isinstance(sound, Heard)
+        return provenance(self.name, who, who if sound is None else sound) if wanted else {}
+
+    def synthesize(self, text: str, *, provenance: bool | None = None, **options: Any) -> Audio:
+        """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1.
+
+        provenance: whether a file of it says in its metadata that it is synthetic speech, by which software and voice,
+            and after which prompt (its SHA-256); None: where a prompt was used.
+        """
         meter = options.pop("meter", None) or Meter(self.sample_rate)
+        who = choose_speaker(self.bundle, options.get("speaker"))
+        options["voice"] = sound = self.sound_of(options.get("voice"), who)
         chunks = list(self.stream(text, meter=meter, **options))
         words = tuple(word for chunk in chunks for word in chunk.words) if options.get("timestamps") else None
         samples = np.concatenate([chunk.samples for chunk in chunks])
-        return Audio(samples, self.sample_rate, meter.item(text), words)
+        tags = self.tags(who, sound, provenance)
+        return Audio(samples, self.sample_rate, meter.item(text), words, tags)
 
     def stream(
         self,
@@ -330,7 +354,7 @@ class TTS:
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
-        sound = self._sound_of(voice, who)
+        sound = self.sound_of(voice, who)
         asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted)
         return (self if wanted is None else self._steady())._stream(asked, meter, timeline)
 

@@ -177,6 +177,28 @@ def _speed(text: str) -> float:
     return value
 
 
+def _whose(say: argparse.ArgumentParser) -> None:
+    whose = say.add_argument_group("prompts and takes (docs/prompts.md)")
+    whose.add_argument(
+        "--voice-prompt",
+        metavar="FILE",
+        help="speak with the voice in this recording: 1 s of speech or more, 3 s are good",
+    )
+    whose.add_argument(
+        "--best-of", type=_whole(1, 64), default=1, metavar="N", help="speak each sentence N times and keep the best"
+    )
+    whose.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="of --best-of: mos (default where distillmos is installed), likelihood, or one of an installed package",
+    )
+    whose.add_argument(
+        "--provenance",
+        choices=("on", "off"),
+        help="the file says that it is synthetic speech, by whom, after which prompt (default: on with a prompt)",
+    )
+
+
 def _how_fast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed",
@@ -246,7 +268,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     address.add_argument(
         "--api-key-file", metavar="FILE", help="keys, one a line; $SPEAR_SPEC_API_KEYS, with commas, works too"
     )
-    _machine(serve)
+    voice = _machine(serve)
     serve.add_argument(
         "--voice-name",
         type=_assignment,
@@ -254,7 +276,10 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=SPEAKER",
         dest="voice_names",
-        help="another name of a speaker, NAME=SPEAKER; may be repeated",
+        help="another name of a speaker or prompt, NAME=SPEAKER; may be repeated",
+    )
+    voice.add_argument(
+        "--prompts", metavar="FOLDER", help="recordings of speech: each is one more voice, by its file's name"
     )
     _speculation(serve)
     _runtime(serve)
@@ -356,6 +381,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
     _reading(say)
+    _whose(say)
     say.add_argument(
         "--complete",
         choices=("on", "off"),
