@@ -144,6 +144,7 @@ class TTS:
         dtype: str = "float32",
         threads: int | None = None,
         runtime: str = "eager",
+        acoustic: str | os.PathLike[str] | None = None,
         **spec: Any,
     ) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
@@ -156,6 +157,8 @@ class TTS:
             threads: CPU threads of torch (process-wide); None leaves them as they are.
             runtime: who runs the transformer: "eager"; "graphs", CUDA graphs of whole rounds, for chains of a draft
                 decoder (on a CPU the same without graphs, slower than "eager"); "auto": graphs on CUDA where they can.
+            acoustic: another acoustic stage than the voice's own: a folder that `voice.acoustic.save_stage` wrote, or
+                the name of one within the voice's folder (docs/audiolm.md).
             spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows
                 from what is given: a verifier brings the draft it is made for, a tree or several drafts a verifier.
 
@@ -174,7 +177,7 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
-            front_end, target, stage = load_parts(bundle, where, kind)
+            front_end, target, stage = load_parts(bundle, where, kind, acoustic)
             drafts = Drafts(bundle, target, where, kind)
             embedding = embedding_for(settings, bundle)
             check(settings, drafts, embedding)

@@ -209,6 +209,14 @@ def _how_fast(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _acoustic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--acoustic",
+        metavar="NAME|FOLDER",
+        help="speak through another acoustic stage than the voice's own: a folder of one (docs/audiolm.md)",
+    )
+
+
 def _bulk(parser: argparse.ArgumentParser) -> None:
     bulk = parser.add_argument_group(
         "bulk",
@@ -395,6 +403,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _common(say)
     _how_fast(say)
+    _acoustic(say)
     _runtime(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")

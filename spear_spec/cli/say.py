@@ -31,9 +31,12 @@ def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
     check_prompt(args)
+    whole_file = args.file is not None and args.output is not None and args.out_dir is None
+    if args.acoustic is not None and (whole_file or bulk.wanted(args)):
+        raise ConfigError("--acoustic goes with a text or the lines of --file, not with a book or bulk synthesis")
     if bulk.wanted(args):
         return bulk.run(args)
-    if args.file is not None and args.output is not None and args.out_dir is None:
+    if whole_file:
         if args.text is not None or args.play or args.timestamps is not None:
             raise ConfigError("a book is spoken into a file alone: leave out the text, --play and --timestamps")
         from spear_spec.cli.book import say_book
