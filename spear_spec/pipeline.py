@@ -26,11 +26,12 @@ from spear_spec.audio import Audio, FloatArray, TimedWord
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check
 from spear_spec.decoding import complete as completed
+from spear_spec.decoding.beam import LENGTH_PENALTY
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
 from spear_spec.decoding.request import Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
-from spear_spec.engine import Decoder, Engine, Utterance, check_runtime
+from spear_spec.engine import Beams, Decoder, Engine, Utterance, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.alignment import check_aligned
@@ -67,7 +68,9 @@ WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
 
 @dataclass(frozen=True)
 class _Asked:
-    """A text to speak, with what `TTS.stream` was asked for. whole: what a request wants of its words, by its ids."""
+    """A text to speak, with what `TTS.stream` was asked for. whole: what a request wants of its words, by its ids.
+    search: where its tokens are searched for and not drawn.
+    """
 
     segments: Iterator[Segment]
     who: str
@@ -77,6 +80,7 @@ class _Asked:
     batch: int
     speed: float
     whole: WholeBy | None
+    search: Beams | None
 
     def request(self, segment: Segment, index: int) -> Request:
         """Its sentence of this number."""
@@ -231,6 +235,8 @@ class TTS:
         speed: float = 1.0,
         timestamps: bool = False,
         complete: bool = False,
+        beam: int | None = None,
+        length_penalty: float = LENGTH_PENALTY,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -250,6 +256,10 @@ class TTS:
             timestamps: the last chunk of each sentence tells when its words are heard.
             complete: a sentence that leaves out words is drawn again; each is heard when it is settled, so the first
                 sound comes later (`decoding/completeness.py`).
+            beam: the likeliest tokens that a beam search of this width finds, in place of drawn ones: no sample of the
+                voice's law, the same for every seed (the sound's noise is not), without drafts; a sentence is heard
+                when it is settled. Temperature, top_k, top_p and complete do not go with it; guidance does.
+            length_penalty: of that search, 0 to 10; higher favours longer sentences (`decoding/beam.py`).
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
@@ -270,7 +280,15 @@ class TTS:
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
-        return self._stream(_Asked(segments, who, law, seed, max_tokens, batch, speed, whole), meter, timeline)
+        search = None if beam is None else self._beams(beam, length_penalty, complete, sampling)
+        return self._stream(_Asked(segments, who, law, seed, max_tokens, batch, speed, whole, search), meter, timeline)
+
+    def _beams(self, width: int, length_penalty: float, complete: bool, sampling: Mapping[str, Any]) -> Beams:
+        if given := [name for name in sampling if name != "guidance"]:
+            raise ConfigError(f"a beam search draws nothing: leave {', '.join(given)} out")
+        if complete:
+            raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave complete off")
+        return self.decoder.beams(width, length_penalty)
 
     def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
@@ -305,7 +323,7 @@ class TTS:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
         meter's field that their time is added to.
         """
-        engine = self.decoder.engine()
+        engine = asked.search or self.decoder.engine()
         waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:
@@ -324,7 +342,7 @@ class TTS:
 
     def _speak(
         self,
-        engine: Engine,
+        engine: Engine | Beams,
         segment: Segment,
         utterance: Utterance,
         voiced: Voiced,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
-from spear_spec.cli.options import sampling_overrides
+from spear_spec.cli.options import beam_options, sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.play import check_device, play
 from spear_spec.cli.report import check_json_target, note, write_json
@@ -29,6 +29,8 @@ DEFAULT_OUTPUT = "out.wav"
 def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
+    if beam_options(args):
+        args.drafter = "none"
     if bulk.wanted(args):
         return bulk.run(args)
     if args.file is not None and args.output is not None and args.out_dir is None:
@@ -142,6 +144,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "batch": args.batch or 1,
         "complete": args.complete == "on",
         "speed": args.speed,
+        **beam_options(args),
         **sampling_overrides(args),
     }
 
@@ -156,6 +159,7 @@ def result(
         "voice": tts.name,
         **described,
         "speed": args.speed,
+        "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         "items": items,
