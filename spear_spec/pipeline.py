@@ -39,12 +39,13 @@ from spear_spec.audio import Audio, FloatArray, TimedWord
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check
 from spear_spec.decoding import complete as completed
+from spear_spec.decoding.beam import LENGTH_PENALTY
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
 from spear_spec.decoding.likelihood import mean_log_probability
 from spear_spec.decoding.request import Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
-from spear_spec.engine import Decoder, Engine, Utterance, check_runtime
+from spear_spec.engine import Beams, Decoder, Engine, Utterance, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.alignment import check_aligned
@@ -82,7 +83,7 @@ WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
 @dataclass(frozen=True)
 class _Asked:
     """A text to speak, with what `TTS.stream` was asked for. voice: whose sound it is. whole: what a request wants of
-    its words, by its ids.
+    its words, by its ids. search: where its tokens are searched for and not drawn.
     """
 
     segments: Iterator[Segment]
@@ -94,6 +95,7 @@ class _Asked:
     speed: float
     whole: WholeBy | None
     best_of: BestOf | None
+    search: Beams | None
 
     def request(self, segment: Segment, index: int, take: int = 0) -> Request:
         """A take of its sentence of this number."""
@@ -310,6 +312,8 @@ class TTS:
         complete: bool = False,
         best_of: int = 1,
         judge: str | SoundJudge | None = None,
+        beam: int | None = None,
+        length_penalty: float = LENGTH_PENALTY,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -336,6 +340,10 @@ class TTS:
             judge: "mos" (DistillMOS, the default where it is installed), "likelihood" (mean log-probability of the
                 tokens), or an object with a `name` and a `score(samples, rate)`. Takes of less than a second are judged
                 by their likelihood.
+            beam: the likeliest tokens that a beam search of this width finds, in place of drawn ones: no sample of the
+                voice's law, the same for every seed (the sound's noise is not), without drafts; a sentence is heard
+                when it is settled. Temperature, top_k, top_p and complete do not go with it; guidance does.
+            length_penalty: of that search, 0 to 10; higher favours longer sentences (`decoding/beam.py`).
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
@@ -358,7 +366,8 @@ class TTS:
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
         sound = self.sound_of(voice, who)
-        asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted)
+        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
+        asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return (self if wanted is None else self._steady())._stream(asked, meter, timeline)
 
     def _steady(self) -> TTS:
@@ -368,6 +377,13 @@ class TTS:
         if not self.spec.gammas:
             return self
         return replace(self, spec=replace(self.spec, gamma=self.spec.gamma_at(1), gammas={}))
+
+    def _beams(self, width: int, length_penalty: float, again: bool, sampling: Mapping[str, Any]) -> Beams:
+        if given := [name for name in sampling if name != "guidance"]:
+            raise ConfigError(f"a beam search draws nothing: leave {', '.join(given)} out")
+        if again:
+            raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave complete, best_of out")
+        return self.decoder.beams(width, length_penalty)
 
     def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
@@ -402,7 +418,7 @@ class TTS:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
         meter's field that their time is added to.
         """
-        engine = self.decoder.engine()
+        engine = asked.search or self.decoder.engine()
         waiting: deque[tuple[Segment, list[Utterance]]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:
@@ -423,7 +439,7 @@ class TTS:
 
     def _choose(
         self,
-        engine: Engine,
+        engine: Engine | Beams,
         asked: _Asked,
         segment: Segment,
         takes: Sequence[Utterance],
@@ -474,7 +490,7 @@ class TTS:
 
     def _speak(
         self,
-        engine: Engine,
+        engine: Engine | Beams,
         segment: Segment,
         utterance: Utterance,
         voiced: Voiced,

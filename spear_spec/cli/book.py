@@ -58,6 +58,7 @@ def _result(tts: TTS, args: argparse.Namespace, spoken: Spoken, tuned: Tuned | N
         "schema": "book/1",
         "voice": tts.name,
         **tts.describe(batch=args.batch or 1, seed=args.seed, **sampling_overrides(args)),
+        "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         **told_prompt(args),

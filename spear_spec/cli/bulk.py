@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("bulk synthesis takes no --pause, --lexicon, --ssml and --play")
     if args.runtime != "eager":
         raise ConfigError(f"bulk synthesis runs eagerly: leave --runtime {args.runtime} out")
+    if args.beam is not None:
+        raise ConfigError("bulk synthesis draws its tokens: leave --beam out")
     if args.timestamps is not None:
         raise ConfigError("bulk synthesis writes no timestamps: leave --timestamps out")
     if args.best_of > 1:

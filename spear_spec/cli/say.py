@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
-from spear_spec.cli.options import sampling_overrides
+from spear_spec.cli.options import beam_options, sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.play import check_device, play
 from spear_spec.cli.prompt import check_prompt, hear_prompt, told_prompt, wanted_provenance
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     whole_file = args.file is not None and args.output is not None and args.out_dir is None
     if args.acoustic is not None and (whole_file or bulk.wanted(args)):
         raise ConfigError("--acoustic goes with a text or the lines of --file, not with a book or bulk synthesis")
+    if beam_options(args):
+        args.drafter = "none"
     if bulk.wanted(args):
         return bulk.run(args)
     if whole_file:
@@ -153,6 +155,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "complete": args.complete == "on",
         "speed": args.speed,
         **({"best_of": args.best_of, "judge": args.judge} if args.best_of > 1 else {}),
+        **beam_options(args),
         **sampling_overrides(args),
     }
 
@@ -167,6 +170,7 @@ def result(
         "voice": tts.name,
         **described,
         "speed": args.speed,
+        "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
         **told_prompt(args),
