@@ -139,27 +139,44 @@ def write_atomically(target: Path, data: bytes) -> None:
         file.write(data)
 
 
-def load_audio(source: str | os.PathLike[str] | BinaryIO, sample_rate: int | None = None) -> Audio:
-    """Read an audio file (anything soundfile reads), mixed down to mono, resampled if `sample_rate` is given.
+def read_channels(source: str | os.PathLike[str] | BinaryIO, seconds: float | None = None) -> tuple[FloatArray, int]:
+    """Samples float32 [T, channels] of an audio file, and their rate in Hz. What libsndfile reads: wav, flac, ogg
+    (Vorbis, Opus), mp3, aiff, au, caf and others; m4a and webm are not among them.
+
+    Args:
+        seconds: the first so many alone; None: all.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, or holds NaN.
     """
     import soundfile
 
-    name = getattr(source, "name", source)
+    name = getattr(source, "name", source if isinstance(source, str | os.PathLike) else "from memory")
     try:
-        samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(source) as file:
+            rate = int(file.samplerate)
+            most = -1 if seconds is None else int(seconds * rate)
+            samples = file.read(most, dtype="float32", always_2d=True)
     except (OSError, RuntimeError, TypeError) as error:
         raise AudioError(f"cannot read audio {name}: {error}") from None
     if samples.shape[0] == 0:
         raise AudioError(f"cannot read audio {name}: it holds no samples")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(mono).all():
+    if not np.isfinite(samples).all():
         raise AudioError(f"cannot read audio {name}: it holds NaN or infinite samples")
+    return samples, rate
+
+
+def load_audio(source: str | os.PathLike[str] | BinaryIO, sample_rate: int | None = None) -> Audio:
+    """Read an audio file (see `read_channels`), mixed down to mono, resampled if `sample_rate` is given.
+
+    Raises:
+        AudioError: the file is missing, unreadable, empty, or holds NaN.
+    """
+    samples, rate = read_channels(source)
+    mono = samples.mean(axis=1, dtype=np.float32)
     if sample_rate is not None and sample_rate != rate:
         return Audio(resample(mono, rate, sample_rate), sample_rate)
-    return Audio(mono, int(rate))
+    return Audio(mono, rate)
 
 
 def resample(samples: npt.ArrayLike, source_rate: int, target_rate: int) -> FloatArray:

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SpearSpecError: an option cannot be used, the extra is missing, or the replicas do not get ready.
     """
-    from spear_spec.bulk.on_ray import LOCAL, start_ray
+    from spear_spec.cluster import LOCAL, start_ray
     from spear_spec.serving.ray import NAME, Replicas, app
 
     if spec_overrides(args) or args.runtime != "eager" or args.cors_origin or args.voice_names:

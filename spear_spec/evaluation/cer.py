@@ -25,6 +25,6 @@ class CharacterErrorJudge(WordErrorJudge):
 
     def score(self, samples: Samples, reference: Reference, sample_rate: int = 24_000) -> Measurement:
         """Character errors over reference characters; detail is the hypothesis."""
-        hypothesis = self.transcribe(samples, sample_rate)
+        hypothesis = self.heard(samples, sample_rate)
         errors, characters = character_errors(reference.text, hypothesis)
         return Measurement(errors, characters, hypothesis)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from spear_spec.bulk.on_ray import load_ray
+from spear_spec.cluster import load_ray
 from spear_spec.config import Strict, number, require, whole
 from spear_spec.errors import ConfigError
 from spear_spec.serving.limits import Limits

@@ -610,7 +610,7 @@ class Scheduler:
             listener.under_way.popleft()
             listener.stats += voiced.utterance.stats
             listener.worst = max(listener.worst, ended, key=_WORST.index)
-            warn_if_cut(voiced)
+            warn_if_cut(voiced.utterance)
             symbols = len(sentence.segment.ids)
             if symbols > 20:
                 told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols

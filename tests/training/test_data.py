@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from spear_spec.errors import BundleError, ConfigError, TextError
+from spear_spec.training.data import checks
 from spear_spec.training.data import corpus as data
 from spear_spec.training.data.prepared import Prepared, load_rows, save_rows
 
@@ -138,7 +139,9 @@ def test_lengths_are_measured(tmp_path: Path) -> None:
         "short": wav(tmp_path / "short.wav", 0.1),
         "junk": tmp_path / "junk.wav",
     }
-    kept, dropped = data.measure([data.Clip(name, "a", "t", str(path)) for name, path in names.items()], progress=False)
+    kept, dropped = checks.measure(
+        [data.Clip(name, "a", "t", str(path)) for name, path in names.items()], progress=False
+    )
     assert [(clip.id, clip.seconds) for clip in kept] == [("ok", 0.75)]
     assert [name for name, _ in dropped] == ["short", "junk"]
 
