@@ -539,7 +539,7 @@ class TTS:
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
 
 
-def _admitted(engine: Engine, asked: _Asked, segments: Sequence[Segment], first: int) -> list[list[Utterance]]:
+def _admitted(engine: Engine | Beams, asked: _Asked, segments: Sequence[Segment], first: int) -> list[list[Utterance]]:
     """The takes of sentences, in the engine; `first` is the number of the first sentence."""
     if asked.best_of is None:
         requests = [asked.request(segment, first + at) for at, segment in enumerate(segments)]
