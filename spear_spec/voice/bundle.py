@@ -4,6 +4,7 @@ kokoro-duo/config.json        what it is: licence, origin, speakers, model shape
                               shard
            t2s-1.safetensors  the text-to-semantic transformer (half precision on disk), in shards of at most 15 MiB
            draft-1.safetensors, vocoder-1.safetensors, centroids-1.safetensors
+           prompt-1.safetensors  the encoder that hears a voice in a clip, where it has one
            supervised-1.safetensors  the tokenizer's supervised encoder, where it has one
            small-1.safetensors and the like: further drafts, one part each
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.contract import AcousticStage
-from spear_spec.config import SpecConfig
+from spear_spec.acoustic.unit.prompt import PromptConfig, PromptEncoder
+from spear_spec.acoustic.unit.stage import HearingStage, UnitStage
+from spear_spec.config import SpecConfig, require
 from spear_spec.decoding import complete, needs
 from spear_spec.decoding.verifiers import needs_embedding
 from spear_spec.errors import BundleError, ConfigError, TextError
@@ -56,7 +58,26 @@ def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticSt
     stage: AcousticStage = _load(bundle, "vocoder", STAGES, device, torch.float32)
     if getattr(stage, "tokenizer", stage) is None:  # it hears prompts by semantic tokens
         stage.tokenizer = Listening(bundle)  # type: ignore[attr-defined]
-    return stage
+    shape = bundle.config.prompt
+    if shape is None:
+        return stage
+    if not isinstance(stage, UnitStage):
+        kind = bundle.config.kinds["vocoder"]
+        raise BundleError(f"{bundle.path / 'config.json'}: a stage {kind[:80]!r} takes no prompt encoder")
+    width = 2 * stage.module.cfg.dim
+
+    def build() -> PromptEncoder:
+        cfg = PromptConfig.from_dict(shape)
+        require(
+            cfg.vector == width, f"prompt: vector is {cfg.vector}, the vocoder's speaker vectors have {width} numbers"
+        )
+        return PromptEncoder(cfg)
+
+    try:
+        encoder: PromptEncoder = bundle.build(build, "prompt", device=device)
+    except ConfigError as error:
+        raise _damaged(bundle, error) from None
+    return HearingStage(stage.module, stage.speakers, encoder)
 
 
 def load_parts(

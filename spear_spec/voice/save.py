@@ -50,8 +50,8 @@ def save_voice(
     leaves the old voice as it was.
 
     Args:
-        configs: "t2s", "vocoder" and, where they are there, "draft" and further drafts: the parts' shapes as JSON
-            objects.
+        configs: "t2s", "vocoder" and, where they are there, "prompt", "draft" and further drafts: the parts' shapes as
+            JSON objects.
         weights: the same parts, "centroids" and "supervised": their tensors; floating ones are stored in half
             precision.
         kinds: of "t2s" and "vocoder", where they are not what ships.
@@ -77,6 +77,7 @@ def save_voice(
                 text=text,
                 t2s=configs["t2s"],
                 draft=configs.get("draft"),
+                prompt=configs.get("prompt"),
                 vocoder=configs["vocoder"],
                 drafters={part: shape for part, shape in configs.items() if part not in PARTS},
                 semantic=semantic,
