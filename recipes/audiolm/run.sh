@@ -20,11 +20,14 @@ for one in ${PROMPTS:-}; do prompts+=(--prompt "$one"); done
 minutes=$("$python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["data"]["minutes"])' "$conf")
 
 step() { echo "== $1 ($(( SECONDS )) s)"; }
-step "semantic tokens";  [ -f "$out/clips.tsv" ] || "$python" recipes/audiolm/prepare.py "$corpus" "$out" --minutes "$minutes" "${voice[@]}" "${encoder[@]}"
-for what in soundstream coarse fine; do
-  step "$what"; [ -f "$out/$what.pt" ] || "$peer" recipes/audiolm/train.py "$what" "$out" --conf "$conf"
-done
-step "drafter"; [ -f "$out/small/shape.json" ] || "$python" recipes/audiolm/draft.py "$out" --conf "$conf"
-step "stage";   "$python" recipes/audiolm/pack.py "$out" --conf "$conf" "${voice[@]}" "${prompts[@]}"
-step "speech";  "$python" -m spear_spec say "${TEXT:-The quick brown fox jumps over the lazy dog.}" "${voice[@]}" --acoustic "$out/stage" -o "$out/hello.wav"
+step "semantic tokens"
+[ -f "$out/clips.tsv" ] || "$python" recipes/audiolm/prepare.py "$corpus" "$out" --minutes "$minutes" "${voice[@]}" "${encoder[@]}"
+step "SoundStream, coarse, fine"
+[ -f "$out/fine.pt" ] || "$peer" recipes/audiolm/train.py "$out" --conf "$conf"
+step "drafter"
+[ -f "$out/small/shape.json" ] || "$python" recipes/audiolm/draft.py "$out" --conf "$conf"
+step "stage"
+"$python" recipes/audiolm/pack.py "$out" --conf "$conf" "${voice[@]}" "${prompts[@]}"
+step "speech"
+"$python" -m spear_spec say "${TEXT:-The quick brown fox jumps over the lazy dog.}" "${voice[@]}" --acoustic "$out/stage" -o "$out/hello.wav"
 step "done: $out/hello.wav"

@@ -1,9 +1,10 @@
 """Train audiolm-pytorch's SoundStream, coarse or fine transformer with the package's own trainers, in `.venv-peer`.
 
-    .venv-peer/bin/python recipes/audiolm/train.py soundstream|coarse|fine OUT --conf recipes/audiolm/conf/tiny.toml
+    .venv-peer/bin/python recipes/audiolm/train.py OUT --conf recipes/audiolm/conf/tiny.toml [soundstream coarse fine]
 
 OUT is what `prepare.py` has made; it gets `soundstream.pt`, `coarse.pt`, `fine.pt`, in the form of the package's
-trainers. README.md says what of the package works and what is put right here.
+trainers; what stands there already is not trained again. README.md says what of the package works and what is put
+right here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from clips import Clips, Crops
 
 from spear_spec.interop.shims import import_spear_tts
 
-VERSION = "2.4.0"
+PARTS = ("soundstream", "coarse", "fine")
 
 
 def package() -> Any:
@@ -98,7 +99,7 @@ def warm_up(codec: Any, crops: Crops, steps: int, batch: int, rate: float) -> No
 
 
 @torch.no_grad()
-def fit_codebooks(codec: Any, crops: Crops, count: int = 400, rounds: int = 12) -> list[float]:
+def fit_codebooks(codec: Any, crops: Crops, count: int, rounds: int = 12) -> list[float]:
     """Codebooks by k-means on what the encoder says, one after the other; what each leaves of the variance."""
     codec.eval()
     chosen = random.sample(range(len(crops)), min(count, len(crops)))
@@ -127,7 +128,7 @@ def fit_codebooks(codec: Any, crops: Crops, count: int = 400, rounds: int = 12) 
 
 
 @torch.no_grad()
-def in_use(codec: Any, crops: Crops, count: int = 100) -> tuple[list[int], float]:
+def in_use(codec: Any, crops: Crops, count: int) -> tuple[list[int], float]:
     """Codes of each quantizer that some crops use, and the spectral distance of what comes back of them."""
     codec.eval()
     chosen, codes, far = random.sample(range(len(crops)), min(count, len(crops))), [], []
@@ -151,9 +152,9 @@ def train_soundstream(peer: Any, out: Path, conf: dict[str, Any]) -> None:
     crops = Crops(clips, keys, said["batch"], (round(span / clips.span),) * 2, with_tokens=False)
     print(f"{len(crops)} clips, {clips.seconds / 60:.1f} minutes", flush=True)
     warm_up(codec, crops, said["warm_steps"], said["batch"], said["warm_rate"])
-    print(
-        "left by each codebook", [round(x, 3) for x in fit_codebooks(codec, crops)], *in_use(codec, crops), flush=True
-    )
+    count = said["fitted_on"]
+    print("left by each codebook", [round(x, 3) for x in fit_codebooks(codec, crops, count)], flush=True)
+    print("codes in use, spectral distance", *in_use(codec, crops, count // 4), flush=True)
     if said["steps"]:
         torchaudio.save = lambda *_, **__: None  # it writes samples at step 0, for which torchcodec would be needed
         trainer = peer.SoundStreamTrainer(
@@ -176,10 +177,11 @@ def train_soundstream(peer: Any, out: Path, conf: dict[str, Any]) -> None:
         trainer.train()
         if trainer.use_ema:
             codec.load_state_dict(trainer.ema_soundstream.ema_model.state_dict())
-        used, far = in_use(codec, crops)
+        used, far = in_use(codec, crops, count // 4)
         print("the package's trainer leaves in use", used, far, flush=True)
         if min(used) < codec.codebook_size / 2:
-            print("fitted again", [round(x, 3) for x in fit_codebooks(codec, crops)], *in_use(codec, crops), flush=True)
+            left = [round(x, 3) for x in fit_codebooks(codec, crops, count)]
+            print("fitted again", left, *in_use(codec, crops, count // 4), flush=True)
     codec.save(str(out / ".soundstream.part"))
     (out / ".soundstream.part").rename(out / "soundstream.pt")
 
@@ -244,18 +246,22 @@ def train_writer(peer: Any, out: Path, conf: dict[str, Any], name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("soundstream", "coarse", "fine"))
     parser.add_argument("out", type=Path)
+    parser.add_argument("what", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--conf", type=Path, required=True)
     args = parser.parse_args()
     conf = tomllib.loads(args.conf.read_text(encoding="utf-8"))
     torch.manual_seed(0)
     random.seed(0)
     peer = package()
-    if args.what == "soundstream":
-        train_soundstream(peer, args.out, conf)
-    else:
-        train_writer(peer, args.out, conf, args.what)
+    for what in PARTS:
+        if what not in args.what or (args.out / f"{what}.pt").is_file():
+            continue
+        peer.trainer.ONE_TRAINER_INSTANTIATED = False  # its trainers refuse a second one in a process
+        if what == "soundstream":
+            train_soundstream(peer, args.out, conf)
+        else:
+            train_writer(peer, args.out, conf, what)
 
 
 if __name__ == "__main__":
