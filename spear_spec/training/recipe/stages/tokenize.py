@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from spear_spec.audio import load_audio
-from spear_spec.errors import AudioError, ConfigError
-from spear_spec.semantic import (
-    SemanticTokenizer,
-    SpeechEncoder,
-    SupervisedEncoder,
-    SupervisedTokenizer,
-    agreement,
-    fit_kmeans,
-)
+from spear_spec.errors import ConfigError
+from spear_spec.semantic import agreement, fit_kmeans
 from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
 from spear_spec.training.data.corpus import Clip
-from spear_spec.training.data.prepared import given_rows, save_rows
+from spear_spec.training.data.prepared import Prepared, given_rows, load_rows, save_rows
+from spear_spec.training.data.spread import forget
+from spear_spec.training.data.tokens import Listener, find_features, find_tokens
 from spear_spec.training.recipe.keys import write_json
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, sources
-
-Tokenizer = SemanticTokenizer | SupervisedTokenizer
+from spear_spec.training.recipe.stages.common import hands, parts
 
 
 def run(plan: Plan) -> None:
@@ -39,46 +30,56 @@ def run(plan: Plan) -> None:
     for key, file in (("centroids", cfg.centroids), ("supervised", cfg.supervised)):
         if file and not Path(file).exists():
             raise ConfigError(f"tokenize.{key}: no file {file}")
-    STAGE.claim(plan, [at.centroids, at.prepared.tokens, at.dev.tokens, at.check.folder])
-    parts = [(folder, folder.clips()) for folder in (at.prepared, at.dev)]
-    make, width = tokenizers(plan)
-    source = Path(cfg.centroids) if cfg.centroids else at.centroids
-    if source.exists():
-        tokenizer = make(read_centroids(source)[0])
-    else:
-        features = features_of(make(torch.zeros(1, width)), parts[0][1], cfg.fit_hours, plan)
-        tokenizer = make(fit_kmeans(features, cfg.clusters, seed=plan.seed))
-    tokenizer.save(at.centroids)
+    folders = parts(plan)
+    STAGE.claim(plan, [at.centroids, *(each.tokens for each in folders), at.check.folder, at.shards("tokenize")])
+    quantise(plan)
     given = given_rows(cfg.given)
     made: dict[str, Tensor] = {}
     if given and cfg.check:
-        known = [clip for _, clips in parts for clip in clips if clip.id in given]
-        some = random.Random(plan.seed).sample(known, min(cfg.check, len(known)))
-        made = at.check.tokenize(some, tokenizer.encode, progress=plan.progress)
-        for folder, clips in parts:
+        known = [clip for folder in folders for clip in folder.clips() if clip.id in given]
+        made = tokens_of(plan, at.check, random.Random(plan.seed).sample(known, min(cfg.check, len(known))))
+        for folder in folders:
             if not folder.tokens.exists():
-                save_rows(folder.tokens, {clip.id: given[clip.id] for clip in clips if clip.id in given})
-    for folder, clips in parts:
-        tokens = folder.tokenize(clips, tokenizer.encode, progress=plan.progress)
+                save_rows(folder.tokens, {clip.id: given[clip.id] for clip in folder.clips() if clip.id in given})
+    for folder in folders:
+        tokens = tokens_of(plan, folder, folder.clips())
         if not cfg.check:
             made |= tokens
     if given:
         report_agreement(made, given, at.agreement)
 
 
-def tokenizers(plan: Plan) -> tuple[Callable[[Tensor], Tokenizer], int]:
-    """What makes the settings' tokenizer with centroids [K, D], and D, the width of the features that are divided.
-
-    Raises:
-        SpearSpecError: an encoder cannot be loaded, or the supervised one does not fit the hidden states.
-    """
+def listener(plan: Plan) -> Listener:
+    """What hears the clips."""
     cfg = plan.tokenize
-    if cfg.supervised is None:
-        speech = SpeechEncoder(cfg.encoder, cfg.layer, plan.device)
-        return lambda centroids: SemanticTokenizer(speech, cfg.layer, centroids), speech.dim
-    speech = SpeechEncoder(cfg.encoder, cfg.layers, plan.device)
-    supervised = SupervisedEncoder.load(cfg.supervised)
-    return lambda centroids: SupervisedTokenizer(speech, supervised, centroids), supervised.cfg.dim
+    return Listener(cfg.encoder, cfg.layer, tuple(cfg.layers), cfg.supervised, plan.device)
+
+
+def quantise(plan: Plan) -> None:
+    """The centroids: the ones that are given, or fitted to a sample of the speech."""
+    cfg, at, heard = plan.tokenize, Layout(plan.out), listener(plan)
+    if cfg.centroids:
+        heard.tokenizer(read_centroids(cfg.centroids)[0]).save(at.centroids)
+    elif not at.centroids.exists():
+        place = at.shards("tokenize") / "features"
+        clips = at.prepared.clips()
+        features = find_features(heard, clips, cfg.fit_hours, plan.seed, place, hands(plan, device=True))
+        heard.tokenizer(fit_kmeans(features, cfg.clusters, seed=plan.seed)).save(at.centroids)
+        forget(place)
+
+
+def tokens_of(plan: Plan, folder: Prepared, clips: Sequence[Clip]) -> dict[str, Tensor]:
+    """Tokens of these clips, all in the folder's file in the end; what is in it already is not made again."""
+    at = Layout(plan.out)
+    tokens = load_rows(folder.tokens) if folder.tokens.exists() else {}
+    wanted = [clip for clip in clips if clip.id not in tokens]
+    place = at.shards("tokenize") / folder.folder.name
+    made, failed = find_tokens(listener(plan), at.centroids, wanted, place, hands(plan, device=True))
+    for name, reason in failed.items():
+        print(f"{name} has no tokens: {reason}")
+    tokens |= made
+    save_rows(folder.tokens, tokens)
+    return tokens
 
 
 def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Path) -> float:
@@ -94,32 +95,12 @@ def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Pa
     return share
 
 
-def features_of(probe: Tokenizer, clips: Sequence[Clip], hours: float, plan: Plan) -> Tensor:
-    """What the tokenizer divides, [N, D] at the tokens' rate, of randomly chosen clips: about `hours` of speech."""
-    chosen = random.Random(plan.seed).sample(list(clips), len(clips))
-    rows, seconds = [], 0.0
-    total = round(min(hours * 3600, sum(c.seconds for c in clips)))
-    with tqdm(total=total, desc="features", unit="s", disable=not plan.progress) as bar:
-        for clip in chosen:
-            if seconds >= hours * 3600:
-                break
-            try:
-                audio = load_audio(clip.audio)
-                rows.append(probe.features(audio.samples, audio.sample_rate).cpu())
-            except AudioError as error:
-                tqdm.write(f"{clip.id}: {error}")
-                continue
-            seconds += audio.seconds
-            bar.update(round(seconds) - bar.n)
-    return torch.cat(rows) if rows else torch.empty(0, probe.centroids.shape[1])
-
-
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Clips, their audio, and what is given: centroids, tokens, encoders."""
     cfg = plan.tokenize
     named = [cfg.centroids, cfg.supervised, *(file for _, file in cfg.given)]
     encoder = [Path(cfg.encoder)] if Path(cfg.encoder).is_dir() else []
-    clips = [at.prepared.utterances, at.dev.utterances]
+    clips = [folder.utterances for folder in parts(plan)]
     return [*clips, *sources(plan), *(Path(name) for name in named if name), *encoder]
 
 
@@ -128,6 +109,6 @@ STAGE = Stage(
     run,
     reads=reads,
     writes=lambda plan, at: [
-        at.centroids, at.prepared.tokens, at.dev.tokens, *([at.agreement] if plan.tokenize.given else [])
+        at.centroids, *(folder.tokens for folder in parts(plan)), *([at.agreement] if plan.tokenize.given else [])
     ],
 )  # fmt: skip
