@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from spear_spec.models.contract import Target
 from spear_spec.registry import Registry
 from spear_spec.text import FrontEnd
 from spear_spec.voice.bundle import Bundle
+from spear_spec.voice.listening import Listening
 from spear_spec.voice.registry import FRONT_ENDS, STAGES, TARGETS
 
 log = logging.getLogger("spear_spec")
@@ -52,16 +54,22 @@ def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticSt
         BundleError: its kind is not installed, it is damaged, or it does not fit the voice.
     """
     stage: AcousticStage = _load(bundle, "vocoder", STAGES, device, torch.float32)
+    if getattr(stage, "tokenizer", stage) is None:  # it hears prompts by semantic tokens
+        stage.tokenizer = Listening(bundle)  # type: ignore[attr-defined]
     return stage
 
 
 def load_parts(
-    bundle: Bundle, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    bundle: Bundle,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    acoustic: str | os.PathLike[str] | None = None,
 ) -> tuple[FrontEnd, Target, AcousticStage]:
     """Text front end, target and acoustic stage of a voice, which fit each other.
 
     Args:
         dtype: of the target; float32 if left out.
+        acoustic: another stage than the voice's own, see `load_acoustic`.
 
     Raises:
         BundleError: a part is damaged, does not fit, or is of a kind that is not installed.
@@ -73,7 +81,11 @@ def load_parts(
             f"{bundle.path / 'config.json'}: the front end has {front.num_token_ids} symbols, "
             f"the transformer reads {target.text_ids}"
         )
-    return front, target, load_stage(bundle, device)
+    if acoustic is None:
+        return front, target, load_stage(bundle, device)
+    from spear_spec.voice.acoustic import load_acoustic
+
+    return front, target, load_acoustic(bundle, acoustic, device)
 
 
 def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> SpecConfig:
