@@ -29,6 +29,12 @@ class Guard:
         self._last: list[int] = []  # newest first
         self._runs = [0] * _CYCLES
 
+    def copy(self) -> Guard:
+        """One that has seen the same tokens."""
+        other = Guard.__new__(Guard)
+        other._limit, other._last, other._runs = self._limit, list(self._last), list(self._runs)
+        return other
+
     def push(self, token: int) -> bool:
         """Take the next token; True when the utterance is stuck."""
         last, runs = self._last, self._runs

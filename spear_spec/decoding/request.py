@@ -10,6 +10,7 @@ import torch
 from spear_spec.config import SamplingConfig, number, require, shown, whole
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.limits import default_cap
+from spear_spec.decoding.proposal import is_token
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.memory import Memory
@@ -78,6 +79,28 @@ def check_cap(cap: object) -> None:
     """
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise ConfigError(f"max_tokens must be a whole number above 0, not {shown(cap)}")
+
+
+def capped(target: Target, caps: Sequence[int]) -> list[int]:
+    """No more than the target has positions."""
+    most = target.max_tokens
+    return list(caps) if most is None else [min(cap, most) for cap in caps]
+
+
+def caps_of(target: Target, requests: Sequence[Request], frame_rate: float) -> list[int]:
+    """The caps of requests that can be decoded.
+
+    Raises:
+        ConfigError: a prefix that is none, or that leaves nothing to decode.
+    """
+    vocabulary, eos = target.vocab_size, target.eos_id
+    caps = capped(target, [request.limit(frame_rate) for request in requests])
+    for request, cap in zip(requests, caps):
+        if any(not is_token(token, vocabulary) or token == eos for token in request.prefix):
+            raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
+        if len(request.prefix) >= cap:
+            raise ConfigError(f"a prefix of {len(request.prefix)} tokens leaves nothing of a cap of {cap}")
+    return caps
 
 
 def encode(target: Target, texts: Sequence[Sequence[int]]) -> Memory:

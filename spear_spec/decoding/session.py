@@ -12,8 +12,8 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.chance import Chance, Shared, Uniforms
 from spear_spec.decoding.limits import FRAME_RATE, Guard, default_cap
-from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict, is_token
-from spear_spec.decoding.request import Request, check_cap, encode
+from spear_spec.decoding.proposal import DecodeStats, Proposal, Verdict
+from spear_spec.decoding.request import Request, capped, caps_of, check_cap, encode
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.errors import ConfigError, ContractError
 from spear_spec.models.contract import Cache, Target
@@ -87,7 +87,7 @@ class Session:
             raise ConfigError(f"max_tokens must name one number for each of the {batch} texts, not {len(caps)}")
         for cap in caps:
             check_cap(cap)
-        self._begin(memory, [sampling or SamplingConfig()] * batch, seeds, self._capped(caps), [()] * batch)
+        self._begin(memory, [sampling or SamplingConfig()] * batch, seeds, capped(self.model, caps), [()] * batch)
 
     def admit(self, requests: Sequence[Request]) -> list[int]:
         """Rows join behind those that run; returns their numbers.
@@ -98,7 +98,7 @@ class Session:
         self._check_whole()
         if not requests:
             return []
-        caps = self._checked(requests)
+        caps = caps_of(self.model, requests, self.frame_rate)
         memory = encode(self.model, [request.ids for request in requests])
         with self._step():
             return self._begin(
@@ -108,22 +108,6 @@ class Session:
                 caps,
                 [tuple(request.prefix) for request in requests],
             )
-
-    def _checked(self, requests: Sequence[Request]) -> list[int]:
-        """The caps of requests that can be decoded."""
-        vocabulary, eos = self.model.vocab_size, self.model.eos_id
-        caps = self._capped([request.limit(self.frame_rate) for request in requests])
-        for request, cap in zip(requests, caps):
-            if any(not is_token(token, vocabulary) or token == eos for token in request.prefix):
-                raise ConfigError(f"prefix must hold semantic tokens from 0 to {vocabulary - 1}, and no end token")
-            if len(request.prefix) >= cap:
-                raise ConfigError(f"a prefix of {len(request.prefix)} tokens leaves nothing of a cap of {cap}")
-        return caps
-
-    def _capped(self, caps: Sequence[int]) -> list[int]:
-        """No more than the target has positions."""
-        most = self.model.max_tokens
-        return list(caps) if most is None else [min(cap, most) for cap in caps]
 
     def _begin(
         self,

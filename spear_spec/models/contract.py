@@ -51,7 +51,7 @@ class Cache(Protocol):
         ...
 
     def select(self, rows: list[int]) -> None:
-        """Only these rows go on, in this order."""
+        """Only these rows go on, in this order. A beam search names rows in any order and more than once."""
         ...
 
     def join(self, other: Self) -> None:

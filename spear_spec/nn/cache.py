@@ -119,22 +119,30 @@ class KVCache:
         self.lengths = new
 
     def select(self, rows: list[int]) -> None:
-        """Keep only these rows (finished ones leave the batch).
+        """Only these rows go on, in this order; a row may come more than once (beams fork).
 
-        Rows in their order move up within the store, and only what they hold: the store is mostly room to grow.
+        Rows move within the store, and only what they hold: the store is mostly room to grow. What stays where it is
+        costs nothing.
         """
-        if all(before < after for before, after in zip(rows, rows[1:])):
-            used = max((self.lengths[row] for row in rows), default=0)
-            for place, row in enumerate(rows):
-                if place != row:
-                    for store in (self.k, self.v):
-                        store[:, place, :, :used] = store[:, row, :, :used]
+        if len(rows) > self.batch:
+            index = torch.tensor(rows, device=self.k.device, dtype=torch.long)
+            self.k, self.v, self._stores = self.k.index_select(1, index), self.v.index_select(1, index), None
+        else:
+            for store in (self.k, self.v):
+                # a row that is written over before it is read
+                saved = {
+                    row: store[:, row, :, : self.lengths[row]].clone()
+                    for place, row in enumerate(rows)
+                    if row < place and rows[row] != row
+                }
+                for place, row in enumerate(rows):
+                    if place != row:
+                        held = saved.get(row)
+                        store[:, place, :, : self.lengths[row]] = (
+                            store[:, row, :, : self.lengths[row]] if held is None else held
+                        )
             self.k, self.v = self.k[:, : len(rows)], self.v[:, : len(rows)]
-            self.lengths = [self.lengths[row] for row in rows]
-            return
-        index = torch.tensor(rows, device=self.k.device, dtype=torch.long)
-        self.k, self.v, self._stores = self.k.index_select(1, index), self.v.index_select(1, index), None
-        self.lengths = [self.lengths[r] for r in rows]
+        self.lengths = [self.lengths[row] for row in rows]
 
     def join(self, other: KVCache) -> None:
         """Take in the rows of another cache of the same layers, behind the rows that are here.

@@ -125,6 +125,17 @@ class EagerRuntime:
         if self.output is not None:
             self.output = self.output.select(lanes)
 
+    def branch(self, places: Sequence[int], *, texts: bool = True) -> None:
+        """The rows at these places go on, in this order, a row more than once where its beam forks; `output` is gone.
+
+        texts: whether a place's text may be another one now; there is nothing to move where it is not.
+        """
+        lanes = self.lanes.branch(places)
+        if texts:
+            self.memory = self.memory.select(lanes)
+        self.cache.select(lanes)
+        self.output = None
+
     def _ids(self, rows: list[list[int]]) -> Tensor:
         return torch.tensor(rows, dtype=torch.int64, device=self.target.device)
 

@@ -81,6 +81,14 @@ class Lanes:
         count = len(self.places) - sum(self.free)
         return Lanes([*self.places, *(place + count for place in other.places)], [*self.free, *other.free])
 
+    def branch(self, places: Sequence[int]) -> list[int]:
+        """These places go on, in any order and more than once; returns their lanes, texts first."""
+        texts, seconds = self.texts, self.seconds
+        second = [at for at, place in enumerate(places) if place in seconds]
+        self.places = [*range(len(places)), *second]
+        self.free = [False] * len(places) + [True] * len(second)
+        return [*(texts[place] for place in places), *(seconds[places[at]] for at in second)]
+
     def leave(self, stay: Sequence[int]) -> list[int]:
         """Only these places go on; returns the lanes that stay, in order."""
         new = {place: at for at, place in enumerate(stay)}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.limits import FRAME_RATE
 from spear_spec.decoding.proposal import Verdict
-from spear_spec.decoding.request import Request
+from spear_spec.decoding.request import Request, caps_of
 from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.rows import ACCEPTED, CAP, DRAFTED, ENDED, EOS, FINE, KEPT, TOLD
 from spear_spec.decoding.session import Session, exact_math
@@ -55,7 +55,7 @@ class RoundSession(Session):
         self._check_whole()
         if not requests or any(request.prefix for request in requests):
             return super().admit(requests)
-        caps = self._checked(requests)
+        caps = caps_of(self.model, requests, self.frame_rate)
         samplings = [request.sampling for request in requests]
         texts = [self.model.text(request.ids) for request in requests]
         if not self.board.takes(texts, samplings, caps):
