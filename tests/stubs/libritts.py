@@ -1,4 +1,4 @@
-"""A corpus of LibriTTS's shape, small enough for a test: buzzes in place of speech, everything else as OpenSLR has it."""
+"""A corpus of LibriTTS's shape, small enough for a test: buzzes in place of speech, all else as OpenSLR has it."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import http.client
 import os
@@ -43,7 +44,7 @@ CHECKSUMS = {  # SHA-256, as torchaudio publishes them
 KINDS = {32: "md5", 64: "sha256"}  # hexadecimal digits of a checksum
 TIMEOUT_S = 30.0
 TRIES = 4  # rounds of all mirrors without a byte more
-BLOCK = 2**20
+BLOCK = 2**16
 AGAIN = "delete it and run the same command again"
 # a mirror that gives a page in place of the archive, or breaks off, is one of these
 BROKEN = (OSError, http.client.HTTPException)
@@ -92,7 +93,10 @@ def download(
             with _alone(data / f".{part}.lock"):
                 if is_there(data / part):
                     continue
-                if not archive.exists():
+                if archive.exists():
+                    if difference := _difference(archive, known[part]):
+                        raise DownloadError(f"{archive} is not the archive that it should be ({difference}): {AGAIN}")
+                else:
                     urls = [f"{mirror.rstrip('/')}/{archive.name}" for mirror in mirrors]
                     fetch(urls, archive, known[part], progress=progress, pause_s=pause_s)
                 unpack(archive, data, part, progress=progress)
@@ -211,17 +215,22 @@ def _fetch_some(url: str, part: Path, progress: bool) -> bool:
 
 
 def _check(part: Path, checksum: str, url: str) -> None:
+    if difference := _difference(part, checksum):
+        part.unlink()
+        raise DownloadError(
+            f"{url} is not the archive that it should be ({difference}): deleted. Run the same command again, or name "
+            "other mirrors (download.mirrors)"
+        )
+
+
+def _difference(path: Path, checksum: str) -> str:
+    """How a file's checksum differs from the one that it should have; empty: it does not."""
     kind = KINDS.get(len(checksum))
     if kind is None:
         raise DownloadError(f"{checksum!r} is neither a SHA-256 nor an MD5")
-    with part.open("rb") as file:
+    with path.open("rb") as file:
         found = hashlib.file_digest(file, kind).hexdigest()
-    if found != checksum.lower():
-        part.unlink()
-        raise DownloadError(
-            f"{url} is not the archive that it should be ({kind} {found}, not {checksum}): deleted. Run the same "
-            "command again, or name other mirrors (download.mirrors)"
-        )
+    return "" if found == checksum.lower() else f"{kind} {found}, not {checksum}"
 
 
 def unpack(archive: Path, data: Path, part: str, *, progress: bool = True) -> None:
@@ -237,7 +246,7 @@ def unpack(archive: Path, data: Path, part: str, *, progress: bool = True) -> No
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tqdm(tar, desc=f"unpack {part}", unit="file", disable=not progress):
                 place = _place(member, part, archive)
                 if member.isdir() or place is None:
@@ -248,6 +257,8 @@ def unpack(archive: Path, data: Path, part: str, *, progress: bool = True) -> No
                 assert source is not None  # it is a file
                 with source, target.open("xb") as file:
                     _copy(source, file, member, archive)
+            while stream.read(BLOCK):  # to its end, where the sum of it stands
+                pass
         if not is_there(staging / part):
             raise DownloadError(f"{archive} holds no {part}")
         for path in staging.iterdir():
