@@ -38,7 +38,8 @@ class StageConfig(Strict):
     """`config.json` of a stage's folder.
 
     semantic: `k` and `rate` of the tokens that it makes sound of and `centroids`, the digest that tells them from
-    others (`voice.listening.tokens_digest`; null: not told). stage: its shape, with its kind. files, packages: as in a voice.
+    others (`voice.listening.tokens_digest`; null: not told). stage: its shape, with its kind. files, packages: as in a
+    voice.
     """
 
     schema: str
@@ -104,7 +105,7 @@ def load_acoustic(bundle: Bundle, stage: str | os.PathLike[str], device: torch.d
         )
     if cfg.semantic["centroids"] not in (None, tokens_digest(bundle)):
         raise BundleError(
-            f"{folder} makes sound of semantic tokens of another kind than voice {bundle.config.name!r}'s"
+            f"{folder} makes sound of another kind of semantic tokens than voice {bundle.config.name!r}'s"
         )
     shape = {name: value for name, value in cfg.stage.items() if name != "kind"}
     try:

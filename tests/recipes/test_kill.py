@@ -16,6 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spear_spec.pipeline import TTS
+from spear_spec.training.data.prepared import load_rows
+from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -111,3 +114,17 @@ def test_nothing_tells_that_it_was(killed: dict[str, Any]) -> None:
     rows = [[(row["drafter"], row["gamma"], row["batch"]) for row in each["rows"]] for each in speeds]
     assert rows[0] == rows[1] and len(rows[0]) == 2
     assert {"pushed/config.json", "pushed/t2s-1.safetensors", "pushed/README.md"} <= files[0]
+
+
+def test_the_voice_has_the_readers_of_the_training_part_alone(killed: dict[str, Any]) -> None:
+    """Held out and tested on are other readers."""
+    at = Layout(killed["folder"] / "cut")
+    tts = TTS.load(at.voice("tiny"), device="cpu")
+    assert tts.speakers == ("1034", "84", "103") and tts.spec.drafter == "eagle"
+    for speaker in ("1034", "84"):
+        audio = tts.synthesize("The cat sat.", speaker=speaker, max_tokens=25, seed=3)
+        assert audio.sample_rate == 24000 and len(audio.samples) > 0 and audio.stats["target_calls"] >= 1
+    for folder, readers in ((at.dev, {"251"}), (at.test, {"61", "908"})):
+        assert {clip.speaker for clip in folder.clips()} == readers
+        assert set(load_rows(folder.tokens)) == {clip.id for clip in folder.clips()}
+        assert all(clip.frames for clip in folder.clips())

@@ -117,29 +117,6 @@ def test_clips_without_durations_get_them(lj_run: Path) -> None:
         assert sum(clip.frames) == round(len(tokens[clip.id]) * 1.6)
 
 
-def test_libritts_shaped_folder_gives_a_voice_of_three_speakers(
-    tmp_path: Path, libritts: Path, few_steps: dict[str, Any]
-) -> None:
-    """Held out and tested on are other readers."""
-    values = copy.deepcopy(few_steps) | {"out": str(tmp_path / "out")}
-    values["prepare"] = {
-        "data": str(libritts), "corpora": ["train-clean-100"], "dev": ["dev-clean"], "test": ["test-clean"],
-        "unseen": True, "form": "libritts",
-    }  # fmt: skip
-    config = tmp_path / "recipe.json"
-    config.write_text(json.dumps(values), encoding="utf-8")
-    run_config(config)
-    voice = tmp_path / "out" / "voice" / "tiny"
-    assert TTS.load(voice, device="cpu").speakers == ("1034", "84", "103")
-    for speaker in ("1034", "84"):
-        speaks(voice, speaker)
-    at = Layout(tmp_path / "out")
-    for folder, readers in ((at.dev, {"251"}), (at.test, {"61", "908"})):
-        assert {clip.speaker for clip in folder.clips()} == readers
-        assert set(load_rows(folder.tokens)) == {clip.id for clip in folder.clips()}
-        assert all(clip.frames for clip in folder.clips())
-
-
 def test_given_tokens_are_compared(lj_run: Path, ljspeech: Path, few_steps: dict[str, Any], tmp_path: Path) -> None:
     made = load_rows(Layout(lj_run / "out").prepared.tokens) | load_rows(Layout(lj_run / "out").dev.tokens)
     given = {key.split("/", 1)[1]: row.clone() for key, row in made.items()}

@@ -74,9 +74,9 @@ class Prepare(Strict):
 class Tokenize(Strict):
     """encoder: hub name or folder; layer: the hidden state that is divided. supervised: weights of the supervised
     encoder that stands behind it (semantic/supervised.py), which reads the hidden states `layers` instead, or null.
-    centroids: a file, or null to fit `clusters` on `fit_hours` of speech; given: [corpus folder, token file] pairs that
-    exist; check: of those, how many clips are made again and compared (0: every clip is made again, and all are
-    compared)."""
+    centroids: a file, or a voice whose they are, or null to fit `clusters` on `fit_hours` of speech; given: [corpus
+    folder, token file] pairs that exist; check: of those, how many clips are made again and compared (0: every clip is
+    made again, and all are compared)."""
 
     encoder: str = "openai/whisper-base"
     layer: int = 4

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
 
-from spear_spec.errors import ConfigError
+from spear_spec.errors import ConfigError, SpearSpecError
 from spear_spec.semantic import agreement, fit_kmeans
 from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
 from spear_spec.training.data.corpus import Clip
@@ -20,6 +21,7 @@ from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, sources
 from spear_spec.training.recipe.stages.common import hands, parts
+from spear_spec.voice.bundle import open_voice
 
 
 def run(plan: Plan) -> None:
@@ -27,9 +29,9 @@ def run(plan: Plan) -> None:
     cfg, at = plan.tokenize, Layout(plan.out)
     if plan.clock.token_rate != TOKEN_RATE:
         raise ConfigError(f"clock.token_rate: the tokenizer makes {TOKEN_RATE:g} tokens a second")
-    for key, file in (("centroids", cfg.centroids), ("supervised", cfg.supervised)):
-        if file and not Path(file).exists():
-            raise ConfigError(f"tokenize.{key}: no file {file}")
+    given_centroids(plan)
+    if cfg.supervised and not Path(cfg.supervised).exists():
+        raise ConfigError(f"tokenize.supervised: no file {cfg.supervised}")
     folders = parts(plan)
     STAGE.claim(plan, [at.centroids, *(each.tokens for each in folders), at.check.folder, at.shards("tokenize")])
     quantise(plan)
@@ -49,6 +51,22 @@ def run(plan: Plan) -> None:
         report_agreement(made, given, at.agreement)
 
 
+def given_centroids(plan: Plan) -> Path | None:
+    """The file of the centroids that are named, or of the voice's whose name it is; None: they are to be fitted.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a voice.
+    """
+    named = plan.tokenize.centroids
+    if named is None or Path(named).is_file():
+        return None if named is None else Path(named)
+    try:
+        bundle = open_voice(named)
+        return bundle.path / bundle.config.shards("centroids")[0].file
+    except (SpearSpecError, LookupError):
+        raise ConfigError(f"tokenize.centroids: no file {named}, and no voice of this name that has any") from None
+
+
 def listener(plan: Plan) -> Listener:
     """What hears the clips."""
     cfg = plan.tokenize
@@ -58,8 +76,8 @@ def listener(plan: Plan) -> Listener:
 def quantise(plan: Plan) -> None:
     """The centroids: the ones that are given, or fitted to a sample of the speech."""
     cfg, at, heard = plan.tokenize, Layout(plan.out), listener(plan)
-    if cfg.centroids:
-        heard.tokenizer(read_centroids(cfg.centroids)[0]).save(at.centroids)
+    if (file := given_centroids(plan)) is not None:
+        heard.tokenizer(read_centroids(file)[0]).save(at.centroids)
     elif not at.centroids.exists():
         place = at.shards("tokenize") / "features"
         clips = at.prepared.clips()
@@ -98,7 +116,9 @@ def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Pa
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Clips, their audio, and what is given: centroids, tokens, encoders."""
     cfg = plan.tokenize
-    named = [cfg.centroids, cfg.supervised, *(file for _, file in cfg.given)]
+    named: list[str | Path | None] = [cfg.supervised, *(file for _, file in cfg.given)]
+    with suppress(ConfigError):  # what is missing is told when the stage runs
+        named.append(given_centroids(plan))
     encoder = [Path(cfg.encoder)] if Path(cfg.encoder).is_dir() else []
     clips = [folder.utterances for folder in parts(plan)]
     return [*clips, *sources(plan), *(Path(name) for name in named if name), *encoder]
