@@ -59,11 +59,6 @@ def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticSt
     if getattr(stage, "tokenizer", stage) is None:  # it hears prompts by semantic tokens
         stage.tokenizer = Listening(bundle)  # type: ignore[attr-defined]
     shape = bundle.config.prompt
-<<<<<<< HEAD
-    if shape is not None:
-        stage = _with_prompts(bundle, stage, shape, device)
-    return stage
-=======
     if shape is None:
         return stage
     if not isinstance(stage, UnitStage):
@@ -83,7 +78,6 @@ def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticSt
     except ConfigError as error:
         raise _damaged(bundle, error) from None
     return HearingStage(stage.module, stage.speakers, encoder)
->>>>>>> main
 
 
 def load_parts(
@@ -134,27 +128,6 @@ def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> S
 def embedding_for(spec: SpecConfig, bundle: Bundle) -> Tensor | None:
     """Vectors of the semantic tokens, where the verifier groups them by sound: the voice's k-means centroids."""
     return bundle.centroids() if needs_embedding(spec.verifier) else None
-
-
-def _with_prompts(bundle: Bundle, stage: AcousticStage, shape: dict[str, Any], device: torch.device | str) -> Any:
-    """The stage with the prompt encoder of the bundle."""
-    if not isinstance(stage, UnitStage):
-        kind = bundle.config.kinds["vocoder"]
-        raise BundleError(f"{bundle.path / 'config.json'}: a stage {kind[:80]!r} takes no prompt encoder")
-    width = 2 * stage.module.cfg.dim
-
-    def build() -> PromptEncoder:
-        cfg = PromptConfig.from_dict(shape)
-        require(
-            cfg.vector == width, f"prompt: vector is {cfg.vector}, the vocoder's speaker vectors have {width} numbers"
-        )
-        return PromptEncoder(cfg)
-
-    try:
-        encoder: PromptEncoder = bundle.build(build, "prompt", device=device)
-    except ConfigError as error:
-        raise _damaged(bundle, error) from None
-    return HearingStage(stage.module, stage.speakers, encoder)
 
 
 def _load(
