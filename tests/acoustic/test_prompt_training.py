@@ -152,20 +152,20 @@ def test_stored_speakers_take_their_row_and_others_never(data: Path) -> None:
 
 
 def test_resuming_gives_the_uninterrupted_encoder(data: Path, tmp_path: Path) -> None:
-    whole = {"progress_bar": False, "prompts": PROMPT, "speakers": 3}
-    train_vocoder(data, tmp_path / "straight", SHORT, SMALL, **whole)  # type: ignore[arg-type]
-    broken = Run("vocoder", learner(data), tmp_path / "broken", steps=SHORT.steps, every=50)
+    whole, cfg = {"progress_bar": False, "prompts": PROMPT, "speakers": 3}, replace(SHORT, learning_rate=0.02)
+    train_vocoder(data, tmp_path / "straight", cfg, SMALL, **whole)  # type: ignore[arg-type]
+    broken = Run("vocoder", learner(data, learning_rate=0.02), tmp_path / "broken", steps=cfg.steps, every=50)
     for _ in range(2):
         broken.advance()
     broken.save()
-    train_vocoder(data, tmp_path / "broken", SHORT, SMALL, **whole)  # type: ignore[arg-type]
+    train_vocoder(data, tmp_path / "broken", cfg, SMALL, **whole)  # type: ignore[arg-type]
     exports = [load_export(tmp_path / name / "export", "prompt") for name in ("straight", "broken")]
     assert PromptConfig.from_dict(exports[0][0]["prompt"]) == PROMPT
     encoder = PromptEncoder(PROMPT)
     fresh = {k: v.half() for k, v in encoder.state_dict().items()}
     encoder.load_state_dict({k: v.float() for k, v in exports[0][1].items()})
     for name, value in exports[0][1].items():
-        assert torch.allclose(value.float(), exports[1][1][name].float(), atol=1e-3), name
+        assert torch.allclose(value.float(), exports[1][1][name].float(), atol=1e-4), name
         assert name.endswith("bias") or "norm" in name or not torch.equal(value, fresh[name])
     with pytest.raises(ConfigError, match="of a run with prompts"):
         train_vocoder(data, tmp_path / "broken", replace(SHORT, steps=6), SMALL, progress_bar=False)
