@@ -113,6 +113,26 @@ def learning_rate(step: int, peak: float, cfg: VocoderTraining) -> float:
     return peak
 
 
+def go_on_from(start: Bundle, model: UnitVocoder) -> None:
+    """The weights of a voice's vocoder, to train them further. Where it has another number of speakers its tables are
+    of no use: every row begins at the mean of its rows.
+
+    Raises:
+        BundleError: it is damaged, or of another shape.
+    """
+    theirs = start.config.vocoder.get("num_speakers")
+    if theirs == model.cfg.num_speakers:
+        start.load_into(model, "vocoder")
+    else:
+        other = UnitVocoder(VocoderConfig.from_dict({**model.cfg.to_dict(), "num_speakers": theirs}))
+        start.load_into(other, "vocoder")
+        weights = other.state_dict()
+        for table in ("speaker_embedding.weight", "frame_speaker.weight"):
+            weights[table] = weights[table].mean(0, keepdim=True).expand(model.cfg.num_speakers, -1)
+        model.load_state_dict(weights)
+    model.train().requires_grad_(True)
+
+
 class VocoderLearner:
     """Generator, its moving average, discriminators and optimisers; see `loop.Learner`."""
 
@@ -135,7 +155,7 @@ class VocoderLearner:
         self.model = UnitVocoder(voc).to(self.device)
         self.judges = Discriminators().to(self.device)
         if start is not None:
-            start.load_into(self.model, "vocoder").train().requires_grad_(True)
+            go_on_from(start, self.model)
         self.average = copy_weights(self.model)
         self.prompting: Prompting | None = None
         if prompts is not None:
