@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from spear_spec.config import SamplingConfig, SpecConfig, shown
+from spear_spec.decoding.beam import LENGTH_PENALTY, BeamSearch
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.completeness import Misses, Tries, check_whole, missed, redrawn
 from spear_spec.decoding.decode import Parts
@@ -197,6 +198,37 @@ class Engine:
         self.session.forget(row)
 
 
+class Beams:
+    """An engine whose utterances are searched for and not drawn (`decoding/beam.py`): each comes whole, when its search
+    is done. There is no drafter, and of a request neither the seed nor, but for the guidance, the sampling is heard.
+    """
+
+    def __init__(self, search: BeamSearch) -> None:
+        """search: nobody else's."""
+        self.search = search
+        self._running: dict[int, Utterance] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether any utterance has not ended."""
+        return self.search.running
+
+    def admit(self, requests: Sequence[Request]) -> list[Utterance]:
+        """Utterances join; see `BeamSearch.admit`."""
+        numbers = self.search.admit(requests)
+        admitted = [Utterance(request, number, [], DecodeStats()) for request, number in zip(requests, numbers)]
+        self._running.update(zip(numbers, admitted))
+        return admitted
+
+    def step(self) -> None:
+        """One call of the target for every beginning of every utterance; see `BeamSearch.step`."""
+        for number, found in self.search.step():
+            utterance = self._running.pop(number)
+            written = len(found.tokens) - len(utterance.request.prefix)
+            utterance.tokens, utterance.stats = found.tokens, DecodeStats(found.calls, written)
+            utterance.ended, utterance.row = found.ended, None  # last, see `Engine`
+
+
 @dataclass(frozen=True)
 class Decoder:
     """What an engine is made of: a transformer, what drafts for it and by which rule, and the sampling it is used with.
@@ -237,6 +269,16 @@ class Decoder:
         if board is not None:
             self._boards.append((weakref.ref(engine), board))
         return engine
+
+    def beams(self, width: int, length_penalty: float = LENGTH_PENALTY) -> Beams:
+        """A new engine that searches with beams of this width, see `decoding/beam.py`.
+
+        Raises:
+            ConfigError: a width or a penalty that cannot be used, or runtime "graphs".
+        """
+        if self.runtime == "graphs":
+            raise ConfigError("a beam search does not run as graphs: take runtime eager or auto")
+        return Beams(BeamSearch(self.target, width, length_penalty, self.frame_rate))
 
     def _board(self, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> Board:
         for entry in self._boards:

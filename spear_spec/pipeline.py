@@ -21,6 +21,7 @@ from torch import Tensor
 from spear_spec.acoustic.behind import Behind
 from spear_spec.acoustic.contract import AcousticStage, Heard
 from spear_spec.acoustic.prompt import MOST_S, Source, check_hears, hear, open_prompt, warn
+from spear_spec.acoustic.provenance import provenance
 from spear_spec.acoustic.speaking import Voiced, in_one_go, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed
 from spear_spec.acoustic.takes import (
@@ -38,12 +39,13 @@ from spear_spec.audio import Audio, FloatArray, TimedWord
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check
 from spear_spec.decoding import complete as completed
+from spear_spec.decoding.beam import LENGTH_PENALTY
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
 from spear_spec.decoding.likelihood import mean_log_probability
 from spear_spec.decoding.request import Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
-from spear_spec.engine import Decoder, Engine, Utterance, check_runtime
+from spear_spec.engine import Beams, Decoder, Engine, Utterance, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.alignment import check_aligned
@@ -81,7 +83,7 @@ WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
 @dataclass(frozen=True)
 class _Asked:
     """A text to speak, with what `TTS.stream` was asked for. voice: whose sound it is. whole: what a request wants of
-    its words, by its ids.
+    its words, by its ids. search: where its tokens are searched for and not drawn.
     """
 
     segments: Iterator[Segment]
@@ -93,6 +95,7 @@ class _Asked:
     speed: float
     whole: WholeBy | None
     best_of: BestOf | None
+    search: Beams | None
 
     def request(self, segment: Segment, index: int, take: int = 0) -> Request:
         """A take of its sentence of this number."""
@@ -143,6 +146,7 @@ class TTS:
         dtype: str = "float32",
         threads: int | None = None,
         runtime: str = "eager",
+        acoustic: str | os.PathLike[str] | None = None,
         **spec: Any,
     ) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
@@ -155,6 +159,8 @@ class TTS:
             threads: CPU threads of torch (process-wide); None leaves them as they are.
             runtime: who runs the transformer: "eager"; "graphs", CUDA graphs of whole rounds, for chains of a draft
                 decoder (on a CPU the same without graphs, slower than "eager"); "auto": graphs on CUDA where they can.
+            acoustic: another acoustic stage than the voice's own: a folder that `voice.acoustic.save_stage` wrote, or
+                the name of one within the voice's folder (docs/audiolm.md).
             spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows
                 from what is given: a verifier brings the draft it is made for, a tree or several drafts a verifier.
 
@@ -173,7 +179,7 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
-            front_end, target, stage = load_parts(bundle, where, kind)
+            front_end, target, stage = load_parts(bundle, where, kind, acoustic)
             drafts = Drafts(bundle, target, where, kind)
             embedding = embedding_for(settings, bundle)
             check(settings, drafts, embedding)
@@ -246,8 +252,12 @@ class TTS:
         warn(read)
         return hear(self.stage, read)
 
-    def _sound_of(self, voice: str | Heard | Source | None, who: str) -> str | Heard:
-        """Whose sound is meant by `voice`: a speaker's, one that was heard, or that of a prompt."""
+    def sound_of(self, voice: str | Heard | Source | None, who: str) -> str | Heard:
+        """Whose sound is meant by a `voice` of `stream` for this reader: a speaker's, or one that was heard.
+
+        Raises:
+            As `hear`.
+        """
         if voice is None:
             return who
         if isinstance(voice, str) and voice in self.speakers:
@@ -257,13 +267,32 @@ class TTS:
             return voice
         return self.hear(voice)
 
-    def synthesize(self, text: str, **options: Any) -> Audio:
-        """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""
+    def tags(
+        self, speaker: str | None = None, sound: str | Heard | None = None, wanted: bool | None = None
+    ) -> dict[str, str]:
+        """What a file of this voice's speech says of itself (`acoustic/provenance.py`).
+
+        wanted: None: where a prompt was used, and nothing elsewhere.
+        """
+        who = choose_speaker(self.bundle, speaker)
+        if wanted is None:
+            wanted = isinstance(sound, Heard)
+        return provenance(self.name, who, who if sound is None else sound) if wanted else {}
+
+    def synthesize(self, text: str, *, provenance: bool | None = None, **options: Any) -> Audio:
+        """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1.
+
+        provenance: whether a file of it says in its metadata that it is synthetic speech, by which software and voice,
+            and after which prompt (its SHA-256); None: where a prompt was used.
+        """
         meter = options.pop("meter", None) or Meter(self.sample_rate)
+        who = choose_speaker(self.bundle, options.get("speaker"))
+        options["voice"] = sound = self.sound_of(options.get("voice"), who)
         chunks = list(self.stream(text, meter=meter, **options))
         words = tuple(word for chunk in chunks for word in chunk.words) if options.get("timestamps") else None
         samples = np.concatenate([chunk.samples for chunk in chunks])
-        return Audio(samples, self.sample_rate, meter.item(text), words)
+        tags = self.tags(who, sound, provenance)
+        return Audio(samples, self.sample_rate, meter.item(text), words, tags)
 
     def stream(
         self,
@@ -283,6 +312,8 @@ class TTS:
         complete: bool = False,
         best_of: int = 1,
         judge: str | SoundJudge | None = None,
+        beam: int | None = None,
+        length_penalty: float = LENGTH_PENALTY,
         **sampling: Any,
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
@@ -309,6 +340,10 @@ class TTS:
             judge: "mos" (DistillMOS, the default where it is installed), "likelihood" (mean log-probability of the
                 tokens), or an object with a `name` and a `score(samples, rate)`. Takes of less than a second are judged
                 by their likelihood.
+            beam: the likeliest tokens that a beam search of this width finds, in place of drawn ones: no sample of the
+                voice's law, the same for every seed (the sound's noise is not), without drafts; a sentence is heard
+                when it is settled. Temperature, top_k, top_p and complete do not go with it; guidance does.
+            length_penalty: of that search, 0 to 10; higher favours longer sentences (`decoding/beam.py`).
             sampling: fields of `SamplingConfig` that differ from the voice's: temperature, top_k, top_p, guidance.
 
         Raises:
@@ -330,8 +365,9 @@ class TTS:
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
-        sound = self._sound_of(voice, who)
-        asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted)
+        sound = self.sound_of(voice, who)
+        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
+        asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return (self if wanted is None else self._steady())._stream(asked, meter, timeline)
 
     def _steady(self) -> TTS:
@@ -341,6 +377,13 @@ class TTS:
         if not self.spec.gammas:
             return self
         return replace(self, spec=replace(self.spec, gamma=self.spec.gamma_at(1), gammas={}))
+
+    def _beams(self, width: int, length_penalty: float, again: bool, sampling: Mapping[str, Any]) -> Beams:
+        if given := [name for name in sampling if name != "guidance"]:
+            raise ConfigError(f"a beam search draws nothing: leave {', '.join(given)} out")
+        if again:
+            raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave complete, best_of out")
+        return self.decoder.beams(width, length_penalty)
 
     def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
         with Behind[AudioChunk](self._overlaps) as behind:
@@ -375,7 +418,7 @@ class TTS:
         """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
         meter's field that their time is added to.
         """
-        engine = self.decoder.engine()
+        engine = asked.search or self.decoder.engine()
         waiting: deque[tuple[Segment, list[Utterance]]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:
@@ -396,7 +439,7 @@ class TTS:
 
     def _choose(
         self,
-        engine: Engine,
+        engine: Engine | Beams,
         asked: _Asked,
         segment: Segment,
         takes: Sequence[Utterance],
@@ -447,7 +490,7 @@ class TTS:
 
     def _speak(
         self,
-        engine: Engine,
+        engine: Engine | Beams,
         segment: Segment,
         utterance: Utterance,
         voiced: Voiced,
@@ -496,7 +539,7 @@ class TTS:
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
 
 
-def _admitted(engine: Engine, asked: _Asked, segments: Sequence[Segment], first: int) -> list[list[Utterance]]:
+def _admitted(engine: Engine | Beams, asked: _Asked, segments: Sequence[Segment], first: int) -> list[list[Utterance]]:
     """The takes of sentences, in the engine; `first` is the number of the first sentence."""
     if asked.best_of is None:
         requests = [asked.request(segment, first + at) for at, segment in enumerate(segments)]

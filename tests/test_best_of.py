@@ -156,7 +156,7 @@ def test_takes_that_were_cut_off_lose(tts: TTS, caplog: pytest.LogCaptureFixture
     assert best([2.0, 2.0], ["eos", "eos"]) == 0
     with caplog.at_level(logging.WARNING, "spear_spec"):
         item = tts.synthesize(TEXT, best_of=2, judge="likelihood", max_tokens=3).stats
-    assert item["ended"] == "cap" and caplog.text.count("cut off after 3 tokens (cap)") == SENTENCES
+    assert item["ended"] == "cap" and "cut off after 3 tokens (cap)" in caplog.text
 
 
 def test_words_and_whole_sentences(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ def test_synthesize(tts: TTS) -> None:
             "voice": tts.name,
             **tts.describe(),
             "speed": 1.0,
+            "beam": None,
             "tuned": None,
             "load_s": 0.0,
             "items": [stats],

@@ -86,6 +86,21 @@ def warn(prompt: Prompt) -> None:
         log.warning("prompt: %s", warning)
 
 
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a prompt's file.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    if Path(path).is_dir():
+        raise AudioError(f"cannot read the prompt {path}: it is a folder; name a file")
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise AudioError(f"cannot read the prompt {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
 def check_hears(stage: AcousticStage, speakers: Sequence[str]) -> None:
     """Refuse a stage that has named speakers only.
 
@@ -126,13 +141,7 @@ def _read(source: Source) -> tuple[str, FloatArray, int, str]:
         return "the prompt", values[: int(READ_S * rate)], rate, digest
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if path.is_dir():
-            raise AudioError(f"cannot read the prompt {path}: it is a folder; name a file")
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError) as error:
-            raise AudioError(f"cannot read the prompt {path}: {getattr(error, 'strerror', None) or error}") from None
+        digest = digest_of(path)
         return str(path), *read_channels(path, READ_S), digest
     data = source if isinstance(source, bytes) else getattr(source, "read", lambda: None)()
     if not isinstance(data, bytes):

@@ -177,6 +177,36 @@ def _speed(text: str) -> float:
     return value
 
 
+def _whose(say: argparse.ArgumentParser) -> None:
+    whose = say.add_argument_group("prompts and takes (docs/prompts.md)")
+    whose.add_argument(
+        "--voice-prompt",
+        metavar="FILE",
+        help="speak with the voice in this recording: 1 s of speech or more, 3 s are good",
+    )
+    whose.add_argument(
+        "--best-of", type=_whole(1, 64), default=1, metavar="N", help="speak each sentence N times and keep the best"
+    )
+    whose.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="of --best-of: mos (default where distillmos is installed), likelihood, or one of an installed package",
+    )
+    whose.add_argument(
+        "--provenance",
+        choices=("on", "off"),
+        help="the file says that it is synthetic speech, by whom, after which prompt (default: on with a prompt)",
+    )
+
+
+def _beam(parser: argparse.ArgumentParser) -> None:
+    beam = parser.add_argument_group("beam search", "in place of drawing: no sample of the voice's law, and no drafts")
+    beam.add_argument("--beam", type=_whole(1, 4096), metavar="N", help="the likeliest tokens that a beam of N finds")
+    beam.add_argument(
+        "--length-penalty", type=_number, metavar="A", help="0 to 10; higher favours longer sentences (default .6)"
+    )
+
+
 def _how_fast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed",
@@ -184,6 +214,14 @@ def _how_fast(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="X",
         help=".25 to 4 times the voice's own speed, at the same pitch (default 1)",
+    )
+
+
+def _acoustic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--acoustic",
+        metavar="NAME|FOLDER",
+        help="speak through another acoustic stage than the voice's own: a folder of one (docs/audiolm.md)",
     )
 
 
@@ -246,7 +284,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     address.add_argument(
         "--api-key-file", metavar="FILE", help="keys, one a line; $SPEAR_SPEC_API_KEYS, with commas, works too"
     )
-    _machine(serve)
+    voice = _machine(serve)
     serve.add_argument(
         "--voice-name",
         type=_assignment,
@@ -254,7 +292,10 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=SPEAKER",
         dest="voice_names",
-        help="another name of a speaker, NAME=SPEAKER; may be repeated",
+        help="another name of a speaker or prompt, NAME=SPEAKER; may be repeated",
+    )
+    voice.add_argument(
+        "--prompts", metavar="FOLDER", help="recordings of speech: each is one more voice, by its file's name"
     )
     _speculation(serve)
     _runtime(serve)
@@ -356,6 +397,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="without what `spear-spec tune` found for this machine: as the voice ships",
     )
     _reading(say)
+    _whose(say)
     say.add_argument(
         "--complete",
         choices=("on", "off"),
@@ -368,7 +410,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="when each word is heard, as .json, .srt or .vtt; with --file only the ending: one file beside each sound",
     )
     _common(say)
+    _beam(say)
     _how_fast(say)
+    _acoustic(say)
     _runtime(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
@@ -443,6 +487,31 @@ def sampling_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The sampling settings that were given, as keyword arguments of `SamplingConfig`."""
     names = ("temperature", "top_k", "top_p", "guidance")
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def beam_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The beam search that was asked for, as keyword arguments of `TTS.stream`; nothing where tokens are drawn.
+
+    Raises:
+        ConfigError: what does not go with it, or its penalty without it.
+    """
+    alpha = args.length_penalty
+    if args.beam is None:
+        if alpha is not None:
+            raise ConfigError("--length-penalty goes with --beam")
+        return {}
+    for names, what in (
+        (("drafter", "verifier", "gamma", "num_drafts", "tree"), "drafts"),
+        (("temperature", "top_k", "top_p"), "draws"),
+    ):
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, "none")]
+        if what == "drafts" and args.options:
+            given.append("--set")
+        if given:
+            raise ConfigError(f"a beam search {what} nothing: leave {', '.join(given)} out")
+    if args.complete == "on":
+        raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave --complete off")
+    return {"beam": args.beam, **({} if alpha is None else {"length_penalty": alpha})}
 
 
 def spec_overrides(args: argparse.Namespace) -> dict[str, Any]:

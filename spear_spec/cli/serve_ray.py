@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         "drain_s": args.drain_s,
         "api_key_file": args.api_key_file,
         "log_text": args.log_text,
+        "prompts": args.prompts,
     }
     limits = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
     settings = Replicas.from_dict({**given, **{name: value for name, value in limits.items() if value}})

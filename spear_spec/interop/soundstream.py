@@ -45,8 +45,8 @@ def load_soundstream(
     """Build the SoundStream of a checkpoint; in evaluation mode, float32, on the CPU.
 
     Args:
-        source: a file that `SoundStream.save` or its trainer writes (read with weights_only=True), what it holds, or the
-            state dict alone.
+        source: a file that `SoundStream.save` or its trainer writes (read with weights_only=True), what it holds, or
+            the state dict alone.
         sample_rate: the package's `target_sample_hz`.
         window, decay: its `attn_window_size` and `attn_xpos_scale_base` (half the window where it was left out).
         encoder_dilations, decoder_dilations, pad: its `enc_cycle_dilations`, `dec_cycle_dilations`, `pad_mode`.
@@ -60,8 +60,9 @@ def load_soundstream(
         for pattern, option in _UNSUPPORTED:
             if re.match(pattern, name) and not _SPARE.match(name):
                 raise BundleError(f"checkpoint: this SoundStream was made with {option}, which is not supported")
-    cfg = _config(weights, sample_rate=sample_rate, window=window, decay=max(window // 2, 1) if decay is None else decay,
-                  encoder_dilations=encoder_dilations, decoder_dilations=decoder_dilations, pad=pad)  # fmt: skip
+    decay = max(window // 2, 1) if decay is None else decay
+    cfg = _config(weights, sample_rate=sample_rate, window=window, decay=decay, encoder_dilations=encoder_dilations,
+                  decoder_dilations=decoder_dilations, pad=pad)  # fmt: skip
     blocks = len(cfg.strides)
     ours: dict[str, Tensor] = {}
     sizes = list(zip(cfg.channels, cfg.channels[1:], cfg.strides))
@@ -125,7 +126,8 @@ def _config(weights: Weights, **told: Any) -> SoundStreamConfig:
         raise BundleError("checkpoint: no residual codebooks; is it a SoundStream, and with the usual quantiser?")
     _, codebook, part = weights.shape(book, 3)
     groups = _count(weights, r"rq\.rvqs\.(\d+)\.")
-    depth, attn = _count(weights, r"encoder_attn\.layers\.(\d+)\."), {}
+    depth = _count(weights, r"encoder_attn\.layers\.(\d+)\.")
+    attn: dict[str, Any] = {}
     if depth:
         own = "encoder_attn.layers.0"
         (dim_head,) = weights.shape(f"{own}.0.q_scale", 1)

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from spear_spec.acoustic.prompt import check_hears
 from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed, open_at
 from spear_spec.audio import FloatArray
@@ -155,9 +156,11 @@ class Scheduler:
 
     def _enter(self, ask: Ask, *, opened: bool) -> Listener:
         who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
+        if ask.voice is not None:
+            check_hears(self.tts.stage, self.tts.speakers)
         if check_speed(ask.speed, self.tts.stage) != 1:
             with self._stage_lock:
-                open_at(self.tts.stage, who, ask.speed, sentence_noise(0, 0))
+                open_at(self.tts.stage, ask.voice or who, ask.speed, sentence_noise(0, 0))
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         with self._lock:
             self._check_room()
@@ -451,7 +454,7 @@ class Scheduler:
                         self.tts.stage,
                         sentence.segment,
                         utterance,
-                        listener.speaker,
+                        listener.voice,
                         sentence_noise(listener.speech.seed, sentence.index),
                         listener.ask.speed,
                     )

@@ -9,8 +9,8 @@ the real package computes in float32, one row at a time (row b's prefix has `len
     greedy [B, G]                     its own cached `generate`, best code each time, -1 behind the end
     repeated [B, 2 S]                 the prefix with repeats, which `generate` was given (coarse alone)
 
-SoundStream's cases hold instead `samples` [B, T], `codes` [B, F, Q] that the package's encoder and quantiser make of them,
-and `decoded` [B, F * hop], what its decoder makes of these codes; of `weights` only what a codec needs.
+SoundStream's cases hold instead `samples` [B, T], `codes` [B, F, Q] that the package's encoder and quantiser make of
+them, and `decoded` [B, F * hop], what its decoder makes of these codes; of `weights` only what a codec needs.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def soundstream(**options: Any) -> Any:
         for at, layer in enumerate(group.layers):
             layer._codebook.embed.normal_(0, float(spread) * 0.7**at)
             layer._codebook.initted.fill_(True)
-    said = model.decode_from_codebook_indices(torch.randint(0, CODEBOOK, (1, 64, model.num_quantizers * model.rq_groups)))
+    said = model.decode_from_codebook_indices(
+        torch.randint(0, CODEBOOK, (1, 64, model.num_quantizers * model.rq_groups))
+    )
     for parameter in model.decoder[-1].parameters():
         parameter /= 3 * said.std()  # as loud as speech
     return model
@@ -133,7 +135,12 @@ def soundstream_case(name: str, options: dict[str, Any], seed: int, out: Path) -
     codes = model(samples, return_encoded=True)[1]
     decoded = model.decode_from_codebook_indices(codes)[:, 0]
     told = {"window": model.encoder_attn.window_size}
-    write(out / f"audiolm_{name}.safetensors", model, {"samples": samples, "codes": codes, "decoded": decoded}, told_of(told, options))
+    write(
+        out / f"audiolm_{name}.safetensors",
+        model,
+        {"samples": samples, "codes": codes, "decoded": decoded},
+        told_of(told, options),
+    )
     print([len(codes[..., at].unique()) for at in range(codes.shape[-1])], decoded.std().item())
 
 

@@ -63,6 +63,10 @@ def act(kind: str, cache: KVCache, naive: Naive, rng: random.Random) -> None:
             chosen.sort()
         cache.select(chosen)
         naive.rows = [[layer[b] for b in chosen] for layer in naive.rows]
+    elif kind == "branch":
+        chosen = [rng.randrange(cache.batch) for _ in range(rng.randint(1, cache.batch + 2))]
+        cache.select(chosen)
+        naive.rows = [[list(layer[b]) for b in chosen] for layer in naive.rows]
     elif kind == "join":
         batch = rng.randint(1, 3)
         other, theirs = KVCache(LAYERS, batch, HEADS, rng.choice([3, 64]), WIDTH), Naive(batch)
@@ -84,7 +88,14 @@ def test_random_histories(seed: int) -> None:
     for _ in range(25):
         act(
             rng.choice(
-                ["write", "crop", "keep", "join", "select" if cache.batch > 1 and rng.random() < 0.6 else "write"]
+                [
+                    "write",
+                    "crop",
+                    "keep",
+                    "join",
+                    "select" if cache.batch > 1 and rng.random() < 0.6 else "write",
+                    "branch" if cache.batch < 16 else "write",
+                ]
             ),
             cache,
             naive,

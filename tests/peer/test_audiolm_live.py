@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.audiolm import AudioLMStage
-from spear_spec.config import SamplingConfig
-from spear_spec.decoding import make_drafter, make_verifier
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import Parts, make_drafter, make_verifier
 from spear_spec.decoding.request import Request, encode
 from spear_spec.engine import Engine
 from spear_spec.interop import load_audiolm_coarse, load_audiolm_fine, load_soundstream
@@ -166,8 +166,7 @@ def test_the_stage_beside_the_packages_own_chain(tmp_path: Path) -> None:
         sample_rate=16000,
         frame_samples=8,
         token_samples=16,
-        drafter=make_drafter("ngram"),
-        verifier=make_verifier("rejection"),
+        parts=Parts(SpecConfig(drafter="ngram", verifier="rejection", gamma=4)),
         sampling=SamplingConfig(0.0),
     )
     stream = stage.open("", generator=torch.Generator().manual_seed(0))

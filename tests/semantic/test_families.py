@@ -166,7 +166,7 @@ def torchaudio(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = ModuleType("torchaudio.pipelines")
     found.HUBERT_BASE = SimpleNamespace(sample_rate=16000, get_model=lambda: model)  # type: ignore[attr-defined]
     found.SLOW = SimpleNamespace(sample_rate=8000, get_model=lambda: model)  # type: ignore[attr-defined]
-    found.GONE = SimpleNamespace(sample_rate=16000, get_model=lambda: open("/none"))  # type: ignore[attr-defined]
+    found.GONE = SimpleNamespace(sample_rate=16000, get_model=lambda: Path("/none").read_bytes())  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchaudio", ModuleType("torchaudio"))
     monkeypatch.setitem(sys.modules, "torchaudio.pipelines", found)
     return found

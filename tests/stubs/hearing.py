@@ -1,4 +1,4 @@
-"""A stage from outside that hears voices: a token is a sine around the pitch of the prompt, or of the speaker's name."""
+"""A stage from outside that hears voices: a token is a sine around the pitch of a prompt, or of a speaker."""
 
 from __future__ import annotations
 

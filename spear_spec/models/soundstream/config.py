@@ -15,10 +15,10 @@ MOST_BLOCKS, MOST_QUANTIZERS, LONGEST_WINDOW = 12, 64, 2**14
 class SoundStreamConfig(Strict):
     """Its shape, in the order of a sample's way.
 
-    channels: of the first convolution and behind each of the encoder's blocks, so one more than strides; the decoder has
-    the same the other way round. strides: samples that become one, block by block. dim: of a frame. depth, heads,
-    dim_head, inner: of the local attention of encoder and decoder (depth 0: none); window: frames of its buckets, a frame
-    sees as many behind it; decay: of its scores with distance (the package's `attn_xpos_scale_base`), in frames.
+    channels: of the first convolution and behind each of the encoder's blocks, so one more than strides; the decoder
+    has the same the other way round. strides: samples that become one, block by block. dim: of a frame. depth, heads,
+    dim_head, inner: of the local attention of encoder and decoder (depth 0: none); window: frames of its buckets, a
+    frame sees as many behind it; decay: of its scores with distance (the package's `attn_xpos_scale_base`), in frames.
     codebook: codes of a quantizer; quantizers: of a group; groups: parts of a frame with quantizers of their own.
     encoder_dilations, decoder_dilations: of the residual units of a block. pad: what stands before the first sample.
     """

@@ -1,4 +1,4 @@
-"""A residual quantiser (SoundStream, arXiv 2107.03312, algorithm 1): each codebook names what the ones before it left."""
+"""A residual quantiser (SoundStream, arXiv 2107.03312, algorithm 1): each codebook names what those before it left."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 _LEAST = 1e-8
+
 
 class ResidualQuantizer(nn.Module):
     """groups: parts of a frame, each with quantizers of its own; codes stand group by group."""

@@ -152,7 +152,7 @@ def run_stage(plan: LowResource, stage: Stage) -> None:
 def run_low_resource(plan: LowResource) -> None:
     """Run the stages of a checked plan, in their order.
 
-    With `parallel.minutes` 0 there is no audio without text: then the arms with pretraining are left out.
+    With `parallel.minutes` 0 there is no audio without text: then there is nothing to back-translate.
 
     Raises:
         SpearSpecError: a corpus or a stage's input cannot be used, or a training was told to stop.
@@ -163,7 +163,7 @@ def run_low_resource(plan: LowResource) -> None:
         run_plan(replace(plan.corpus, stages=first))
     wanted = [stage for stage in TABLE if stage.name in plan.stages]
     if not plan.parallel.minutes:
-        wanted = [stage for stage in wanted if stage.name in ("parallel", "scratch", "evaluate")]
+        wanted = [stage for stage in wanted if stage.name in ("parallel", "pretrain", "scratch", "finetune", "evaluate")]
     for stage in wanted:
         run_stage(plan, stage)
 
