@@ -87,6 +87,10 @@ class Layout:
         return export_files(self.vocoder.export, "vocoder")
 
     @property
+    def prompt_export(self) -> tuple[Path, Path]:
+        return export_files(self.vocoder.export, "prompt")
+
+    @property
     def clips(self) -> Path:
         """Audio and features for the vocoder."""
         return self.out / "vocoder_clips"

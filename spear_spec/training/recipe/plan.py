@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from spear_spec.acoustic.unit.prompt import PromptConfig
 from spear_spec.acoustic.unit.vocoder import VocoderConfig
 from spear_spec.config import Clock, Strict, T2SConfig
 from spear_spec.decoding.drafters import trained
@@ -137,15 +138,19 @@ class Target(Strict):
 class Vocoder(Strict):
     """shape: fields of `VocoderConfig`, but for those that follow from the corpus and the clock; workers: processes
     that analyse the audio; pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `analysis.py`); start: a
-    voice (folder or name) of the same shape to go on from (set training.gan_start to 0 then)."""
+    voice (folder or name) of the same shape to go on from (set training.gan_start to 0 then); prompts: whether an
+    encoder learns along that hears a voice in a prompt; prompt: fields of its `PromptConfig`."""
 
     workers: int = 1
     start: str | None = None
     pitch: tuple[tuple[str, str], ...] = ()
     shape: dict[str, Any] = field(default_factory=dict)
+    prompts: bool = False
+    prompt: dict[str, Any] = field(default_factory=dict)
     training: VocoderTraining = field(default_factory=VocoderTraining)
 
     def __post_init__(self) -> None:
+        settings.read(PromptConfig, self.prompt, "prompt", without=("vector", "sample_rate"))
         follow = ("num_semantic_token_ids", "num_speakers", "sample_rate", "hop", "frames_per_token")
         settings.read(VocoderConfig, self.shape, "shape", without=follow)
 
@@ -154,6 +159,12 @@ class Vocoder(Strict):
         time = {"sample_rate": clock.sample_rate, "hop": clock.hop, "frames_per_token": clock.frames_per_token}
         sizes = {"num_semantic_token_ids": tokens, "num_speakers": speakers}
         return VocoderConfig.from_dict({**time, **sizes, **self.shape})
+
+    def encoder(self, vocoder: VocoderConfig) -> PromptConfig | None:
+        """The shape of the prompt encoder, where there is one."""
+        if not self.prompts:
+            return None
+        return PromptConfig.from_dict({**self.prompt, "vector": 2 * vocoder.dim, "sample_rate": vocoder.sample_rate})
 
 
 @dataclass(frozen=True)

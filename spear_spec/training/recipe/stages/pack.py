@@ -97,6 +97,7 @@ def add_reference(plan: Plan, voice: Path, clips_each: int = 40, shortest: float
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Every export, and what the speakers sound like."""
     exports = [*at.target, *at.vocoder_export, at.centroids, *at.draft_export]
+    exports += at.prompt_export if plan.vocoder.prompts else ()
     drafters = [path for name in plan.drafters.names for path in at.drafter_export(name)]
     named = plan.pack.reference
     heard = [Path(named)] if named else [at.prepared.utterances, *sources(plan)]
