@@ -426,7 +426,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--judges",
         type=_names,
         metavar="NAMES",
-        help="judge every setting as well: wer, mos, per, speaker_similarity (needs the [eval] extra)",
+        help="judge every setting as well: wer, cer, mos, per, speaker_similarity (needs the [eval] extra)",
     )
     bench.add_argument(
         "--judge-text", metavar="FILE", help="sentences for the judges, one a line (default: those of --text)"
