@@ -101,8 +101,8 @@ def test_all_takes_are_counted(tts: TTS) -> None:
     for name in ("tokens", "target_calls", "drafted", "accepted"):
         assert item[name] == sum(one[name] for one in alone)
     assert item["audio_s"] < sum(one["audio_s"] for one in alone)
-    check({"schema": "say/1", "voice": tts.name, **tts.describe(), "speed": 1.0, "tuned": None, "load_s": 0.0,
-           "items": [item]}, "say/1")  # fmt: skip
+    rest = {"voice": tts.name, "speed": 1.0, "beam": None, "tuned": None, "load_s": 0.0, "items": [item]}
+    check({"schema": "say/1", **tts.describe(), **rest}, "say/1")
     assert "best_of" not in tts.synthesize(TEXT, best_of=1).stats
 
 

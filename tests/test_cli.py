@@ -489,3 +489,31 @@ def test_reader_gone() -> None:
     assert done.returncode == 141, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_a_beam_search(voice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same at every seed, without drafts; options that would mean nothing are refused before the voice is read."""
+    say = ["say", TEXT, "-o", "fox.wav", "--voice", voice, "--device", "cpu", "--beam", "3", "--max-tokens", "30"]
+    counts = set()
+    for seed in ("1", "2"):
+        assert main([*say, "--seed", seed, "--length-penalty", "1", "--guidance", "1.5", "--json"]) == 0
+        result = last_json(capsys.readouterr().out)
+        check(result, "say/1")
+        assert (result["beam"], result["drafter"], result["tuned"]) == (3, "none", None)
+        counts.add((result["items"][0]["tokens"], result["items"][0]["target_calls"]))
+    assert len(counts) == 1
+    for wrong, says in (
+        (["--drafter", "small"], "a beam search drafts nothing: leave --drafter out"),
+        (["--gamma", "3", "--set", "stop=none"], "a beam search drafts nothing: leave --gamma, --set out"),
+        (["--temperature", "1", "--top-p", "1"], "a beam search draws nothing: leave --temperature, --top-p out"),
+        (["--complete", "on"], "leave --complete off"),
+        (["--runtime", "graphs"], "take runtime eager or auto"),
+        (["--length-penalty", "11"], "length_penalty must lie in 0 to 10"),
+    ):
+        assert main([*say, *wrong]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["say", TEXT, "--length-penalty", "1"]) == 2
+    assert "--length-penalty goes with --beam" in capsys.readouterr().err
+    Path("lines.txt").write_text("One.\n")
+    assert main(["say", "--file", "lines.txt", "--out-dir", "d", "--workers", "1", "--beam", "2"]) == 2
+    assert "bulk synthesis draws its tokens: leave --beam out" in capsys.readouterr().err

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from spear_spec import TTS
+from spear_spec.acoustic.speaking import sentence_noise
 from spear_spec.decoding import DecodeStats, Proposal, Request, Session, Verdict, make_verifier
+from spear_spec.decoding.beam import beam_search
 from spear_spec.decoding.chance import SENTENCE, SOUND, derive
 from spear_spec.errors import ConfigError, DeviceError, NumericsError, SpearSpecError, TextError
 from spear_spec.meter import Meter
@@ -158,6 +160,45 @@ def test_describe(tts: TTS) -> None:
     assert (plain["verifier"], plain["gamma"], plain["lossless"]) == (None, 0, True)
 
 
+def test_a_beam_search_in_place_of_a_draw(tts: TTS) -> None:
+    """What is said is what the search finds for each sentence, at any seed, whoever drafts, together or one by one."""
+    alone = [
+        beam_search(tts.target, [ids], width=3, cap=40, length_penalty=1.0, frame_rate=tts.decoder.frame_rate)[0]
+        for ids in tts.texts(TWO_SENTENCES)
+    ]
+    options = {"beam": 3, "max_tokens": 40, "length_penalty": 1.0}
+    for voice, batch, seed in ((tts, 1, 0), (tts.using(drafter="none"), 2, 0), (tts, 2, 7)):
+        audio = voice.synthesize(TWO, seed=seed, batch=batch, **options)
+        assert audio.stats["tokens"] == sum(len(one.tokens) for one in alone)
+        assert audio.stats["target_calls"] == sum(one.calls for one in alone)
+        assert audio.stats["drafted"] == 0
+        pieces = []
+        for index, one in enumerate(alone):
+            stream = tts.stage.open(tts.speakers[0], 1.0, sentence_noise(seed, index))
+            pieces += [stream.push(torch.tensor(one.speech)), stream.finish()]
+        sound = torch.cat(pieces).numpy()
+        pause = int(PAUSE_S * tts.sample_rate)
+        first = len(alone[0].speech) * tts.stage.module.cfg.token_samples
+        assert np.array_equal(audio.samples[:first], sound[:first])
+        assert np.array_equal(audio.samples[first + pause :], sound[first:])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temperature": 0.5}, "leave temperature out"),
+        ({"top_k": 5, "top_p": 0.5, "guidance": 2.0}, "leave top_k, top_p out"),
+        ({"complete": True}, "leave complete off"),
+        ({"length_penalty": -1}, "length_penalty"),
+    ],
+)
+def test_what_does_not_go_with_a_beam(tts: TTS, options: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        tts.stream(TEXT, beam=2, **options)
+    with pytest.raises(ConfigError, match="graphs"):
+        replace(tts, runtime="graphs").stream(TEXT, beam=2)
+
+
 def test_no_draft_falls_back_with_a_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make_voice(tmp_path / "plain", draft=False).path
     with caplog.at_level(logging.WARNING, "spear_spec"):
@@ -236,6 +277,7 @@ WRONG = {
     "top_k": [1.5, "5", None],
     "top_p": ["most", None, -0.1],
     "guidance": ["x", 0.5],
+    "beam": [0, 4097, "2", 1.0, True],
     "colour": ["red"],
     "gamma": [3],
 }

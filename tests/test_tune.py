@@ -19,11 +19,12 @@ import pytest
 
 from spear_spec import TTS, SpecConfig
 from spear_spec.cli import main
-from spear_spec.cli.loading import load_tts
+from spear_spec.cli.loading import load_tts, load_tuned
 from spear_spec.cli.options import build_parser
 from spear_spec.decoding import Request, is_lossless
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import ConfigError, NumericsError
+from spear_spec.serving.scheduler import for_serving
 from spear_spec.tuning import candidates as field
 from spear_spec.tuning import tune as race
 from spear_spec.tuning.candidates import candidates, neighbours
@@ -68,18 +69,25 @@ class Machine:
     def __init__(self, speed: Speed, noise: float = 0.0, seed: int = 0) -> None:
         self.speed, self.noise, self.random = speed, noise, random.Random(seed)
         self.now, self.log = 1000.0, []
+        self.together: Callable[[int], Speed] = lambda batch: self.speed
 
     def clock(self) -> float:
         return self.now
 
     def __call__(self, tts: TTS, number: int) -> Sample:
         self.log.append((tts.spec, number))
-        seconds = 50 / self.speed(tts.spec) * math.exp(self.random.gauss(0, self.noise))
+        return self.sample(self.speed(tts.spec))
+
+    def sample(self, speed: float) -> Sample:
+        seconds = 50 / speed * math.exp(self.random.gauss(0, self.noise))
         self.now += seconds
         return Sample(50, 10, seconds)
 
-    def tune(self, tts: TTS, seconds: float = 100.0) -> dict[str, Any]:
-        return tune(tts, seconds=seconds, clock=self.clock, measure=self)
+    def at(self, batch: int) -> Any:
+        return lambda tts, number: self.sample(self.together(batch)(tts.spec))
+
+    def tune(self, tts: TTS, seconds: float = 100.0, **options: Any) -> dict[str, Any]:
+        return tune(tts, seconds=seconds, clock=self.clock, measure=self, **options)
 
 
 def eagle_best_at(gamma: int) -> Speed:
@@ -260,6 +268,64 @@ def test_turns_are_fair(tts: TTS) -> None:
     )
 
 
+def at_batch(best: dict[int, int]) -> Callable[[int], Speed]:
+    """Chains of these lengths are the fastest."""
+
+    def together(batch: int) -> Speed:
+        return lambda spec: 400.0 - 10 * abs(spec.gamma_at(1) - best[batch])
+
+    return together
+
+
+def test_draft_lengths_for_larger_batches(tts: TTS) -> None:
+    """Each from what was found for the size before; 0 is tried too, where the drafter can pass over a step."""
+    machine = Machine(eagle_best_at(8), noise=0.003)
+    machine.together = at_batch({2: 6, 4: 3, 8: 0, 16: 5})
+    began = machine.now
+    result = machine.tune(tts, larger=(2, 4, 8, 16))
+    check(result, "tune/1")
+    assert [(found["batch"], found["gamma"]) for found in result["lengths"]] == [(2, 6), (4, 3), (8, 0), (16, 1)]
+    assert result["lengths"][0]["tokens_per_s"]["median"] == pytest.approx(400, rel=0.02)
+    spec = spec_of(result)
+    assert (spec.gamma, spec.gammas) == (8, {"2": 6, "4": 3, "8": 0, "16": 1})
+    assert tts.using(**spec.to_dict()).spec == spec
+    assert machine.now - began < 101
+
+
+def test_no_draft_lengths_of_what_is_no_chain_nor_without_time(tts: TTS) -> None:
+    machine = Machine(lambda spec: 300.0 if spec.verifier == "recursive_wor" else 200.0)
+    result = machine.tune(tts, larger=(2, 4))
+    assert (result["lengths"], result["gammas"], result["tree"]) == ([], {}, "3-2-1-1")
+    slow = Machine(eagle_best_at(3))
+    slow.together = lambda batch: lambda spec: 0.4  # the warm-up is over when the time is
+    result = slow.tune(tts, larger=(2, 4))
+    assert (result["lengths"], spec_of(result)) == ([], OWN)
+
+
+def test_the_price_of_a_draft_token_is_measured_and_raced_with(tts: TTS) -> None:
+    def speed(spec: SpecConfig) -> float:
+        return 20.0 if spec.drafter == "none" else 250.0 / (1 + 0.15 * spec.gamma_at(1))
+
+    result = Machine(speed).tune(tts)
+    check(result, "tune/1")
+    assert result["price"] == pytest.approx(0.15, abs=1e-3)
+    raced = [c["options"] for c in result["candidates"] if c["rounds"] and "cost" in c["options"]]
+    assert raced == [{"stop": "acceptance", "cost": pytest.approx(0.15, abs=1e-3)}]
+    alone = [race.Arm(tts)]
+    assert race.price(alone, "eagle") is None  # nothing measured, then one length only
+    alone[0].samples[0] = Sample(50, 10, 1.0)
+    assert race.price(alone, "eagle") is None
+
+
+def test_speaking_at_another_batch(tts: TTS) -> None:
+    say = speaking(tts, max_tokens=16)
+    three, same = say.at(3), speaking(tts, max_tokens=16, batch=3)
+    assert three.groups == same.groups and len(say.groups[0]) == 1
+    plain = tts.using(drafter="none")
+    one, other = three(plain, 0), same(plain, 0)
+    assert (one.tokens, one.calls) == (other.tokens, other.calls)
+
+
 # when it stops
 
 
@@ -432,6 +498,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         def __call__(self, tts: TTS, number: int) -> Sample:
             return made(tts, number)
 
+        def at(self, batch: int) -> Any:
+            return made.at(batch)
+
     monkeypatch.setattr(race, "Speaking", Fake)
     monkeypatch.setattr(race, "ROUNDS", 3)
     monkeypatch.setattr(race, "FINAL_ROUNDS", 8)
@@ -503,6 +572,39 @@ def test_tuned_and_used_by_say(voice: Path, machine: Machine, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["tuned"] == entry["measured"]
 
 
+def test_what_was_measured_for_larger_batches_is_used(
+    voice: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.together = at_batch({2: 5, 4: 1, 8: 1})
+    assert main(command("tune", voice)) == 0
+    assert "; gamma 5 from batch 2 on, gamma 1 from batch 4 on; kept in" in capsys.readouterr().err
+    [entry] = stored()
+    assert (entry["batch"], entry["batches"], entry["runtime"]) == (1, [2, 4, 8], "eager")
+    assert (entry["spec"]["gamma"], entry["spec"]["gammas"]) == (7, {"2": 5, "4": 1})
+    for batch, gamma in ((1, 7), (3, 5), (20, 1)):
+        result, _ = say(voice, capsys, "--batch", str(batch))
+        assert (result["tuned"], result["gamma"]) == (entry["measured"], gamma)
+    args = parsed("serve", "--voice", str(voice), "--device", "cpu")
+    tts, tuned = load_tuned(args)
+    assert tuned is not None
+    served = for_serving(tts, tuned.lengths).spec
+    assert (served.drafter, served.verifier, served.gamma) == ("eagle", "coupled", 7)
+    assert [served.gamma_at(rows) for rows in (1, 2, 3, 4, 8, 15, 16, 40)] == [7, 5, 5, 1, 1, 1, 1, 1]
+    args.untuned = True
+    assert load_tuned(args)[1] is None
+    # one size alone says nothing of others
+    tune_file().unlink()
+    assert main(command("tune", voice, "--batch", "2")) == 0
+    assert say(voice, capsys, "--batch", "2")[0]["tuned"] is not None
+    for batch in ("1", "4"):
+        assert say(voice, capsys, "--batch", batch)[0]["tuned"] is None
+    values = json.loads(tune_file().read_text())
+    for entry in values["entries"]:  # as an older version wrote it
+        del entry["batches"], entry["runtime"]
+    tune_file().write_text(json.dumps(values))
+    assert say(voice, capsys, "--batch", "2")[0]["tuned"] is not None
+
+
 def test_the_loop_can_be_what_is_stored(voice: Path, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.speed = lambda spec: 200.0 if spec.drafter == "none" else 150.0
     assert main(command("tune", voice)) == 0
@@ -550,7 +652,7 @@ def test_only_for_what_was_measured(
     voice: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command("tune", voice)) == 0
-    for options in (("--threads", "2"), ("--dtype", "float64"), ("--batch", "2")):
+    for options in (("--threads", "2"), ("--dtype", "float64"), ("--runtime", "auto")):
         assert say(voice, capsys, *options)[0]["tuned"] is None, options
     other = Path(shutil.copytree(voice, tmp_path / "other" / "tiny"))
     assert say(other, capsys)[0]["tuned"] is not None  # the same voice in another place

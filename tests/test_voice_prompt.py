@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from spear_spec import TTS
 from spear_spec.acoustic.contract import Heard
+from spear_spec.acoustic.unit.prompt import PromptConfig, PromptEncoder
+from spear_spec.acoustic.unit.stage import HearingStage as UnitHearing
+from spear_spec.acoustic.unit.stage import UnitStage
 from spear_spec.errors import AudioError, ConfigError
 from tests.stubs.hearing import KIND, PITCHES, HearingStage, hearing_voice
 from tests.stubs.speech import RATE, chords, speech
@@ -104,3 +109,26 @@ def test_a_voice_that_takes_none(tts: TTS, prompt: Path, monkeypatch: pytest.Mon
         with pytest.raises(ConfigError, match="takes no prompts: its sound is that of its own speakers"):
             tts.synthesize(TEXT, voice=voice)
     assert len(tts.synthesize(TEXT, voice="af_heart").samples)
+
+
+def test_the_unit_vocoder_with_a_prompt_encoder(tiny: Path, prompt: Path) -> None:
+    """Real parts, weights that nobody trained: the vocoder is opened with what the encoder makes of the clip."""
+    plain = TTS.load(str(tiny), device="cpu")
+    with pytest.raises(ConfigError, match="takes no prompts"):
+        plain.hear(prompt)
+    assert isinstance(plain.stage, UnitStage)
+    encoder = PromptEncoder(PromptConfig(vector=2 * plain.stage.module.cfg.dim, dim=16, embedding=16)).eval()
+    tts = replace(plain, stage=UnitHearing(plain.stage.module, plain.speakers, encoder))
+    heard = tts.hear(prompt)
+    assert isinstance(heard.value, torch.Tensor) and heard.value.shape == (2 * plain.stage.module.cfg.dim,)
+    quiet = tts.hear((0.1 * speech(), RATE))  # one channel, ten times as quiet
+    torch.testing.assert_close(quiet.value, heard.value, atol=1e-3, rtol=1e-3)
+    ours = tts.synthesize(TEXT, voice=heard)
+    name = tts.synthesize(TEXT)
+    assert ours.stats["tokens"] == name.stats["tokens"] and not np.array_equal(ours.samples, name.samples)
+    stranger = tts.synthesize(TEXT, voice=(speech()[::-1].copy(), RATE))
+    assert not np.array_equal(ours.samples, stranger.samples)
+    assert np.array_equal(np.concatenate([c.samples for c in tts.stream(TEXT, voice=heard)]), ours.samples)
+    best = tts.synthesize(TEXT, voice=heard, best_of=2, judge="likelihood")
+    [told] = best.stats["best_of"]["sentences"]
+    assert np.array_equal(best.samples, tts.synthesize(TEXT, voice=heard, seed=told["seed"]).samples)

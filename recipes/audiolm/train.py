@@ -1,6 +1,6 @@
 """Train audiolm-pytorch's SoundStream, coarse or fine transformer with the package's own trainers, in `.venv-peer`.
 
-    .venv-peer/bin/python recipes/audiolm/train.py OUT --conf recipes/audiolm/conf/tiny.toml [soundstream coarse fine]
+    .venv-peer/bin/python recipes/audiolm/train.py OUT --conf recipes/audiolm/conf/tiny.toml [--only coarse]
 
 OUT is what `prepare.py` has made; it gets `soundstream.pt`, `coarse.pt`, `fine.pt`, in the form of the package's
 trainers; what stands there already is not trained again. README.md says what of the package works and what is put
@@ -247,7 +247,7 @@ def train_writer(peer: Any, out: Path, conf: dict[str, Any], name: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("what", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--only", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--conf", type=Path, required=True)
     args = parser.parse_args()
     conf = tomllib.loads(args.conf.read_text(encoding="utf-8"))
@@ -255,7 +255,7 @@ def main() -> None:
     random.seed(0)
     peer = package()
     for what in PARTS:
-        if what not in args.what or (args.out / f"{what}.pt").is_file():
+        if what not in (args.only or PARTS) or (args.out / f"{what}.pt").is_file():
             continue
         peer.trainer.ONE_TRAINER_INSTANTIATED = False  # its trainers refuse a second one in a process
         if what == "soundstream":

@@ -78,7 +78,7 @@ def load_tuned(
     if args.untuned or spec_overrides(args):
         return tts, None
     try:
-        entry = find_tuned(tts, args.batch or 1)
+        entry = find_tuned(tts, getattr(args, "batch", None) or 1)
         return (tts, None) if entry is None else (use_tuned(tts, entry), entry)
     except SpearSpecError as error:
         note(f"spear-spec: {error}; speaking as the voice ships")
@@ -86,7 +86,8 @@ def load_tuned(
 
 
 def find_tuned(tts: TTS, batch: int) -> Tuned | None:
-    """What was found for this very voice, on this hardware, device and number of threads, with this dtype and batch.
+    """What was found for this very voice, on this hardware, device and number of threads, with this dtype and runtime
+    and for this batch: measured with it, else with the largest smaller one that draft lengths were measured behind.
 
     Raises:
         ConfigError: the user's file is damaged.
@@ -95,7 +96,13 @@ def find_tuned(tts: TTS, batch: int) -> Tuned | None:
     if not any(entry.voice == tts.name for entry in entries):
         return None  # looking at the hardware takes a moment
     key = setup_key(tts, batch)
-    return next((entry for entry in entries if all(getattr(entry, name) == value for name, value in key.items())), None)
+    del key["batch"]
+    found = [
+        entry
+        for entry in entries
+        if entry.holds_for(batch) and all(getattr(entry, name) == value for name, value in key.items())
+    ]
+    return max(found, key=lambda entry: entry.batch, default=None)
 
 
 def setup_key(tts: TTS, batch: int) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def setup_key(tts: TTS, batch: int) -> dict[str, Any]:
 
     described = tts.describe(batch=batch)
     return {"voice": tts.name, "fingerprint": fingerprint(tts.bundle.path), "hardware": hardware(tts.target.device),
-            **{name: described[name] for name in ("device", "threads", "dtype", "batch")}}  # fmt: skip
+            **{name: described[name] for name in ("device", "threads", "dtype", "runtime", "batch")}}  # fmt: skip
 
 
 def use_tuned(tts: TTS, entry: Tuned) -> TTS:

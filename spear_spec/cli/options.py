@@ -199,6 +199,14 @@ def _whose(say: argparse.ArgumentParser) -> None:
     )
 
 
+def _untuned(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--untuned",
+        action="store_true",
+        help="without what `spear-spec tune` found for this machine: as the voice ships",
+    )
+
+
 def _beam(parser: argparse.ArgumentParser) -> None:
     beam = parser.add_argument_group("beam search", "in place of drawing: no sample of the voice's law, and no drafts")
     beam.add_argument("--beam", type=_whole(1, 4096), metavar="N", help="the likeliest tokens that a beam of N finds")
@@ -298,6 +306,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         "--prompts", metavar="FOLDER", help="recordings of speech: each is one more voice, by its file's name"
     )
     _speculation(serve)
+    _untuned(serve)
     _runtime(serve)
     limits = serve.add_argument_group("limits: beyond them requests are refused")
     for flag, low, high, usual, what in (
@@ -391,11 +400,7 @@ def build_parser() -> argparse.ArgumentParser:
     say.add_argument("--play", action="store_true", help="play it while it is spoken, on the default sound device")
     say.add_argument("--out-dir", metavar="FOLDER", help="with --file: FOLDER/000.wav, 001.wav, ...")
     _bulk(say)
-    say.add_argument(
-        "--untuned",
-        action="store_true",
-        help="without what `spear-spec tune` found for this machine: as the voice ships",
-    )
+    _untuned(say)
     _reading(say)
     _whose(say)
     say.add_argument(
@@ -426,7 +431,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--judges",
         type=_names,
         metavar="NAMES",
-        help="judge every setting as well: wer, mos, per, speaker_similarity (needs the [eval] extra)",
+        help="judge every setting as well: wer, cer, mos, per, speaker_similarity (needs the [eval] extra)",
     )
     bench.add_argument(
         "--judge-text", metavar="FILE", help="sentences for the judges, one a line (default: those of --text)"
@@ -452,7 +457,7 @@ def build_parser() -> argparse.ArgumentParser:
     _how_fast(evaluate)
 
     tune = commands.add_parser(
-        "tune", help="find the fastest drafter, verifier and gamma for this machine; `say` then uses it"
+        "tune", help="find the fastest drafter, verifier and gamma for this machine; `say` and `serve` then use it"
     )
     tune.add_argument(
         "--seconds",
@@ -464,7 +469,8 @@ def build_parser() -> argparse.ArgumentParser:
     outcome = tune.add_mutually_exclusive_group()
     outcome.add_argument("--dry-run", action="store_true", help="measure, but keep what is stored as it is")
     outcome.add_argument("--forget", action="store_true", help="remove what is stored for the voice; measure nothing")
-    _common(tune, speculation=False)
+    _common(tune, speculation=False, batches=True)
+    _runtime(tune)
 
     train = commands.add_parser("train", help="train one part from a configuration file")
     train.add_argument("config", metavar="CONFIG", help="a JSON or TOML file")

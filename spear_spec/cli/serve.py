@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from spear_spec.cli.loading import load_tts
+from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.report import note
 from spear_spec.errors import MissingExtraError
 
@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
         with _uncollected():
             web = threading.Thread(target=_import_the_rest)  # while the voice is loaded
             web.start()
-            tts = load_tts(args)
+            tts, tuned = load_tuned(args)
             settings = replace(settings, prompts=hear_prompts(tts, files))
             _log(settings.log_text)
             from spear_spec.serving.scheduler import Scheduler, for_serving
 
-            scheduler = stack.enter_context(Scheduler(for_serving(tts), limits))
+            scheduler = stack.enter_context(Scheduler(for_serving(tts, tuned and tuned.lengths), limits))
             _warm_up(scheduler)
             web.join()
         from spear_spec.serving.app import create_app

@@ -1,4 +1,4 @@
-"""`spear-spec tune`: measure what is fastest here, and keep it for `say`."""
+"""`spear-spec tune`: measure what is fastest here, and keep it for `say` and `serve`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from spear_spec.tuning.store import Tuned, check_writable, read_tuned, tune_file
 if TYPE_CHECKING:
     from spear_spec.pipeline import TTS
 
+BATCHES = (1, 2, 4, 8)  # the first is what settings race at, the others get draft lengths
 SHOWN = 12  # settings in the table
 HEAD = ("setting", "rounds", "tokens/s", "speed-up", "tokens/call")
 
@@ -34,12 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from spear_spec.tuning.tune import spec_of, tune
 
     status = Status()
-    batch = args.batch or 1
+    batch, *larger = sorted(set(args.batch or BATCHES))
     try:
         result = tune(
             tts,
             seconds=args.seconds - (time.monotonic() - began),
             batch=batch,
+            larger=larger,
             speaker=args.speaker,
             seed=args.seed,
             max_tokens=args.max_tokens,
@@ -70,6 +72,7 @@ def _store(tts: TTS, result: dict[str, Any], spec: dict[str, Any], batch: int) -
         speedup=result["speedup"]["median"],
         measured=date.today().isoformat(),
         version=f"{__version__} ({result['commit']})",
+        batches=tuple(found["batch"] for found in result["lengths"]),
     )
     return write_tuned([*(other for other in _known() if other.key != entry.key), entry])
 
@@ -108,6 +111,8 @@ def verdict(result: dict[str, Any]) -> str:
         line += f", {result['gain']['median']:.2f} x the voice's own setting"
     else:
         line += "; nothing is faster for certain than this, the voice's own setting"
+    if result["lengths"] and result["gammas"]:
+        line += "; " + ", ".join(f"gamma {gamma} from batch {rows} on" for rows, gamma in result["gammas"].items())
     kept = "nothing is stored" if result["file"] is None else f"kept in {result['file']}, say uses it"
     return f"{line}; {kept} ({result['seconds']:.0f} s)"
 

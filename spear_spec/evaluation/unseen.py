@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_spec.audio import Audio
-from spear_spec.errors import MissingExtraError
+from spear_spec.errors import AudioError, MissingExtraError
 from spear_spec.evaluation.evaluate import Progress, Prompt, evaluate
 from spear_spec.evaluation.judge import Samples
 from spear_spec.evaluation.report import Evaluation
@@ -36,16 +36,24 @@ class Case:
 @dataclass(frozen=True)
 class Unseen:
     """evaluation: of the cases in their order. nearest_own: share of the utterances (by arm) that are nearer to their
-    own reader than to any other; None where there is one reader, or nobody to judge it.
+    own reader than to any other; None where there is one reader, or nobody to judge it. left_out: reader and reason of
+    the cases whose prompt cannot be used.
     """
 
     evaluation: Evaluation
     readers: tuple[str, ...]
     nearest_own: dict[str, float] | None
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """eval/1 with two keys more."""
-        return {**self.evaluation.to_dict(), "readers": list(self.readers), "nearest_own": self.nearest_own}
+        """eval/1 with three keys more."""
+        left_out = [{"reader": reader, "why": why} for reader, why in self.left_out]
+        return {
+            **self.evaluation.to_dict(),
+            "readers": list(self.readers),
+            "nearest_own": self.nearest_own,
+            "left_out": left_out,
+        }
 
 
 def evaluate_unseen(
@@ -60,7 +68,7 @@ def evaluate_unseen(
     """Speak every case with its prompt, speculation on and off, and judge it.
 
     Raises:
-        TextError: no cases. ConfigError: the voice has named speakers only. AudioError: a prompt cannot be used.
+        TextError: no cases. ConfigError: the voice has named speakers only. AudioError: no prompt can be used.
         MissingExtraError: a judge is not installed.
     """
     judge, alike = SpeakerJudge(), "speaker_similarity" in judges
@@ -69,7 +77,18 @@ def evaluate_unseen(
             _ = judge.version
         except MissingExtraError:
             alike = False
-    heard = [tts.hear((case.samples, case.rate)) for case in cases]
+    heard: list[Any] = []
+    usable: list[Case] = []
+    left_out: list[tuple[str, str]] = []
+    for case in cases:
+        try:
+            heard.append(tts.hear((case.samples, case.rate)))
+            usable.append(case)
+        except AudioError as error:
+            left_out.append((case.reader, str(error)))
+    if left_out and not usable:
+        raise AudioError(f"no prompt can be used; the first reason is: {left_out[0][1]}")
+    cases = usable
     owns = [judge.embed(case.samples, case.rate) if alike else None for case in cases]
     spoken: list[tuple[int, str, Samples]] = []
 
@@ -92,7 +111,7 @@ def evaluate_unseen(
     if alike and len(readers) > 1:
         known = [own for own in owns if own is not None]
         nearest = nearest_own([case.reader for case in cases], known, spoken)
-    return Unseen(found, readers, nearest)
+    return Unseen(found, readers, nearest, tuple(left_out))
 
 
 def nearest_own(

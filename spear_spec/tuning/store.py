@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from spear_spec.audio import write_atomically
-from spear_spec.config import Strict
+from spear_spec.config import Strict, wholes
 from spear_spec.errors import AudioError, ConfigError
 
 SCHEMA = "tuned/1"
 FOLDER_VARIABLE = "SPEAR_SPEC_CONFIG"
-_TEXTS = ("voice", "fingerprint", "hardware", "device", "dtype", "measured", "version")
-_KEY = ("voice", "fingerprint", "hardware", "device", "threads", "dtype", "batch")
+_TEXTS = ("voice", "fingerprint", "hardware", "device", "dtype", "measured", "version", "runtime")
+_KEY = ("voice", "fingerprint", "hardware", "device", "threads", "dtype", "runtime", "batch")
 
 
 @dataclass(frozen=True)
 class Tuned(Strict):
     """The fastest setting that was measured, and what it holds for.
 
-    voice and fingerprint: its name and `fingerprint`; hardware, device, threads, dtype and batch: the speed of these.
+    voice and fingerprint: its name and `fingerprint`; hardware, device, threads, dtype, runtime and batch: the speed of
+    these. batches: larger batch sizes that draft lengths were measured for (`spec`'s gammas).
     spec: the fields of `SpecConfig`; this version may not know them all, so they are checked when they are used.
     tokens_per_s, speedup (over the autoregressive loop): medians. measured: the date. version: of the package, with
     commit.
@@ -44,17 +45,34 @@ class Tuned(Strict):
     speedup: float
     measured: str
     version: str
+    runtime: str = "eager"
+    batches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         kinds: dict[str, Any] = {**dict.fromkeys(_TEXTS, str), **dict.fromkeys(("threads", "batch"), int), "spec": dict,
                                  **dict.fromkeys(("tokens_per_s", "speedup"), (int, float))}  # fmt: skip
         if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]:
             raise ConfigError(f"{wrong[0]} cannot be {getattr(self, wrong[0])!r}")
+        wholes("batches", self.batches, 1, 10**6, 32)
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What must be the same for the entry to be of use."""
+        """What must be the same for the entry to be of use; of batch see `holds_for`."""
         return tuple(getattr(self, name) for name in _KEY)
+
+    def holds_for(self, batch: int) -> bool:
+        """Whether it says what to do where so many rows are decoded together."""
+        return batch == self.batch or (bool(self.batches) and batch > self.batch)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The measured draft lengths by the number of rows, from 1 on; none where only one size was measured, or the
+        spec has none.
+        """
+        gamma, table = self.spec.get("gamma"), self.spec.get("gammas")
+        if not self.batches or not isinstance(gamma, int) or not isinstance(table, dict):
+            return {}
+        return {"1": gamma, **table}
 
 
 def fingerprint(voice: Path) -> str:

@@ -2,7 +2,8 @@
 
 Every setting speaks one sentence; the faster half goes on to more of them, again and again; draft lengths next to the
 fastest follow. What a race picks looks better than it is, so the winner meets the voice's own setting on sentences
-drawn anew, and only a gain of two standard errors unseats that.
+drawn anew, and only a gain of two standard errors unseats that. What stays then races itself at larger batches, for the
+draft length of each.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from statistics import fmean, median, stdev
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
+from statistics import fmean, linear_regression, median, stdev
 from typing import Any, Protocol
 
 import torch
@@ -22,11 +24,13 @@ from spear_spec.bench.speed import SENTENCES
 from spear_spec.config import SpecConfig
 from spear_spec.decoding import DecodeStats, Request
 from spear_spec.decoding.chance import SENTENCE, derive
+from spear_spec.decoding.drafters import drafter_options
 from spear_spec.errors import ConfigError, SpearSpecError
 from spear_spec.pipeline import TTS
-from spear_spec.tuning.candidates import candidates, named, neighbours
+from spear_spec.tuning.candidates import STOPPED, candidates, named, neighbours
 
 LOOK, HALVING, REFINING = 0.35, 0.5, 0.7  # shares of the time after which these stages end; the rest decides
+DECIDED = 0.8  # or what there is of it up to here, where larger batches follow
 ROUNDS, FINAL_ROUNDS = 24, 200  # most of a stage, of the last one
 FEWEST = 6  # rounds to decide on
 SHARE = 0.005  # share of the time that the autoregressive loop may take for a sentence; it is cut there
@@ -60,6 +64,10 @@ class Measure(Protocol):
 
     def __call__(self, tts: TTS, number: int) -> Sample: ...
 
+    def at(self, batch: int) -> Measure:
+        """The same for another batch size."""
+        ...
+
 
 class Speaking:
     """Decodes the benchmark's sentences in turn, one batch a round, and gives up at the deadline between two target
@@ -92,6 +100,12 @@ class Speaking:
         each = sample.seconds * len(self.groups[0]) / sample.calls
         cut = max(SHORT, int(seconds / each))
         self.cap = cut if self.cap is None else min(cut, self.cap)
+
+    def at(self, batch: int) -> Speaking:
+        """The same sentences, cut alike, so many together."""
+        other, ids = copy(self), [group[0] for group in self.groups]
+        other.groups = [[ids[(first + row) % len(ids)] for row in range(batch)] for first in range(len(ids))]
+        return other
 
     def __call__(self, tts: TTS, number: int) -> Sample:
         cap = self.cap if number != WARM_UP else SHORT
@@ -212,6 +226,7 @@ def tune(
     *,
     seconds: float = 100.0,
     batch: int = 1,
+    larger: Sequence[int] = (),
     speaker: str | None = None,
     seed: int = 0,
     max_tokens: int | None = None,
@@ -225,6 +240,7 @@ def tune(
     Args:
         tts: with the setting that stays unless another is faster for certain (a lossy one: the autoregressive loop
             instead).
+        batch: that settings race at. larger: batch sizes that the draft length is then measured for (`gammas`).
         seconds: when to stop at the latest. clock, measure: in place of the time and of decoding, for tests.
         sampling: as in `TTS.stream`.
 
@@ -266,11 +282,14 @@ def tune(
     best = _halve(race, arms, began, seconds)
     best = _refine(race, arms, best, began + REFINING * seconds, batch)
     since = race.number
-    race.run([own] if best is own else [own, best], FINAL_ROUNDS, deadline, "final", base_every=4)
+    decided = began + DECIDED * seconds if larger else deadline
+    race.run([own] if best is own else [own, best], FINAL_ROUNDS, decided, "final", base_every=4)
     chosen = best if best is not own and faster(best.ratios(own, since)) else own
     last = [sample.rate for number, sample in chosen.samples.items() if number >= since]
     if len(last) < FEWEST:
         raise _too_short()
+    lengths = _lengths(race, chosen.tts, batch, larger)
+    gammas = table_of(chosen.tts.spec.gamma_at(batch), lengths)
     ranked = sorted(arms, key=lambda arm: -median(arm.ratios(base) or [0.0]))
     cfg = tts.describe(batch=batch, seed=seed, **sampling)
     run = {name: cfg[name] for name in ("batch", "seed", "sampling")}
@@ -279,11 +298,14 @@ def tune(
         **made,
         **chosen.cfg,
         **run,
+        **({"gamma": chosen.tts.spec.gamma_at(batch), "gammas": gammas} if lengths else {}),
         "tokens_per_s": spread(last),
         "speedup": spread(chosen.ratios(base, since)),
         "gain": spread(chosen.ratios(own, since)),
         "changed": chosen is not own,
         "rounds": len(last),
+        "lengths": lengths,
+        "price": price(arms, chosen.tts.spec.drafter),
         "candidates": [_candidate(arm, base, run) for arm in ranked],
         "seconds": round(clock() - began, 1),
         "file": None,
@@ -308,7 +330,7 @@ def _refine(race: Race, arms: list[Arm], best: Arm, until: float, batch: int) ->
     join `arms`.
     """
     near = []
-    for tts in neighbours(best.tts, batch=batch):
+    for tts in (*neighbours(best.tts, batch=batch), *_priced(arms, best.tts)):
         known = next((arm for arm in arms if arm.tts.spec == tts.spec), None)
         near.append(known or Arm(tts))
         if known is None:
@@ -320,6 +342,87 @@ def _refine(race: Race, arms: list[Arm], best: Arm, until: float, batch: int) ->
     if race.number - since < 2:
         return best
     return max([best, *near], key=lambda arm: arm.score(race.base, since))
+
+
+def price(arms: Sequence[Arm], drafter: str) -> float | None:
+    """What one more draft token costs on this machine, its verification included, against what a call costs anyway:
+    slope over intercept of the seconds that a call took by gamma, in this drafter's bare chains. None where they do not
+    tell.
+    """
+    points = [
+        (float(spec.gamma), median(sample.seconds / sample.calls for sample in arm.samples.values()))
+        for arm in arms
+        if arm.samples and (spec := arm.tts.spec).drafter == drafter
+        if spec.tree is None and spec.num_drafts == 1 and not spec.options and not spec.gammas
+    ]
+    if len({gamma for gamma, _ in points}) < 2:
+        return None
+    slope, intercept = linear_regression(*zip(*points))
+    return round(slope / intercept, 4) if slope > 0 and intercept > 0 else None
+
+
+def _priced(arms: Sequence[Arm], best: TTS) -> list[TTS]:
+    """The best setting's chain, as long as the measured price of a draft token says; none where that is unknown."""
+    spec = best.spec
+    cost = price(arms, spec.drafter)
+    chain = spec.tree is None and spec.num_drafts == 1 and not best.decoder.parts.plain
+    if cost is None or not chain or "cost" not in drafter_options(spec.drafter):
+        return []
+    options = {**spec.options, "stop": "acceptance", "cost": min(cost, 10.0)}
+    try:
+        return [best.using(**replace(spec, gamma=STOPPED, gammas={}, options=options).to_dict())]
+    except SpearSpecError:  # the runtime or the rule takes no such options
+        return []
+
+
+def _lengths(race: Race, tts: TTS, batch: int, larger: Sequence[int]) -> list[dict[str, Any]]:
+    """The fastest draft length of a chain for each larger batch that there was time for, none longer than that of the
+    batch before: {batch, gamma, tokens_per_s}. Nothing for what is no chain.
+    """
+    spec, found = tts.spec, list[dict[str, Any]]()
+    if tts.decoder.parts.plain or spec.tree is not None or spec.num_drafts != 1:
+        return found
+    rests, longest = bool(getattr(tts.decoder.parts.made[0], "rests", False)), spec.gamma_at(batch)
+    for number, size in enumerate(larger):
+        now = race.clock()
+        until = now + (race.deadline - now) / (len(larger) - number)
+        arms = {gamma: Arm(_with_length(tts, gamma)) for gamma in shorter(longest, rests)}
+        first = arms[longest]
+        own = Race(first, [first], race.measure.at(size), race.clock, race.deadline, race.progress)
+        left = list(arms.values())
+        while len(left) > 1 and race.clock() < until:
+            stages = math.ceil(math.log2(len(left)))
+            stage = race.clock() + (until - race.clock()) / stages
+            own.run(left, ROUNDS, stage, f"{size} together", strict=True)
+            left = sorted(left, key=lambda arm: -arm.score(first))[: len(left) // 2]
+        if not first.samples:
+            break
+        best = max(left, key=lambda arm: arm.score(first))
+        gamma = next(gamma for gamma, arm in arms.items() if arm is best)
+        rates = [sample.rate for sample in best.samples.values()]
+        found.append({"batch": size, "gamma": gamma, "tokens_per_s": spread(rates)})
+        longest = max(gamma, 1)
+    return found
+
+
+def shorter(longest: int, rests: bool) -> list[int]:
+    """Draft lengths to try up to this one, the longest first; 0, no draft, where the drafter can pass over a step."""
+    tried = {longest, 3 * longest // 4, longest // 2, longest // 4, 1} - {0}
+    return sorted(tried | ({0} if rests else set()), reverse=True)
+
+
+def _with_length(tts: TTS, gamma: int) -> TTS:
+    spec = replace(tts.spec, gamma=max(gamma, 1), gammas={} if gamma else {"1": 0})
+    return tts.using(**spec.to_dict())
+
+
+def table_of(gamma: int, lengths: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """`SpecConfig.gammas` of what `_lengths` found behind a batch with this length: each size where it changes."""
+    table: dict[str, int] = {}
+    for found in lengths:
+        if found["gamma"] != gamma:
+            gamma = table[str(found["batch"])] = found["gamma"]
+    return table
 
 
 def faster(ratios: Sequence[float]) -> bool:

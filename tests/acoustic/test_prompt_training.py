@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from spear_spec.acoustic.unit.prompt import PromptConfig, PromptEncoder
-from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
-from spear_spec.errors import BundleError, ConfigError
+from spear_spec.acoustic.unit.vocoder import VocoderConfig
+from spear_spec.errors import ConfigError
 from spear_spec.training.checkpoint import load_export
 from spear_spec.training.loop import Run
 from spear_spec.training.recipe.plan import CLOCK, Vocoder
 from spear_spec.training.vocoder.data import ClipStore
 from spear_spec.training.vocoder.margin import MarginLoss
 from spear_spec.training.vocoder.settings import VocoderTraining
-from spear_spec.training.vocoder.trainer import VocoderLearner, go_on_from, train_vocoder
-from tests.stubs.voice import make_voice
+from spear_spec.training.vocoder.trainer import VocoderLearner, train_vocoder
 
 SMALL = VocoderConfig(
     num_semantic_token_ids=8, num_speakers=2, dim=32, prosody_dim=32, token_right=(1,), prosody_right=(0,),
@@ -170,21 +169,6 @@ def test_resuming_gives_the_uninterrupted_encoder(data: Path, tmp_path: Path) ->
         assert name.endswith("bias") or "norm" in name or not torch.equal(value, fresh[name])
     with pytest.raises(ConfigError, match="of a run with prompts"):
         train_vocoder(data, tmp_path / "broken", replace(SHORT, steps=6), SMALL, progress_bar=False)
-
-
-def test_a_start_with_other_speakers_gives_every_row_their_mean(tmp_path: Path) -> None:
-    voice = make_voice(tmp_path / "voice")
-    two = voice.tensors("vocoder")
-    many = UnitVocoder(VocoderConfig.from_dict({**voice.config.vocoder, "num_speakers": 5}))
-    go_on_from(voice, many)
-    for name, value in many.state_dict().items():
-        table = name in ("speaker_embedding.weight", "frame_speaker.weight")
-        assert torch.allclose(value, two[name].float().mean(0).expand(5, -1) if table else two[name].float()), name
-    same = UnitVocoder(VocoderConfig.from_dict(voice.config.vocoder))
-    go_on_from(voice, same)
-    assert torch.equal(same.frame_speaker.weight, two["frame_speaker.weight"].float()) and same.training
-    with pytest.raises(BundleError, match="shape"):
-        go_on_from(voice, UnitVocoder(VocoderConfig.from_dict({**voice.config.vocoder, "dim": 32, "num_speakers": 5})))
 
 
 def test_a_recipe_gives_the_encoder_the_vocoders_width() -> None:

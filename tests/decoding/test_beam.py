@@ -6,6 +6,7 @@ import importlib.util
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,17 +205,34 @@ def test_texts_join_behind_prefixes_with_guidance_of_their_own() -> None:
 
 
 def test_what_repeats_itself_does_not_go_on() -> None:
-    model = tiny_model(semantic=4, seed=1)
+    model, ends = tiny_model(semantic=4, seed=7), set()
     with torch.no_grad():
-        model.semantic_emb.weight[2].mul_(6)  # it says 2 again and again
-    ends = set()
-    for width in (1, 3):
-        for text, one in zip(TEXTS, beam_search(model, TEXTS, width=width, cap=14, frame_rate=1.0, length_penalty=1)):
-            tokens, score, why = plain_beam(law_of(model, text), model.eos_id, 14, width, 1.0, rate=1.0)
+        model.semantic_emb.weight.mul_(2)  # it likes to say the same again
+    laws = [law_of(model, text) for text in TEXTS]
+    for width, rate in ((1, 1.0), (3, 1.0), (3, 2.0)):
+        found = beam_search(model, TEXTS, width=width, cap=14, frame_rate=rate, length_penalty=1.0)
+        for law, one in zip(laws, found):
+            tokens, score, why = plain_beam(law, model.eos_id, 14, width, 1.0, rate=rate)
             same(one, tokens, score)
             assert one.ended == why
             ends.add(why)
     assert "guard" in ends
+
+
+def test_what_is_longer_can_overtake() -> None:
+    """The end comes first, with .6; 0 1 2 and the end has .4, all of it spent on the first token."""
+    model = outside()
+    table = torch.full((5, 4), -40.0, dtype=torch.float64)
+    table[4, 3], table[4, 0], table[0, 1], table[1, 2], table[2, 3] = math.log(0.6), math.log(0.4), 0, 0, 0
+    forward = model.forward
+
+    def sure(tokens: torch.Tensor, *given: Any, **options: Any) -> Any:
+        return replace(forward(tokens, *given, **options), logits=table[tokens])
+
+    model.forward = sure
+    for alpha, tokens in ((1.0, [3]), (2.0, [0, 1, 2, 3])):
+        [one] = beam_search(model, TEXTS[:1], width=2, cap=9, length_penalty=alpha)
+        assert one.tokens == tokens
 
 
 def test_one_beginning_is_greedy_decoding() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spear_spec.audio import Audio
-from spear_spec.errors import ConfigError, MissingExtraError
+from spear_spec.errors import AudioError, ConfigError, MissingExtraError
 from spear_spec.evaluation import judges as table
 from spear_spec.evaluation import unseen
 from spear_spec.evaluation.evaluate import Prompt, evaluate
@@ -30,6 +30,8 @@ class Echo(StubVoice):
 
     def hear(self, prompt: tuple[Samples, int]) -> float:
         assert prompt[1] == 24_000
+        if not prompt[0].any():
+            raise AudioError("silence")
         return float(prompt[0][0])
 
     def synthesize(self, text: str, *, voice: float, seed: int, **said: Any) -> Audio:  # type: ignore[override]
@@ -72,12 +74,22 @@ def test_each_text_has_its_own_prompt(tmp_path: Path) -> None:
     said = [(arm, text, round(level, 3)) for arm, text, level in voice.given[2:]]  # the first two warm up
     assert said == [(arm, c.text, round(float(c.samples[0]), 3)) for c in CASES for arm in ("small", "none")]
     result = found.to_dict()
-    check({key: value for key, value in result.items() if key not in ("readers", "nearest_own")}, "eval/1")
+    check({key: value for key, value in result.items() if key not in ("readers", "nearest_own", "left_out")}, "eval/1")
     # "odd" is said with level 1 in place of .1: cos(81 degrees)
     own = result["arms"]["speculative"]["metrics"]["speaker_similarity"]["value"]
     assert own == pytest.approx((3 + np.cos(np.radians(81))) / 4, abs=1e-5)
     assert result["readers"] == ["a", "b"]
     assert result["nearest_own"] == {"speculative": 0.75, "autoregressive": 0.75}
+
+
+def test_a_prompt_that_cannot_be_used_is_left_out(tmp_path: Path) -> None:
+    found = evaluate_unseen(
+        Echo(tmp_path), [case("c", "zero", 0.0), *CASES[:2]], judges=["speaker_similarity"]
+    ).to_dict()
+    assert found["left_out"] == [{"reader": "c", "why": "silence"}] and found["readers"] == ["a", "b"]
+    assert [item["text"] for item in found["items"]] == ["one", "one", "two", "two"]
+    with pytest.raises(AudioError, match="no prompt can be used; the first reason is: silence"):
+        evaluate_unseen(Echo(tmp_path), [case("c", "zero", 0.0)], judges=[])
 
 
 def test_one_reader_has_nobody_else_to_be_near(tmp_path: Path) -> None:

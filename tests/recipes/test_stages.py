@@ -65,6 +65,7 @@ class Seen(Exception):
         ("draft", "load_target", 1),
         ("drafters", "load_target", 1),
         ("evaluate", "TTS.load", "device"),
+        ("benchmark", "TTS.load", "device"),
     ],
 )
 def test_every_stage_that_computes_does_it_on_the_plans_device(

@@ -77,6 +77,11 @@ def test_it_was_evaluated(tiny: Path) -> None:
         for metric in ("wer", "cer", "mos", "speaker_similarity", "rtf", "ttfa_s"):
             assert arm["metrics"][metric] is not None, metric
     assert found["verify"]["pass"]
+    unseen = found["unseen"]  # with prompts; a prompt may be refused, since a second of speech is little
+    assert set(unseen["readers"]) <= {"61", "908"} and unseen["readers"]
+    for arm in unseen["arms"].values():
+        assert arm["metrics"]["speaker_similarity"] is not None and arm["metrics"]["cer"] is not None
+    assert unseen["nearest_own"] is None or all(0 <= share <= 1 for share in unseen["nearest_own"].values())
     assert {row["drafter"] for row in json.loads((tiny / "benchmark.json").read_text())["rows"]} == {"none", "eagle"}
 
 
@@ -84,7 +89,7 @@ def test_it_was_evaluated(tiny: Path) -> None:
 def test_configurations_can_be_read(name: str, tmp_path: Path) -> None:
     """Every section of each, and what must fit each other."""
     plan = Plan.from_dict(read(name) | {"out": str(tmp_path)})
-    assert plan.stages == STAGES and plan.prepare.unseen and plan.prepare.test
+    assert plan.stages == STAGES and plan.prepare.unseen and plan.prepare.test and plan.vocoder.prompts
     assert plan.draft.layers[-1] == plan.t2s.decoder_layers
     assert max(plan.t2s.training.align_layers) < plan.t2s.decoder_layers
     assert plan.t2s.training.warmup < plan.t2s.training.steps

@@ -10,13 +10,14 @@ from spear_spec.audio import FloatArray
 from spear_spec.pipeline import TTS
 
 RATE = 24_000
+LOAD = TTS.load  # tests of pages put another in its place
 TEXT = "The quick brown fox jumps over the lazy dog, while nobody is looking. Then it sleeps until the evening."
 
 
 @lru_cache(maxsize=1)
 def speech() -> FloatArray:
     """About six seconds, float32 [T] at RATE."""
-    samples = TTS.load(drafter="none").synthesize(TEXT, seed=3).samples
+    samples = LOAD(drafter="none").synthesize(TEXT, seed=3).samples
     samples.setflags(write=False)
     return samples
 

@@ -1,4 +1,4 @@
-"""A transformer that goes on from a voice of other speakers."""
+"""A transformer and a vocoder that go on from a voice of other speakers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from spear_spec.acoustic.unit.vocoder import UnitVocoder, VocoderConfig
 from spear_spec.config import T2SConfig
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.text.symbols import SYMBOLS, speaker_symbol
 from spear_spec.training.t2s.begin import begin_with, same_alphabet
+from spear_spec.training.vocoder.begin import begin_with as begin_vocoder
 from spear_spec.voice.bundle import open_voice
 
 
@@ -85,3 +87,22 @@ def test_another_alphabet_or_shape_is_an_error(voice, tmp_path: Path) -> None:  
     front = PhonemeTokenizer(["x"])
     with pytest.raises(BundleError, match="shape"):
         begin_with(model_for(front, dim=128), voice, front)
+
+
+def test_a_vocoder_of_other_speakers(voice) -> None:  # type: ignore[no-untyped-def]
+    shape, names = voice.config.vocoder, ["1034", "am_michael", "84"]
+    model = UnitVocoder(VocoderConfig.from_dict({**shape, "num_speakers": 3}))
+    begin_vocoder(model, voice, names)
+    theirs, known = voice.tensors("vocoder"), list(voice.config.speakers)
+    for name, tensor in model.state_dict().items():
+        old = theirs[name].float()
+        if name in ("speaker_embedding.weight", "frame_speaker.weight"):
+            assert torch.equal(tensor[1], old[known.index("am_michael")]), name
+            assert torch.allclose(tensor[0], old.mean(0)) and torch.equal(tensor[0], tensor[2]), name
+        else:
+            assert torch.equal(tensor, old), name
+    same = UnitVocoder(VocoderConfig.from_dict(shape))
+    begin_vocoder(same, voice, known)
+    assert all(torch.equal(tensor, theirs[name].float()) for name, tensor in same.state_dict().items())
+    with pytest.raises(BundleError, match="shape"):
+        begin_vocoder(UnitVocoder(VocoderConfig.from_dict({**shape, "num_speakers": 3, "dim": 64})), voice, names)

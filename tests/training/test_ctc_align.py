@@ -130,6 +130,7 @@ def test_another_text_is_doubted(trained: PhonemeCTC) -> None:
     most = worst_believed([loss for loss in losses if loss is not None], 8.0)
     assert {number for number, loss in enumerate(losses) if loss is not None and loss > most} == wrong
     assert worst_believed([0.1] * 19, 8.0) == worst_believed([0.1, 9.0] * 30, 0.0) == float("inf")
+    assert worst_believed([0.0, 0.01, 0.02] * 10, 8.0) == 1.0
     assert worst_believed([1.0, 2.0, 3.0, np.inf] * 10, 2.0) == pytest.approx(2 + 2 * 1.4826)
     [tight] = align_clips(trained, [(said[0].tokens[:1], said[0].phonemes)], CLOCK)
     assert tight == (diagonal(said[0].phonemes, 1, CLOCK), np.inf)

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,22 @@ import pytest
 import torch
 
 from spear_spec.config import SamplingConfig, T2SConfig
+from spear_spec.decoding.request import Request
 from spear_spec.engine import Engine
 from spear_spec.errors import ConfigError
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.training.data.corpus import Clip
-from spear_spec.training.data.ctc import PhonemeCTC
+from spear_spec.training.data.ctc import SILENT, PhonemeCTC, phones
 from spear_spec.training.data.utterances import Utterance, join
 from spear_spec.training.loop import Run, carry_out
-from spear_spec.training.low_resource.backtranslate import Heard, hear, likelihood, read_heard, turned
-from spear_spec.training.low_resource.corrupt import Deleted, Source, deleted, nearest, survivors
-from spear_spec.training.low_resource.filter import Filter, ctc_likelihood, sift, stuck
+from spear_spec.training.low_resource import backtranslate
+from spear_spec.training.low_resource.backtranslate import MARKS, Heard, follow, hear, neighbours, read_heard, turned
+from spear_spec.training.low_resource.corrupt import Source, deleted, draw, nearest, survivors, thinned
+from spear_spec.training.low_resource.filter import Filter, sift, stuck
 from spear_spec.training.low_resource.freeze import reading, writing
 from spear_spec.training.low_resource.learner import Pupil, best_weights
+from spear_spec.training.low_resource.likelihood import ctc_likelihood, likelihood
 from spear_spec.training.low_resource.pairs import choose
 from spear_spec.training.recipe.plan import CLOCK
 from spear_spec.training.t2s.settings import T2STraining
@@ -66,7 +69,7 @@ def test_every_token_points_at_the_survivor_nearest_to_it() -> None:
     rng = np.random.default_rng(2)
     for _ in range(50):
         kept = survivors(30, 0.6, rng)
-        oracle = [min(range(len(kept)), key=lambda n: (abs(kept[n] - t), n)) for t in range(30)]  # noqa: B023
+        oracle = [min(range(len(kept)), key=lambda n: (abs(kept[n] - t), n)) for t in range(30)]
         assert list(nearest(kept, 30)) == oracle
     item = deleted(Utterance([9], np.arange(20), None, "one"), SOURCE, 0.6, rng)
     assert item.align is not None
@@ -79,14 +82,14 @@ def test_every_token_points_at_the_survivor_nearest_to_it() -> None:
     assert [joined.text[p] for p in joined.align[20:40]] == [item.text[p] for p in item.align[:20]]
 
 
-def test_sources_are_drawn_anew_and_from_the_seed() -> None:
+def test_sources_follow_from_the_seed() -> None:
     items = [Utterance([9], np.arange(20), None, "one")] * 3
-    first, again = (Deleted(items, SOURCE, 0.6, 3) for _ in range(2))
-    one, two = list(first), list(first)
-    assert [u.text for u in one] != [u.text for u in two]
-    assert [u.text for u in one] == [u.text for u in again]
+    one, same, other = ([u.text for u in draw(items, SOURCE, 0.6, seed)] for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+    assert one[0] != one[1]
     with pytest.raises(ConfigError, match="share of tokens"):
-        Deleted(items, SOURCE, 1.0, 0)
+        draw(items, SOURCE, 1.0, 0)
 
 
 # --- what learns
@@ -159,12 +162,28 @@ def test_there_are_not_more_layers_than_there_are() -> None:
         reading(TextToSemantic(SHAPE), 4, True)
 
 
+def denoise(folder: Path, stop: int | None = None) -> Run:
+    """Denoising for four steps, two an epoch; stop: the step in which it is interrupted."""
+    items = pairs(12)
+    learner = Pupil(
+        lambda rng: draw(items, SOURCE, 0.6, rng.getrandbits(63)), draw(items[:2], SOURCE, 0.6, 0),
+        T2SConfig(SOURCE.end, 20, 16, 3, 2, 2, 8), FEW, space=SOURCE.space, clock=CLOCK,
+    )  # fmt: skip
+    learn = learner.learn
+
+    def interrupted(step: int, progress: float, shared: None) -> Mapping[str, torch.Tensor | float]:
+        if step == stop:
+            raise KeyboardInterrupt
+        return learn(step, progress, shared)
+
+    learner.learn = interrupted  # type: ignore[method-assign,assignment]
+    run = Run("pretrain", learner, folder, steps=4, every=2)
+    carry_out([run], progress=False)
+    return run
+
+
 def test_a_pupil_begins_with_what_it_is_given_and_keeps_its_best(tmp_path: Path) -> None:
-    denoise = T2SConfig(SOURCE.end, 20, 16, 3, 2, 2, 8)
-    data = Deleted(pairs(), SOURCE, 0.6, 0)
-    first = Pupil(data, list(data)[:2], denoise, FEW, space=SOURCE.space, clock=CLOCK)
-    carry_out([Run("pretrain", first, tmp_path / "p", steps=3, every=1)], progress=False)
-    kept = best_weights(tmp_path / "p")
+    whole, kept = denoise(tmp_path / "p"), best_weights(tmp_path / "p")
     lines = [json.loads(line) for line in (tmp_path / "p" / "train.log").read_text().splitlines()]
     assert kept["nll"] == min(line["nll"] for line in lines)
     assert kept["step"] == min(lines, key=lambda line: line["nll"])["step"]
@@ -176,11 +195,21 @@ def test_a_pupil_begins_with_what_it_is_given_and_keeps_its_best(tmp_path: Path)
         if name.startswith("model."):
             assert torch.equal(reader.ema[name.removeprefix("model.")], value)
     # a later, worse report does not replace it, in a run that goes on either
-    again = Pupil(data, list(data)[:2], denoise, FEW, space=SOURCE.space, clock=CLOCK)
-    run = Run("pretrain", again, tmp_path / "p", steps=3, every=1)
-    assert again.best == kept["nll"]
-    again.export(run.work, {"nll": kept["nll"] + 1, "step": 99})
+    again = denoise(tmp_path / "p")
+    assert again.learner.best == kept["nll"]
+    again.learner.export(again.work, {"nll": kept["nll"] + 1, "step": 99})
     assert best_weights(tmp_path / "p")["step"] == kept["step"]
+    assert whole.step == 4
+
+
+def test_denoising_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    whole = denoise(tmp_path / "whole").learner
+    with pytest.raises(KeyboardInterrupt):
+        denoise(tmp_path / "cut", stop=3)  # in the second epoch; the checkpoint is of step 2
+    cut = denoise(tmp_path / "cut").learner
+    assert [item.text for group in whole.order._items for item in group] != [item.text for item in cut.held_out]
+    for name, value in whole.trainee.state_dict().items():
+        assert torch.equal(value, cut.trainee.state_dict()[name]), name
 
 
 # --- back-translation
@@ -202,7 +231,7 @@ def test_a_phoneme_points_at_the_token_in_whose_time_its_middle_lies() -> None:
 def writer() -> TextToSemantic:
     torch.manual_seed(4)
     model = TextToSemantic(T2SConfig(SOURCE.end, len(FRONT.vocab), 16, 1, 1, 2, 8)).eval().requires_grad_(False)
-    model.semantic_emb.weight[len(FRONT.vocab)] *= 1.5
+    model.semantic_emb.weight *= 0.2  # a flat law
     return model
 
 
@@ -210,12 +239,23 @@ def writer() -> TextToSemantic:
 def audio() -> tuple[list[Clip], dict[str, torch.Tensor]]:
     rng = np.random.default_rng(3)
     clips = [Clip(f"c/{i}", "one", "", "") for i in range(7)]
-    return clips, {clip.id: torch.from_numpy(rng.integers(0, 20, 6 + 3 * i)) for i, clip in enumerate(clips)}
+    return clips, {clip.id: torch.from_numpy(rng.integers(0, 20, 40 + 3 * i)) for i, clip in enumerate(clips)}
 
 
-def hearing(model: TextToSemantic, audio: tuple[list[Clip], dict[str, torch.Tensor]], out: Path) -> list[Heard]:
+def hearing(
+    model: TextToSemantic, audio: tuple[list[Clip], dict[str, torch.Tensor]], out: Path, guided: bool = False
+) -> list[Heard]:
     law = SamplingConfig(temperature=1.0, top_p=1.0)
-    return hear(model, *audio, out, FRONT, SOURCE, law, clock=CLOCK, batch=2, seed=11, progress=False)
+    return hear(
+        model, *audio, out, FRONT, SOURCE, law, listener(), guided=guided, candidates=2, clock=CLOCK, batch=2, seed=11,
+        progress=False,
+    )  # fmt: skip
+
+
+def listener() -> PhonemeCTC:
+    torch.manual_seed(8)
+    letters = phones("".join(symbol for symbol in FRONT.vocab if len(symbol) == 1))
+    return PhonemeCTC(20, letters, 8, 1).eval()
 
 
 def test_likelihood_is_that_of_each_symbol_and_the_end(writer: TextToSemantic) -> None:
@@ -230,35 +270,114 @@ def test_likelihood_is_that_of_each_symbol_and_the_end(writer: TextToSemantic) -
         assert score == pytest.approx(sum(logs) / len(logs), abs=1e-4)
 
 
+@pytest.mark.parametrize("guided", [False, True])
 def test_writing_pseudo_texts_goes_on_after_a_kill(
     writer: TextToSemantic, audio: tuple[list[Clip], dict[str, torch.Tensor]], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, guided: bool,
 ) -> None:  # fmt: skip
-    whole = hearing(writer, audio, tmp_path / "whole.jsonl")
+    whole = hearing(writer, audio, tmp_path / "whole.jsonl", guided)
     assert [item.id for item in whole] == [clip.id for clip in audio[0]]
     assert len({item.phonemes for item in whole}) > 4
     calls: list[int] = []
-    run = Engine.run
 
-    def killed(self: Engine, requests: list) -> list:  # type: ignore[type-arg]
-        calls.append(len(requests))
+    def killed(model: TextToSemantic, texts: list[list[int]], written: list[list[int]]) -> list[float]:
+        calls.append(len(texts))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return run(self, requests)
+        return likelihood(model, texts, written)
 
-    monkeypatch.setattr(Engine, "run", killed)
+    monkeypatch.setattr(backtranslate, "likelihood", killed)
     cut = tmp_path / "cut.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        hearing(writer, audio, cut)
+        hearing(writer, audio, cut, guided)
     assert len(read_heard(cut)) == 4
     cut.write_bytes(cut.read_bytes()[:-7])  # the last line was not written to its end
     assert len(read_heard(cut)) == 3
     calls[:] = [0, 0, 0]
-    again = hearing(writer, audio, cut)
-    assert sum(calls) == 4  # what was written before is not written again
+    again = hearing(writer, audio, cut, guided)
+    assert sum(calls) == 8  # of four clips: what was written before is not written again
     assert [(i.id, i.phonemes, i.ended) for i in again] == [(i.id, i.phonemes, i.ended) for i in whole]
     assert [i.likelihood for i in again] == pytest.approx([i.likelihood for i in whole], abs=2e-4)
     assert sorted(i.id for i in read_heard(cut)) == sorted(clip.id for clip in audio[0])
+
+
+def test_given_letters_stay_and_the_law_between_them_is_the_models_own(writer: TextToSemantic) -> None:
+    marks = [i for i, symbol in enumerate(FRONT.vocab) if symbol in SILENT]
+    stress, blank, comma = (FRONT.vocab.index(symbol) for symbol in "ˈ ,")
+    vowels = [FRONT.vocab.index(c) for c in "ɛə"]
+    others = [FRONT.vocab.index(c) for c in "ntlk"]
+    usual = {(stress, vowel) for vowel in vowels} | {(blank, x) for x in (*vowels, *others, stress)} | {(comma, blank)}
+    usual |= {(x, mark) for x in (*vowels, *others) for mark in (stress, blank, comma)}
+    usual |= {(writer.start_id, stress), *itertools.product((*vowels, *others), (*vowels, *others, writer.eos_id))}
+    letters = [[FRONT.vocab.index(c) for c in "nɛtəl"], [FRONT.vocab.index("k")], []]
+    texts = [SOURCE.write([n, 3, 4, n + 1])[:-1] for n in range(3)]
+    loose = follow(writer, texts, letters, marks, usual, SamplingConfig(temperature=1.0, top_p=1.0), [1, 2, 3])
+    assert loose == follow(writer, texts, letters, marks, usual, SamplingConfig(temperature=1.0, top_p=1.0), [1, 2, 3])
+    drawn = [FRONT.vocab[token] for row in loose for token in row]
+    assert {"ˈ", " ", ","} <= set(drawn) <= set("ˈ ,nɛtəlk")
+    for row, wanted in zip(loose, letters):
+        assert [token for token in row if token not in marks] == wanted
+        assert set(itertools.pairwise(row)) <= usual
+    # greedy, against whole passes without a cache
+    rows = follow(writer, texts, letters, marks, usual, SamplingConfig(temperature=0.0), [0, 0, 0])
+    for text, row, wanted in zip(texts, rows, letters):
+        memory, prefix, left, run = writer.encode(torch.tensor([[*text, SOURCE.end]])), [writer.start_id], [*wanted], 0
+        for token in [*row, writer.eos_id]:
+            law = writer(torch.tensor([prefix]), memory).logits[0, -1]
+            ahead = left[0] if left else writer.eos_id
+            may = {m for m in (stress, blank, comma) if run < MARKS and (prefix[-1], m) in usual}
+            may -= {stress} if ahead not in vowels else set()
+            may |= {ahead} if not may or not run or (prefix[-1], ahead) in usual else set()
+            assert token == max(may, key=lambda i: float(law[i]))
+            run = run + 1 if token in marks else 0
+            left = left[1:] if left and token == left[0] else left
+            prefix.append(token)
+
+
+def test_neighbours_are_those_of_the_written_side() -> None:
+    items = [
+        Utterance([SOURCE.begin, 1, SOURCE.end], np.array(row), None, "one") for row in ([5, 6], [5, 6, 7], [6, 7])
+    ]
+    assert neighbours(items, 90, 91, least=2) == {(90, 5), (5, 6), (6, 7), (7, 91)}
+
+
+def test_a_thinned_source_is_pointed_at_where_it_stayed() -> None:
+    clip = Clip("a", "two", "", "", "ɛnd", [4, 2, 1, 3, 2])
+    item = turned(clip, torch.tensor([5, 6, 7, 8, 9, 3, 4]), FRONT, SOURCE, CLOCK)
+    for seed in range(20):
+        kept = survivors(7, 0.6, np.random.default_rng(seed))
+        thin = thinned(item, SOURCE, 0.6, np.random.default_rng(seed))
+        assert thin.text == SOURCE.write(np.array([5, 6, 7, 8, 9, 3, 4])[kept])
+        assert thin.align is not None
+        # the phonemes' tokens were 3, 4 and 5, see above
+        oracle = [1 + min(range(len(kept)), key=lambda n: (abs(kept[n] - t), n)) for t in (3, 4, 5)]
+        assert list(thin.align) == [*oracle, len(thin.text) - 1]
+        assert list(thin.tokens) == list(item.tokens)
+    assert thinned(item, SOURCE, 0.0, np.random.default_rng(0)).text == item.text
+
+
+def test_of_several_texts_the_likeliest_is_taken(
+    writer: TextToSemantic, audio: tuple[list[Clip], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    """Drawn one by one, with the seeds that the candidates have."""
+    clips, tokens = audio
+    law = SamplingConfig(temperature=1.0, top_p=1.0)
+    ctc = listener()
+    found = hearing(writer, audio, tmp_path / "two.jsonl")
+    differ = 0
+    for n, clip in enumerate(clips):
+        text = SOURCE.write(tokens[clip.id].tolist())[:-1]
+        cap = 16 + 2 * len(tokens[clip.id])
+        scored = []
+        for k in range(2):
+            [drawn] = Engine(writer, frame_rate=25).run([Request(text, seed=11 + 2 * n + k, sampling=law, cap=cap)])
+            phonemes = "".join(FRONT.vocab[i] for i in drawn.speech if len(FRONT.vocab[i]) == 1).strip()
+            own = likelihood(writer, [text], [drawn.speech])[0]
+            both = own + ctc_likelihood(ctc, tokens[clip.id], phonemes)
+            scored.append((both if drawn.ended == "eos" else float("-inf"), -k, phonemes))
+        assert found[n].phonemes == max(scored)[2]
+        differ += max(scored) != scored[0]
+    assert differ
 
 
 # --- the filter

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from spear_spec.acoustic.audiolm import AudioLMStage, Prompt
 from spear_spec.acoustic.contract import Heard
-from spear_spec.audio import resample
+from spear_spec.audio import load_audio, resample
+from spear_spec.cli import main
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.pipeline import TTS
 from spear_spec.voice.acoustic import load_acoustic, save_stage
@@ -152,6 +153,19 @@ def test_a_voice_that_does_not_say_how_its_tokens_are_made(original: Path, made:
     other: Any = load_acoustic(open_voice(silent), made)
     with pytest.raises(BundleError, match="does not say how"):
         other.prompt(torch.zeros(16000), 16000)
+
+
+def test_say(original: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["say", "Hello.", "--voice", str(original), "--device", "cpu", "--max-tokens", "10", "--acoustic"]
+    assert main([*told, str(made), "-o", str(tmp_path / "out.wav")]) == 0
+    assert load_audio(tmp_path / "out.wav").sample_rate == RATE
+    capsys.readouterr()
+    assert main([*told, "nowhere", "-o", str(tmp_path / "none.wav")]) == 2
+    assert "no acoustic stage 'nowhere'" in capsys.readouterr().err and not (tmp_path / "none.wav").exists()
+    (tmp_path / "book.txt").write_text("Hello.")
+    book = ["say", "--file", str(tmp_path / "book.txt"), "-o", str(tmp_path / "book.wav"), "--acoustic", str(made)]
+    assert main(book) != 0
+    assert "--acoustic goes with a text" in capsys.readouterr().err
 
 
 def refused(voice: Path, stage: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from spear_spec.config import number
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.errors import ConfigError
 
@@ -179,7 +180,7 @@ class Confidence(Threshold):
         return drafted == limit
 
 
-COST = 0.052  # of one more draft token against a call: docs/drafting.md
+COST = 0.12  # of one more draft token against a call, where nobody has measured it: docs/drafting.md
 
 
 def best_length(chances: Sequence[float], cost: float) -> int:
@@ -251,14 +252,26 @@ class Acceptance(Bounded):
 STOPS: dict[str, Callable[[int], Stopping]] = {"adaedl": AdaEDL, "confidence": Confidence, "acceptance": Acceptance}
 
 
-def make_stopping(name: str | None, rows: int) -> Stopping | None:
-    """The rule of that name for so many rows; None: always gamma tokens.
+def make_stopping(name: str | None, rows: int, cost: float | None = None) -> Stopping | None:
+    """The rule of that name for so many rows; None: always gamma tokens. cost: see `Acceptance`; None: `COST`.
 
     Raises:
-        ConfigError: there is no such rule.
+        ConfigError: there is no such rule, or it knows no cost.
     """
-    if name is None:
-        return None
-    if name not in STOPS:
+    if name is not None and name not in STOPS:
         raise ConfigError(f"there is no stopping rule {name!r}; stop can be {', '.join(STOPS)}")
-    return STOPS[name](rows)
+    if cost is None:
+        return None if name is None else STOPS[name](rows)
+    if name != "acceptance":
+        raise ConfigError("cost goes with stop=acceptance (drafter block: with stop=survival too)")
+    check_cost(cost)
+    return Acceptance(rows, cost=cost)
+
+
+def check_cost(cost: object) -> None:
+    """Refuse what is no price of a draft token.
+
+    Raises:
+        ConfigError: it is no number of 0 to 10.
+    """
+    number("cost", cost, 0, 10)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spear_spec.decoding.drafters.adaptive import COST, Bounds, best_length, make_stopping
+from spear_spec.decoding.drafters.adaptive import COST, Bounds, best_length, check_cost, make_stopping
 from spear_spec.decoding.drafters.chain import ChainDrafter
 from spear_spec.decoding.drafters.decoder import DecoderDrafter, DecoderState
 from spear_spec.decoding.kinds import DrafterKind, Trained, chains
@@ -57,7 +57,8 @@ class BlockDrafter(ChainDrafter, DecoderDrafter):
     """Reads settled tokens as eagle does, runs one pass over as many positions as a row may draft, then draws.
 
     stop: see `adaptive.STOPS`, or "survival": a row drafts as many tokens as promise most for their cost by the chances
-    that the pass itself gives each position of being accepted. They are known before any token is drawn.
+    that the pass itself gives each position of being accepted. They are known before any token is drawn. price: what
+    one more draft token costs, against a call, for "acceptance" (option `cost`, which "survival" takes too).
     """
 
     name = needs = "block"
@@ -66,18 +67,24 @@ class BlockDrafter(ChainDrafter, DecoderDrafter):
     leave = DecoderDrafter.leave
     join = DecoderDrafter.join
 
-    def __init__(self, draft: BlockDecoder, *, guided: bool = False, stop: str | None = None) -> None:
+    def __init__(
+        self, draft: BlockDecoder, *, guided: bool = False, stop: str | None = None, cost: float | None = None
+    ) -> None:
         DecoderDrafter.__init__(self, draft, guided=guided)  # type: ignore[arg-type]
-        self.cost = COST if stop == SURVIVAL else None
-        self.stop = None if stop == SURVIVAL else stop
-        make_stopping(self.stop, 1)
+        self.cost: float | None = None  # where the pass itself says how far a row drafts
+        if stop == SURVIVAL:
+            self.cost = COST if cost is None else cost
+            check_cost(self.cost)
+            stop = cost = None
+        make_stopping(stop, 1, cost)
+        self.stop, self.price = stop, cost
 
     def start(self, session: Session) -> BlockState:
         session.want(self.draft.cfg.target_layers)
         runner = block_runner_for(self.draft, session.model)
         rows = len(session.rows)
         lanes, draft = self._begin(session, list(range(rows)))
-        return BlockState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows))
+        return BlockState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows, self.price))
 
     def propose(self, session: Session, state: BlockState, limits: list[int]) -> Proposal:
         limits = [min(limit, self.draft.cfg.block) for limit in limits]  # it has no more positions

@@ -110,6 +110,7 @@ class DecoderDrafter:
     name = "small"
     rests = True
     stop: str | None = None
+    price: float | None = None  # of a draft token, see `adaptive.Acceptance`
 
     def __init__(self, draft: DraftDecoder, *, guided: bool = False) -> None:
         if not isinstance(guided, bool):
@@ -121,7 +122,7 @@ class DecoderDrafter:
         runner = runner_for(self.draft, session.model)
         rows = len(session.rows)
         lanes, draft = self._begin(session, list(range(rows)))
-        return DecoderState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows))
+        return DecoderState(runner, draft, lanes, [0] * rows, stopping=make_stopping(self.stop, rows, self.price))
 
     def _begin(self, session: Session, places: list[int]) -> tuple[Lanes, DraftState]:
         """Lanes, cross-attention and empty cache of the rows at these places."""
@@ -203,11 +204,13 @@ class DecoderChain(ChainDrafter, DecoderDrafter):
     leave = DecoderDrafter.leave
     join = DecoderDrafter.join
 
-    def __init__(self, draft: DraftDecoder, *, guided: bool = False, stop: str | None = None) -> None:
-        """stop: see `adaptive.STOPS`."""
+    def __init__(
+        self, draft: DraftDecoder, *, guided: bool = False, stop: str | None = None, cost: float | None = None
+    ) -> None:
+        """stop: see `adaptive.STOPS`. cost: of a draft token, for stop "acceptance"."""
         super().__init__(draft, guided=guided)
-        make_stopping(stop, 1)
-        self.stop = stop
+        make_stopping(stop, 1, cost)
+        self.stop, self.price = stop, cost
 
     def propose(self, session: Session, state: DecoderState, limits: list[int]) -> Proposal:
         rows, chance = session.rows, session.chance

@@ -51,11 +51,11 @@ class EarlyExitDrafter(ChainDrafter):
 
     name = needs = "early_exit"
 
-    def __init__(self, draft: DraftDecoder, *, stop: str | None = None) -> None:
+    def __init__(self, draft: DraftDecoder, *, stop: str | None = None, cost: float | None = None) -> None:
         if draft.cfg.feed != "same" or len(draft.cfg.target_layers) != 1:
             raise ConfigError("the head of an early exit is fed with one layer's output at the token's own position")
-        make_stopping(stop, 1)
-        self.draft, self.stop = draft, stop
+        make_stopping(stop, 1, cost)
+        self.draft, self.stop, self.price = draft, stop, cost
         self.layers = draft.cfg.target_layers[0]
 
     def start(self, session: Session) -> EarlyExitState:
@@ -67,7 +67,7 @@ class EarlyExitDrafter(ChainDrafter):
             head,
             Lanes(list(session.lanes.places), list(session.lanes.free)),
             [0] * rows,
-            stopping=make_stopping(self.stop, rows),
+            stopping=make_stopping(self.stop, rows, self.price),
         )
 
     def begin(self, session: Session, state: EarlyExitState) -> Tensor:

@@ -33,13 +33,15 @@ class LayerSkipDrafter(ChainDrafter):
 
     name = needs = "layer_skip"
 
-    def __init__(self, skip: Skip, *, stop: str | None = None) -> None:
-        """skip: see `LayerSkipConfig.skip`. stop: see `adaptive.STOPS`; "confidence" is the paper's exit."""
-        make_stopping(stop, 1)
-        self.skip, self.stop = skip, stop
+    def __init__(self, skip: Skip, *, stop: str | None = None, cost: float | None = None) -> None:
+        """skip: see `LayerSkipConfig.skip`. stop: see `adaptive.STOPS`; "confidence" is the paper's exit. cost: of a
+        draft token, for stop "acceptance".
+        """
+        make_stopping(stop, 1, cost)
+        self.skip, self.stop, self.price = skip, stop, cost
 
     def start(self, session: Session) -> LayerSkipState:
-        return LayerSkipState(stopping=make_stopping(self.stop, len(session.rows)))
+        return LayerSkipState(stopping=make_stopping(self.stop, len(session.rows), self.price))
 
     def begin(self, session: Session, state: LayerSkipState) -> Tensor:
         state.base = list(session.cache.lengths)

@@ -47,12 +47,12 @@ class MedusaDrafter(ChainDrafter):
 
     name = needs = "medusa"
 
-    def __init__(self, heads: MedusaHeads, *, stop: str | None = None) -> None:
-        make_stopping(stop, 1)
-        self.heads, self.stop = heads, stop
+    def __init__(self, heads: MedusaHeads, *, stop: str | None = None, cost: float | None = None) -> None:
+        make_stopping(stop, 1, cost)
+        self.heads, self.stop, self.price = heads, stop, cost
 
     def start(self, session: Session) -> MedusaState:
-        return MedusaState(stopping=make_stopping(self.stop, len(session.rows)))
+        return MedusaState(stopping=make_stopping(self.stop, len(session.rows), self.price))
 
     def propose(self, session: Session, state: MedusaState, limits: list[int]) -> Proposal:
         return super().propose(session, state, spoken(session, limits, self.heads.cfg.heads))

@@ -27,6 +27,7 @@ from spear_spec.training.data.spread import Do, Hands, forget, spread
 
 NEAR = 6  # outputs (120 ms): the longest gap between two phones that is shared by them alone; what is longer is a pause
 TOGETHER = 16  # clips whose paths are looked for at once
+SURE = 1.0  # nats a phone that say nothing yet
 FEW = 20  # clips, of which nobody can tell what is usual
 STRETCH = 3  # outputs that a phone beside a pause keeps of it
 
@@ -220,10 +221,11 @@ def find_frames(
 
 def worst_believed(losses: Iterable[float], deviations: float) -> float:
     """The loss above which a text is taken not to be what is said: so many robust standard deviations (1.4826 times the
-    median absolute deviation) above the median. Infinite where there are too few clips to tell what is usual.
+    median absolute deviation) above the median, and at least `SURE`, since a CTC that knows its corpus hears most of it
+    without any. Infinite where there are too few clips to tell what is usual.
     """
     known = np.array([loss for loss in losses if np.isfinite(loss)])
     if deviations <= 0 or len(known) < FEW:
         return float("inf")
     middle = np.median(known)
-    return float(middle + deviations * 1.4826 * np.median(np.abs(known - middle)))
+    return max(SURE, float(middle + deviations * 1.4826 * np.median(np.abs(known - middle))))

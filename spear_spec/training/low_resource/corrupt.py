@@ -6,9 +6,8 @@ position stands for which token is known exactly, so cross-attention can be supe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -70,32 +69,27 @@ def deleted(item: Utterance, source: Source, share: float, rng: np.random.Genera
     return Utterance(text, item.tokens, align, item.speaker)
 
 
-class Deleted(Sequence[Utterance]):
-    """Utterances whose sources are drawn anew each time they are read.
+def thinned(item: Utterance, source: Source, share: float, rng: np.random.Generator) -> Utterance:
+    """An utterance whose text is a source, with this share of the source's tokens deleted.
+
+    What pointed at a token that is gone points at the nearest that stayed.
+    """
+    kept = survivors(len(item.text) - 2, share, rng)
+    text = source.write(np.array(item.text[1:-1])[kept] - 1)
+    align = item.align
+    if align is not None:
+        places = np.array([0, *(1 + nearest(kept, len(item.text) - 2)), len(text) - 1])
+        align = places[align]
+    return Utterance(text, item.tokens, align, item.speaker)
+
+
+def draw(items: Sequence[Utterance], source: Source, share: float, seed: int) -> list[Utterance]:
+    """`deleted` of each utterance, by the seed alone.
 
     Raises:
         ConfigError: share is no probability below 1.
     """
-
-    def __init__(self, items: Sequence[Utterance], source: Source, share: float, seed: int) -> None:
-        if not 0 <= share < 1:
-            raise ConfigError(f"the share of tokens that are deleted must lie from 0 to below 1, not {share}")
-        self.items, self.source, self.share = items, source, share
-        self.rng = np.random.default_rng(seed)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Utterance]: ...
-
-    def __getitem__(self, index: int | slice) -> Utterance | Sequence[Utterance]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return deleted(self.items[index], self.source, self.share, self.rng)
-
-    def __iter__(self) -> Iterator[Utterance]:
-        return (self[i] for i in range(len(self)))
+    if not 0 <= share < 1:
+        raise ConfigError(f"the share of tokens that are deleted must lie from 0 to below 1, not {share}")
+    rng = np.random.default_rng(seed)
+    return [deleted(item, source, share, rng) for item in items]

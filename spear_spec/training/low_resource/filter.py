@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spear_spec.config import Strict, number, whole
 from spear_spec.training.data.corpus import Clip
-from spear_spec.training.data.ctc import UPSAMPLE, PhonemeCTC, phones
+from spear_spec.training.data.ctc import PhonemeCTC, phones
 from spear_spec.training.low_resource.backtranslate import Heard
+from spear_spec.training.low_resource.likelihood import ctc_likelihood
 
 _CYCLES = 12  # longest block of phones whose repetitions are counted
 
@@ -46,19 +45,6 @@ def stuck(spoken: str, repeats: int, longest: int) -> bool:
             if run + cycle >= max(repeats * cycle, longest):
                 return True
     return False
-
-
-@torch.no_grad()
-def ctc_likelihood(model: PhonemeCTC, tokens: Tensor, phonemes: str) -> float:
-    """Log-probability of the phones given tokens [T] by the CTC, for each phone; minus infinity where they cannot be
-    written in so many tokens.
-    """
-    wanted = model.encode(phonemes)
-    if not len(wanted) or not len(tokens):
-        return float("-inf")
-    law = model.eval()(tokens.long()[None]).transpose(0, 1)
-    sizes = torch.tensor([UPSAMPLE * len(tokens)]), torch.tensor([len(wanted)])
-    return -float(F.ctc_loss(law, wanted[None], *sizes, reduction="sum")) / len(wanted)
 
 
 def spoken_range(clips: Iterable[Clip], tokens: Mapping[str, Tensor]) -> tuple[float, float]:

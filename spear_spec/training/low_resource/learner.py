@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from spear_spec.training.checkpoint import Work, load_checkpoint, save_checkpoin
 from spear_spec.training.data.utterances import Utterance
 from spear_spec.training.low_resource.freeze import freeze
 from spear_spec.training.optimise import adamw, copy_weights
+from spear_spec.training.order import Order
+from spear_spec.training.t2s.batches import groups
 from spear_spec.training.t2s.settings import T2STraining
 from spear_spec.training.t2s.trainer import T2SLearner
 
@@ -23,13 +26,14 @@ BEST = "best.pt"  # the weights (running mean) of the lowest held-out NLL, and w
 class Pupil(T2SLearner):
     """A `T2SLearner` that begins with given weights, of which some are frozen, and keeps its best on held-out data.
 
+    data: utterances, or what gives those of an epoch (with its random numbers and no others).
     begin_with: weights of the trainee by name; those that it lacks, or that have another shape (tables of another
     vocabulary), begin by chance. learn: names of the model's parameters that learn (None: all, and the helpers).
     """
 
     def __init__(
         self,
-        data: Sequence[Utterance],
+        data: Sequence[Utterance] | Callable[[random.Random], Sequence[Utterance]],
         held_out: Sequence[Utterance],
         shape: T2SConfig,
         cfg: T2STraining,
@@ -41,7 +45,9 @@ class Pupil(T2SLearner):
         learn: set[str] | None = None,
         helpers: bool = True,
     ) -> None:
-        super().__init__(data, held_out, shape, cfg, space=space, clock=clock, device=device, start=None)
+        drawn = data if callable(data) else lambda rng: data
+        super().__init__((), held_out, shape, cfg, space=space, clock=clock, device=device, start=None)
+        self.order = Order(lambda rng: groups(drawn(rng), cfg, space, rng, clock=clock), cfg.seed)
         if begin_with is not None:
             own = self.trainee.state_dict()
             same = {name: value for name, value in begin_with.items() if name in own and own[name].shape == value.shape}

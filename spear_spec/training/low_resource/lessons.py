@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from spear_spec.errors import ConfigError
@@ -15,11 +17,12 @@ from spear_spec.training.data.prepared import Prepared, load_rows
 from spear_spec.training.data.utterances import Utterance, read_utterances
 from spear_spec.training.loop import Run, carry_out
 from spear_spec.training.low_resource.backtranslate import turned
-from spear_spec.training.low_resource.corrupt import Deleted, Source
+from spear_spec.training.low_resource.corrupt import Source, draw, thinned
 from spear_spec.training.low_resource.freeze import reading, writing
 from spear_spec.training.low_resource.layout import Places
 from spear_spec.training.low_resource.learner import Pupil, best_weights
 from spear_spec.training.low_resource.plan import Lesson, LowResource
+from spear_spec.training.recipe.stages.common import utterances
 
 HELD_OUT = 40  # utterances that a training reports on, and chooses its weights by
 
@@ -36,7 +39,7 @@ class School:
 
     def pairs(self, folder: Prepared) -> list[Utterance]:
         """Text and tokens of a folder."""
-        return read_utterances(folder, self.front.encode_phonemes, len(self.front.vocab), clock=self.plan.corpus.clock)
+        return utterances(self.plan.corpus, folder, self.front)
 
     def turned(self, clips: Sequence[Clip], tokens: dict[str, Tensor]) -> list[Utterance]:
         """Clips as a back-translator reads them."""
@@ -108,11 +111,10 @@ def pretrain(plan: LowResource) -> None:
     """Denoising: what is left of the semantic tokens to all of them, on all audio."""
     school, cfg = School(plan), plan.pretrain
     at, source = school.at.shared, school.source
-    data = Deleted(school.pairs(at.prepared), source, cfg.deleted, plan.corpus.seed)
-    held_out = list(Deleted(school.chosen_by(), source, cfg.deleted, plan.corpus.seed + 1))
+    items = school.pairs(at.prepared)
     pupil = Pupil(
-        data,
-        held_out,
+        lambda rng: draw(items, source, cfg.deleted, rng.getrandbits(63)),
+        draw(school.chosen_by(), source, cfg.deleted, plan.corpus.seed),
         plan.shape.config(source.end, school.clusters),
         cfg.training,
         space=source.space,
@@ -139,8 +141,14 @@ def back(plan: LowResource) -> None:
     school = School(plan)
     at = school.at
     shape = plan.shape.config(school.source.end, len(school.front.vocab))
+    items = school.turned(at.parallel.clips(), load_rows(at.parallel.tokens))
+
+    def drawn(rng: random.Random) -> list[Utterance]:
+        chance = np.random.default_rng(rng.getrandbits(63))
+        return [thinned(item, school.source, chance.uniform(0, plan.back.deleted), chance) for item in items]
+
     pupil = Pupil(
-        school.turned(at.parallel.clips(), load_rows(at.parallel.tokens)),
+        drawn,
         school.turned(school.held_out()[1][:HELD_OUT], load_rows(at.shared.dev.tokens)),
         shape,
         plan.back.training,
@@ -151,7 +159,7 @@ def back(plan: LowResource) -> None:
         learn=writing(TextToSemantic(shape)),
         helpers=True,
     )
-    school.train("back", pupil, plan.back)
+    school.train("back", pupil, Lesson(plan.back.every, plan.back.training))
 
 
 def forward(plan: LowResource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,12 +17,12 @@ from spear_spec.training.data.corpus import Clip
 from spear_spec.training.data.ctc import PhonemeCTC, phones
 from spear_spec.training.data.ctc_training import train_ctc
 from spear_spec.training.data.prepared import load_rows, save_rows
-from spear_spec.training.low_resource.backtranslate import Heard, hear
+from spear_spec.training.low_resource.backtranslate import Heard, hear, neighbours
 from spear_spec.training.low_resource.filter import sift, spoken_range
 from spear_spec.training.low_resource.learner import best_weights
 from spear_spec.training.low_resource.lessons import School
 from spear_spec.training.low_resource.plan import LowResource
-from spear_spec.training.recipe.stages.common import spoken
+from spear_spec.training.recipe.stages.common import hands, spoken
 
 
 def choose(clips: Sequence[Clip], speaker: str, minutes: float, seed: int) -> list[Clip]:
@@ -88,23 +89,30 @@ def pseudo(plan: LowResource) -> None:
     tokens = load_rows(at.shared.prepared.tokens)
     known = at.parallel.clips()
     given = {clip.id for clip in known}
-    audio = [clip for clip in at.shared.prepared.clips() if clip.id in tokens and clip.id not in given][: cfg.limit]
+    audio = [clip for clip in at.shared.prepared.clips() if clip.id in tokens and clip.id not in given]
+    random.Random(plan.corpus.seed).shuffle(audio)
+    audio = audio[: cfg.limit]
     if not audio:
         raise ConfigError("the parallel part is all there is: no audio is left to write texts for")
+    listener = PhonemeCTC.load(at.ctc)
+    writer = load_best(school, "back")
     heard = hear(
-        load_best(school, "back"),
+        writer,
         audio,
         tokens,
         at.heard,
         school.front,
         school.source,
         cfg.sampling,
+        listener,
+        neighbours(school.turned(known, tokens), writer.start_id, writer.eos_id),
+        guided=cfg.guided,
+        candidates=cfg.candidates,
         clock=clock,
         batch=cfg.batch,
         seed=plan.corpus.seed,
         progress=plan.corpus.progress,
     )
-    listener = PhonemeCTC.load(at.ctc)
     kept, dropped = sift(heard, tokens, listener, spoken_range(known, tokens), cfg.filter)
     if not kept:
         reasons = ", ".join(sorted({reason.partition(":")[0] for _, reason in dropped}))
@@ -117,9 +125,12 @@ def pseudo(plan: LowResource) -> None:
     rows = {clip.id: tokens[clip.id] for clip in clips}
     aligned = cfg.durations and any(clip.frames is not None for clip in known)
     at.pseudo.durations.unlink(missing_ok=True)
-    if aligned:
-        save_rows(at.pseudo.durations, find_frames(clips, rows, listener, clock, progress=plan.corpus.progress))
     save_rows(at.pseudo.tokens, rows)
+    if aligned:
+        place = at.folder / "shards"
+        shutil.rmtree(place, ignore_errors=True)  # they may be of other texts
+        workers = hands(plan.corpus, device=False)
+        save_rows(at.pseudo.durations, find_frames(clips, at.pseudo.tokens, at.ctc, clock, place, workers)[0])
     at.pseudo.write(clips, at.shared.prepared.names(), dropped)
     print(f"{len(clips)} pseudo-pairs kept, {len(dropped)} left out ({at.pseudo.dropped})", flush=True)
     truth = {clip.id: clip.phonemes for clip in audio if clip.phonemes}

@@ -71,6 +71,20 @@ class Lesson(Strict):
 
 
 @dataclass(frozen=True)
+class Back(Strict):
+    """The back-translator's training. deleted: of its source, at each reading, a share drawn from 0 to this is deleted:
+    few pairs give many sources so, and of the kind that the frozen encoder was trained on.
+    """
+
+    deleted: float = 0.6
+    every: int = 50
+    training: T2STraining = field(default_factory=lambda: T2STraining(join_share=0.0))
+
+    def __post_init__(self) -> None:
+        number("deleted", self.deleted, 0, 0.99)
+
+
+@dataclass(frozen=True)
 class Freeze(Strict):
     """lower: encoder layers that learn, counted from the text; cross_attention: whether that of the decoder learns;
     helpers: whether history vector and auxiliary head do (see freeze.py).
@@ -93,12 +107,16 @@ class Ctc(Strict):
 
 @dataclass(frozen=True)
 class Pseudo(Strict):
-    """temperature, top_p: of the back-translator; batch: clips at a time; limit: clips at most (None: all);
-    durations: whether pseudo-pairs get those of the CTC (only where the parallel part has durations).
+    """temperature, top_p: of the back-translator; guided: whether the phones of its texts are those that the CTC hears
+    (see `backtranslate.follow`); candidates: texts drawn for each clip, of which the likeliest is
+    taken; batch: clips at a time; limit: clips at most, drawn by chance (None: all); durations: whether pseudo-pairs
+    get those of the CTC (only where the parallel part has durations).
     """
 
-    temperature: float = 0.3
+    temperature: float = 0.5
     top_p: float = 0.95
+    guided: bool = True
+    candidates: int = 1
     batch: int = 48
     limit: int | None = None
     durations: bool = True
@@ -106,6 +124,7 @@ class Pseudo(Strict):
 
     def __post_init__(self) -> None:
         whole("batch", self.batch, 1, 10_000)
+        whole("candidates", self.candidates, 1, 100)
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -136,7 +155,7 @@ class Evaluate(Strict):
 
 SECTIONS: dict[str, type[Strict]] = {
     "parallel": Parallel, "shape": Shape, "freeze": Freeze, "pretrain": Pretrain, "scratch": Lesson,
-    "finetune": Lesson, "ctc": Ctc, "back": Lesson, "pseudo": Pseudo, "forward": Lesson, "final": Lesson,
+    "finetune": Lesson, "ctc": Ctc, "back": Back, "pseudo": Pseudo, "forward": Lesson, "final": Lesson,
     "evaluate": Evaluate,
 }  # fmt: skip
 
@@ -154,7 +173,7 @@ class LowResource:
     scratch: Lesson
     finetune: Lesson
     ctc: Ctc
-    back: Lesson
+    back: Back
     pseudo: Pseudo
     forward: Lesson
     final: Lesson

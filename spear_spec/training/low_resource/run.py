@@ -163,7 +163,9 @@ def run_low_resource(plan: LowResource) -> None:
         run_plan(replace(plan.corpus, stages=first))
     wanted = [stage for stage in TABLE if stage.name in plan.stages]
     if not plan.parallel.minutes:
-        wanted = [stage for stage in wanted if stage.name in ("parallel", "pretrain", "scratch", "finetune", "evaluate")]
+        wanted = [
+            stage for stage in wanted if stage.name in ("parallel", "pretrain", "scratch", "finetune", "evaluate")
+        ]
     for stage in wanted:
         run_stage(plan, stage)
 

@@ -138,9 +138,9 @@ class Target(Strict):
 class Vocoder(Strict):
     """shape: fields of `VocoderConfig`, but for those that follow from the corpus and the clock; workers: processes
     that analyse the audio; pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `analysis.py`); start: a
-    voice (folder or name) of the same shape, but for its speakers, to go on from (set training.gan_start to 0 then);
-    prompts: whether an encoder learns along that hears a voice in a prompt; prompt: fields of its `PromptConfig`.
-    """
+    voice (folder or name) of the same shape to go on from, whose speakers may be others (set training.gan_start to 0
+    then); prompts: whether an encoder learns along that hears a voice in a prompt; prompt: fields of its
+    `PromptConfig`."""
 
     workers: int = 1
     start: str | None = None

@@ -12,6 +12,7 @@ from spear_spec.errors import ConfigError
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.text.symbols import speaker_symbol
+from spear_spec.training.speakers import rows_for
 from spear_spec.voice.bundle import Bundle
 
 TABLE = "text_emb.weight"
@@ -35,15 +36,15 @@ def same_alphabet(bundle: Bundle, front: PhonemeTokenizer, voice: str) -> None:
         )
 
 
-def rows_for(table: Tensor, bundle: Bundle, front: PhonemeTokenizer) -> Tensor:
-    """The voice's text embedding [N, D], the end of the text last, for the speakers of `front`: who is known by name
-    keeps their row, a new one begins as the mean of the known.
-    """
-    symbols, speakers = list(bundle.config.text["symbols"]), bundle.config.text["speakers"]
-    place = {symbol: i for i, symbol in enumerate(symbols)}
-    mean = table[[place[speaker_symbol(name)] for name in speakers]].mean(0)
-    rows = [table[place[symbol]] if symbol in place else mean for symbol in front.vocab]
-    return torch.stack([*rows, table[len(symbols)]])
+def text_rows(table: Tensor, bundle: Bundle, front: PhonemeTokenizer) -> Tensor:
+    """The voice's text embedding [N, D], the end of the text last, for the speakers of `front` (see `rows_for`)."""
+    place = {symbol: i for i, symbol in enumerate(bundle.config.text["symbols"])}
+    theirs = list(map(speaker_symbol, bundle.config.text["speakers"]))
+    speakers = set(map(speaker_symbol, front.speakers))
+    ours = [symbol for symbol in front.vocab if symbol in speakers]
+    begun = dict(zip(ours, rows_for(table[[place[name] for name in theirs]], theirs, ours)))
+    rows = [begun[symbol] if symbol in begun else table[place[symbol]] for symbol in front.vocab]
+    return torch.stack([*rows, table[len(place)]])
 
 
 def begin_with(model: TextToSemantic, bundle: Bundle, front: PhonemeTokenizer | None = None) -> None:
@@ -62,5 +63,5 @@ def begin_with(model: TextToSemantic, bundle: Bundle, front: PhonemeTokenizer | 
         theirs = TextToSemantic(cfg)
     bundle.load_into(theirs, "t2s")
     weights = theirs.state_dict()
-    weights[TABLE] = rows_for(weights[TABLE], bundle, front)
+    weights[TABLE] = text_rows(weights[TABLE], bundle, front)
     model.load_state_dict(weights)

@@ -8,7 +8,7 @@ replace the measured ones in part of the crops, since that is what inference wil
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from spear_spec.training.checkpoint import Work, restore, save_export
 from spear_spec.training.loop import Run, carry_out
 from spear_spec.training.optimise import clip_and_step, copy_weights
 from spear_spec.training.precision import mixed
+from spear_spec.training.vocoder.begin import begin_with
 from spear_spec.training.vocoder.data import ClipStore
 from spear_spec.training.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from spear_spec.training.vocoder.prompting import Prompting, begin
@@ -113,26 +114,6 @@ def learning_rate(step: int, peak: float, cfg: VocoderTraining) -> float:
     return peak
 
 
-def go_on_from(start: Bundle, model: UnitVocoder) -> None:
-    """The weights of a voice's vocoder, to train them further. Where it has another number of speakers its tables are
-    of no use: every row begins at the mean of its rows.
-
-    Raises:
-        BundleError: it is damaged, or of another shape.
-    """
-    theirs = start.config.vocoder.get("num_speakers")
-    if theirs == model.cfg.num_speakers:
-        start.load_into(model, "vocoder")
-    else:
-        other = UnitVocoder(VocoderConfig.from_dict({**model.cfg.to_dict(), "num_speakers": theirs}))
-        start.load_into(other, "vocoder")
-        weights = other.state_dict()
-        for table in ("speaker_embedding.weight", "frame_speaker.weight"):
-            weights[table] = weights[table].mean(0, keepdim=True).expand(model.cfg.num_speakers, -1)
-        model.load_state_dict(weights)
-    model.train().requires_grad_(True)
-
-
 class VocoderLearner:
     """Generator, its moving average, discriminators and optimisers; see `loop.Learner`."""
 
@@ -145,9 +126,11 @@ class VocoderLearner:
         start: Bundle | None = None,
         prompts: PromptConfig | None = None,
         speakers: int | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         """prompts: shape of the encoder that is trained along; speakers: how many there may be in the clips, the first
-        `voc.num_speakers` of them stored as rows (left out: all are).
+        `voc.num_speakers` of them stored as rows (left out: all are). names: of those, where they are others than the
+        voice's that is gone on from.
         """
         torch.manual_seed(cfg.seed)
         self.cfg, self.store = cfg, store
@@ -155,7 +138,7 @@ class VocoderLearner:
         self.model = UnitVocoder(voc).to(self.device)
         self.judges = Discriminators().to(self.device)
         if start is not None:
-            go_on_from(start, self.model)
+            begin_with(self.model, start, names)
         self.average = copy_weights(self.model)
         self.prompting: Prompting | None = None
         if prompts is not None:
@@ -309,6 +292,7 @@ def train_vocoder(
     start: Bundle | None = None,
     prompts: PromptConfig | None = None,
     speakers: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> UnitVocoder:
     """Train on clips that `data.prepare` left (or go on from the checkpoint in `out`); leaves an export of the averaged
     weights, see `Work`.
@@ -317,7 +301,8 @@ def train_vocoder(
         save_s: seconds between two checkpoints; every: steps between two lines of the log.
         start: a voice whose vocoder (and prompt encoder) is gone on from; the discriminators begin anew.
         prompts: shape of a prompt encoder that is trained along, see `prompting.py`. speakers: of the clips, where not
-            all of them are stored in the vocoder's tables.
+            all of them are stored in the vocoder's tables. names: of those that are: who is new to `start` begins as
+            the mean of its speakers.
 
     Returns:
         The averaged model.
@@ -326,6 +311,6 @@ def train_vocoder(
         SpearSpecError: there are no clips, or the checkpoint or the voice belongs to another model.
     """
     clock = Clock(voc.sample_rate // voc.token_samples, voc.hop, voc.sample_rate)
-    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start, prompts, speakers)
+    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start, prompts, speakers, names)
     carry_out([Run("vocoder", learner, out, steps=cfg.steps, every=every, save_s=save_s)], progress=progress_bar)
     return learner.averaged()

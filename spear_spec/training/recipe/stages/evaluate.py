@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from spear_spec.audio import load_audio
-from spear_spec.errors import SpearSpecError
+from spear_spec.errors import AudioError, SpearSpecError
 from spear_spec.training.data.corpus import Clip
 from spear_spec.training.recipe.keys import write_json
 from spear_spec.training.recipe.layout import Layout
@@ -83,9 +83,13 @@ def unseen(plan: Plan, voice: TTS) -> Unseen | None:
         print(f"no reader of prepare.test has two clips, one of them {cfg.prompt_s:g} s long: none is evaluated")
         return None
     with bar(plan) as progress:
-        return evaluate_unseen(
-            voice, chosen, judges=cfg.judges, seed=plan.seed, max_tokens=cfg.max_tokens, progress=progress
-        )
+        try:
+            return evaluate_unseen(
+                voice, chosen, judges=cfg.judges, seed=plan.seed, max_tokens=cfg.max_tokens, progress=progress
+            )
+        except AudioError as error:
+            print(f"readers that were not trained on are not evaluated: {error}")
+            return None
 
 
 def cases(clips: Sequence[Clip], most: int, prompt_s: float) -> list[Case]:

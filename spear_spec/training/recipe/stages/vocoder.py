@@ -34,6 +34,7 @@ def run(plan: Plan) -> None:
         progress_bar=plan.progress,
         start=start_from(cfg.start),
         prompts=cfg.encoder(shape),
+        names=at.prepared.names(),
     )
 
 
