@@ -92,11 +92,15 @@ class Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.found: dict[str, Row] = {}
-        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        text = path.read_text("utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")  # behind a line that a stop cut off
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self.found[row["key"]] = row
-            except (ValueError, KeyError, TypeError):  # a line that a stop cut off is made again
+            except (ValueError, KeyError, TypeError):  # it is made again
                 continue
 
     def get(self, key: Row, make: Callable[[], Row]) -> Row:
