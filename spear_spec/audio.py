@@ -6,7 +6,8 @@ import contextlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -36,13 +37,15 @@ class TimedWord:
 class Audio:
     """A mono signal: `samples` float32 [T] in [-1, 1], `sample_rate` in Hz, `stats` of the synthesis (or None).
 
-    words: when each is heard, in order; None where nobody asked.
+    words: when each is heard, in order; None where nobody asked. tags: what a file of it says of itself ("software",
+    "comment").
     """
 
     samples: FloatArray
     sample_rate: int
     stats: Any = field(default=None, compare=False)
     words: tuple[TimedWord, ...] | None = field(default=None, compare=False)
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         samples = np.ascontiguousarray(self.samples, dtype=np.float32)
@@ -71,7 +74,11 @@ class Audio:
         if not np.isfinite(self.samples).all():
             raise AudioError("the audio holds NaN or infinite samples and was not written")
         buffer = io.BytesIO()
-        soundfile.write(buffer, np.clip(self.samples, -1.0, 1.0), self.sample_rate, format=known[0], subtype=known[1])
+        form, subtype = known
+        with soundfile.SoundFile(buffer, "w", self.sample_rate, 1, subtype, format=form) as file:
+            for name, value in self.tags.items():
+                setattr(file, name, value)
+            file.write(np.clip(self.samples, -1.0, 1.0))
         return buffer.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -139,27 +146,55 @@ def write_atomically(target: Path, data: bytes) -> None:
         file.write(data)
 
 
-def load_audio(source: str | os.PathLike[str] | BinaryIO, sample_rate: int | None = None) -> Audio:
-    """Read an audio file (anything soundfile reads), mixed down to mono, resampled if `sample_rate` is given.
+def read_channels(source: str | os.PathLike[str] | BinaryIO, seconds: float | None = None) -> tuple[FloatArray, int]:
+    """Samples float32 [T, channels] of an audio file, and their rate in Hz. What libsndfile reads: wav, flac, ogg
+    (Vorbis, Opus), mp3, aiff, au, caf and others; m4a and webm are not among them.
+
+    Args:
+        seconds: the first so many alone; None: all.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, or holds NaN.
     """
     import soundfile
 
-    name = getattr(source, "name", source)
+    name = getattr(source, "name", source if isinstance(source, str | os.PathLike) else "from memory")
     try:
-        samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(source) as file:
+            rate = int(file.samplerate)
+            most = -1 if seconds is None else int(seconds * rate)
+            samples = file.read(most, dtype="float32", always_2d=True)
     except (OSError, RuntimeError, TypeError) as error:
         raise AudioError(f"cannot read audio {name}: {error}") from None
     if samples.shape[0] == 0:
         raise AudioError(f"cannot read audio {name}: it holds no samples")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(mono).all():
+    if not np.isfinite(samples).all():
         raise AudioError(f"cannot read audio {name}: it holds NaN or infinite samples")
+    return samples, rate
+
+
+def wav_info(tags: Mapping[str, str]) -> bytes:
+    """The chunk of a wav file that holds tags ("software", "comment"), before its samples; empty without any."""
+    names = {"software": b"ISFT", "comment": b"ICMT"}
+    parts = []
+    for name, value in tags.items():
+        text = value.encode() + b"\0"
+        parts.append(names[name] + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2))
+    body = b"INFO" + b"".join(parts)
+    return b"LIST" + struct.pack("<I", len(body)) + body if parts else b""
+
+
+def load_audio(source: str | os.PathLike[str] | BinaryIO, sample_rate: int | None = None) -> Audio:
+    """Read an audio file (see `read_channels`), mixed down to mono, resampled if `sample_rate` is given.
+
+    Raises:
+        AudioError: the file is missing, unreadable, empty, or holds NaN.
+    """
+    samples, rate = read_channels(source)
+    mono = samples.mean(axis=1, dtype=np.float32)
     if sample_rate is not None and sample_rate != rate:
         return Audio(resample(mono, rate, sample_rate), sample_rate)
-    return Audio(mono, int(rate))
+    return Audio(mono, rate)
 
 
 def resample(samples: npt.ArrayLike, source_rate: int, target_rate: int) -> FloatArray:

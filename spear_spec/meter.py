@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spear_spec.acoustic.takes import Chosen
 from spear_spec.audio import FloatArray
 from spear_spec.decoding import DecodeStats
 
@@ -36,6 +37,7 @@ class Meter:
     behind_s: float = 0.0
     wait_s: float = 0.0
     ttfa_s: float | None = None
+    chosen: list[Chosen] = field(default_factory=list)
 
     @property
     def compute_s(self) -> float:
@@ -62,10 +64,15 @@ class Meter:
         self.decoding += stats
         self.ended = max(self.ended, ended, key=_WORST.index)
 
+    def choose(self, chosen: Chosen, ended: str) -> None:
+        """One of several takes is kept; what all of them cost is counted before."""
+        self.chosen.append(chosen)
+        self.count(DecodeStats(), ended)
+
     def item(self, text: str) -> dict[str, Any]:
         """An entry of `items` in say/1; `file` is filled in by whoever writes one."""
         seconds, stats = self.samples / self.sample_rate, self.decoding
-        return {
+        item: dict[str, Any] = {
             "text": text,
             "file": None,
             "tokens": stats.tokens,
@@ -82,3 +89,7 @@ class Meter:
             "rtf": round(self.compute_s / seconds, 5) if seconds else None,
             "ttfa_s": None if self.ttfa_s is None else round(self.ttfa_s, 4),
         }
+        if self.chosen:
+            sentences = [chosen.to_dict() for chosen in self.chosen]
+            item["best_of"] = {"takes": len(self.chosen[0].scores), "sentences": sentences}
+        return item

@@ -19,9 +19,22 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.behind import Behind
-from spear_spec.acoustic.contract import AcousticStage
-from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed, warn_if_cut
+from spear_spec.acoustic.contract import AcousticStage, Heard
+from spear_spec.acoustic.prompt import MOST_S, Source, check_hears, hear, open_prompt, warn
+from spear_spec.acoustic.provenance import provenance
+from spear_spec.acoustic.speaking import Voiced, in_one_go, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed
+from spear_spec.acoustic.takes import (
+    JUDGED_S,
+    LIKELIHOOD,
+    BestOf,
+    Chosen,
+    SoundJudge,
+    best,
+    check_best_of,
+    scored,
+    take_seed,
+)
 from spear_spec.audio import Audio, FloatArray, TimedWord
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding import Drafter, Parts, Request, Verifier, check
@@ -29,6 +42,7 @@ from spear_spec.decoding import complete as completed
 from spear_spec.decoding.beam import LENGTH_PENALTY
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
+from spear_spec.decoding.likelihood import mean_log_probability
 from spear_spec.decoding.request import Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
 from spear_spec.engine import Beams, Decoder, Engine, Utterance, check_runtime
@@ -68,24 +82,30 @@ WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
 
 @dataclass(frozen=True)
 class _Asked:
-    """A text to speak, with what `TTS.stream` was asked for. whole: what a request wants of its words, by its ids.
-    search: where its tokens are searched for and not drawn.
+    """A text to speak, with what `TTS.stream` was asked for. voice: whose sound it is. whole: what a request wants of
+    its words, by its ids. search: where its tokens are searched for and not drawn.
     """
 
     segments: Iterator[Segment]
-    who: str
+    voice: str | Heard
     law: SamplingConfig
     seed: int
     cap: int | None
     batch: int
     speed: float
     whole: WholeBy | None
+    best_of: BestOf | None
     search: Beams | None
 
-    def request(self, segment: Segment, index: int) -> Request:
-        """Its sentence of this number."""
+    def request(self, segment: Segment, index: int, take: int = 0) -> Request:
+        """A take of its sentence of this number."""
         whole = None if self.whole is None else self.whole(segment.ids)
-        return Request(segment.ids, seed=sentence_seed(self.seed, index), sampling=self.law, cap=self.cap, whole=whole)
+        seed = sentence_seed(take_seed(self.seed, take), index)
+        return Request(segment.ids, seed=seed, sampling=self.law, cap=self.cap, whole=whole)
+
+    def noise(self, index: int, take: int = 0) -> torch.Generator:
+        """All chance in its sound."""
+        return sentence_noise(take_seed(self.seed, take), index)
 
 
 Job = Callable[[], AudioChunk]  # makes a piece of sound
@@ -126,6 +146,7 @@ class TTS:
         dtype: str = "float32",
         threads: int | None = None,
         runtime: str = "eager",
+        acoustic: str | os.PathLike[str] | None = None,
         **spec: Any,
     ) -> TTS:
         """Load a voice: by name, by folder, or the one that ships with the package.
@@ -138,6 +159,8 @@ class TTS:
             threads: CPU threads of torch (process-wide); None leaves them as they are.
             runtime: who runs the transformer: "eager"; "graphs", CUDA graphs of whole rounds, for chains of a draft
                 decoder (on a CPU the same without graphs, slower than "eager"); "auto": graphs on CUDA where they can.
+            acoustic: another acoustic stage than the voice's own: a folder that `voice.acoustic.save_stage` wrote, or
+                the name of one within the voice's folder (docs/audiolm.md).
             spec: other fields of `SpecConfig`: verifier, gamma, num_drafts, tree, options. What is left open follows
                 from what is given: a verifier brings the draft it is made for, a tree or several drafts a verifier.
 
@@ -156,7 +179,7 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
-            front_end, target, stage = load_parts(bundle, where, kind)
+            front_end, target, stage = load_parts(bundle, where, kind, acoustic)
             drafts = Drafts(bundle, target, where, kind)
             embedding = embedding_for(settings, bundle)
             check(settings, drafts, embedding)
@@ -212,19 +235,71 @@ class TTS:
         parts = Parts(self.spec, self.drafts, self.embedding, self.own_drafter, self.own_verifier)
         return Decoder(self.target, parts, self.sampling, self.bundle.config.clock.token_rate, self.runtime)
 
-    def synthesize(self, text: str, **options: Any) -> Audio:
-        """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1."""
+    def hear(self, prompt: Source) -> Heard:
+        """The voice in a recording of somebody's speech; `voice=` takes it, for any number of texts.
+
+        Args:
+            prompt: a file (wav, flac, ogg, opus, mp3, aiff and what else libsndfile reads), its bytes, an `Audio`, or
+                (samples [T] or [T, channels], rate in Hz): a second of speech or more, 3 s are good. What is wrong
+                with it is logged as a warning.
+
+        Raises:
+            ConfigError: this voice has named speakers only. AudioError: it cannot be read, is no speech (silence,
+            noise, music), or has less than a second of it.
+        """
+        check_hears(self.stage, self.speakers)
+        read = open_prompt(prompt, getattr(self.stage, "prompt_s", MOST_S))
+        warn(read)
+        return hear(self.stage, read)
+
+    def sound_of(self, voice: str | Heard | Source | None, who: str) -> str | Heard:
+        """Whose sound is meant by a `voice` of `stream` for this reader: a speaker's, or one that was heard.
+
+        Raises:
+            As `hear`.
+        """
+        if voice is None:
+            return who
+        if isinstance(voice, str) and voice in self.speakers:
+            return voice
+        if isinstance(voice, Heard):
+            check_hears(self.stage, self.speakers)
+            return voice
+        return self.hear(voice)
+
+    def tags(
+        self, speaker: str | None = None, sound: str | Heard | None = None, wanted: bool | None = None
+    ) -> dict[str, str]:
+        """What a file of this voice's speech says of itself (`acoustic/provenance.py`).
+
+        wanted: None: where a prompt was used, and nothing elsewhere.
+        """
+        who = choose_speaker(self.bundle, speaker)
+        if wanted is None:
+            wanted = isinstance(sound, Heard)
+        return provenance(self.name, who, who if sound is None else sound) if wanted else {}
+
+    def synthesize(self, text: str, *, provenance: bool | None = None, **options: Any) -> Audio:
+        """Speak a text; options as in `stream`. `Audio.stats` is the text's entry of `items` in say/1.
+
+        provenance: whether a file of it says in its metadata that it is synthetic speech, by which software and voice,
+            and after which prompt (its SHA-256); None: where a prompt was used.
+        """
         meter = options.pop("meter", None) or Meter(self.sample_rate)
+        who = choose_speaker(self.bundle, options.get("speaker"))
+        options["voice"] = sound = self.sound_of(options.get("voice"), who)
         chunks = list(self.stream(text, meter=meter, **options))
         words = tuple(word for chunk in chunks for word in chunk.words) if options.get("timestamps") else None
         samples = np.concatenate([chunk.samples for chunk in chunks])
-        return Audio(samples, self.sample_rate, meter.item(text), words)
+        tags = self.tags(who, sound, provenance)
+        return Audio(samples, self.sample_rate, meter.item(text), words, tags)
 
     def stream(
         self,
         text: str,
         *,
         speaker: str | None = None,
+        voice: str | Heard | Source | None = None,
         seed: int = 0,
         max_tokens: int | None = None,
         batch: int = 1,
@@ -235,6 +310,8 @@ class TTS:
         speed: float = 1.0,
         timestamps: bool = False,
         complete: bool = False,
+        best_of: int = 1,
+        judge: str | SoundJudge | None = None,
         beam: int | None = None,
         length_penalty: float = LENGTH_PENALTY,
         **sampling: Any,
@@ -245,6 +322,8 @@ class TTS:
         audio.
 
         Args:
+            speaker: who reads. voice: whose sound it is: that of a speaker by name, of a prompt as `hear` takes it, or
+                what `hear` gave; by default the reader's own.
             seed: a whole number from 0 to 2^64 - 1.
             max_tokens: cap on the semantic tokens of a sentence; by default it follows from the sentence's length.
             batch: most sentences decoded together; the next one joins as soon as one has been spoken.
@@ -256,6 +335,11 @@ class TTS:
             timestamps: the last chunk of each sentence tells when its words are heard.
             complete: a sentence that leaves out words is drawn again; each is heard when it is settled, so the first
                 sound comes later (`decoding/completeness.py`).
+            best_of: so many takes of each sentence, decoded together, of which the judge's best is kept and heard. It
+                is what its seed (`stats["best_of"]`) says alone, one sentence at a time.
+            judge: "mos" (DistillMOS, the default where it is installed), "likelihood" (mean log-probability of the
+                tokens), or an object with a `name` and a `score(samples, rate)`. Takes of less than a second are judged
+                by their likelihood.
             beam: the likeliest tokens that a beam search of this width finds, in place of drawn ones: no sample of the
                 voice's law, the same for every seed (the sound's noise is not), without drafts; a sentence is heard
                 when it is settled. Temperature, top_k, top_p and complete do not go with it; guidance does.
@@ -269,6 +353,7 @@ class TTS:
         if not isinstance(text, str):
             raise TextError(f"a text must be a string, not {type(text).__name__}")
         law, who = self.sampling.changed(**sampling), choose_speaker(self.bundle, speaker)
+        wanted = check_best_of(best_of, judge, law.temperature)
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= MOST_TOGETHER:
             raise ConfigError(f"batch must be a whole number from 1 to {MOST_TOGETHER}, not {shown(batch)}")
         if not isinstance(meter, Meter | None):
@@ -280,14 +365,24 @@ class TTS:
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
-        search = None if beam is None else self._beams(beam, length_penalty, complete, sampling)
-        return self._stream(_Asked(segments, who, law, seed, max_tokens, batch, speed, whole, search), meter, timeline)
+        sound = self.sound_of(voice, who)
+        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
+        asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
+        return (self if wanted is None else self._steady())._stream(asked, meter, timeline)
 
-    def _beams(self, width: int, length_penalty: float, complete: bool, sampling: Mapping[str, Any]) -> Beams:
+    def _steady(self) -> TTS:
+        """With the draft length of one row for any number of them: takes that stand beside each other are then what
+        each is alone.
+        """
+        if not self.spec.gammas:
+            return self
+        return replace(self, spec=replace(self.spec, gamma=self.spec.gamma_at(1), gammas={}))
+
+    def _beams(self, width: int, length_penalty: float, again: bool, sampling: Mapping[str, Any]) -> Beams:
         if given := [name for name in sampling if name != "guidance"]:
             raise ConfigError(f"a beam search draws nothing: leave {', '.join(given)} out")
-        if complete:
-            raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave complete off")
+        if again:
+            raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave complete, best_of out")
         return self.decoder.beams(width, length_penalty)
 
     def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
@@ -324,21 +419,74 @@ class TTS:
         meter's field that their time is added to.
         """
         engine = asked.search or self.decoder.engine()
-        waiting: deque[tuple[Segment, Utterance]] = deque()  # decoded together, spoken in order
+        waiting: deque[tuple[Segment, list[Utterance]]] = deque()  # decoded together, spoken in order
         spoken = 0
         while True:
             with meter.clock("front_s"):
                 new = list(islice(asked.segments, asked.batch - len(waiting)))
             with meter.clock("t2s_s"):
-                first = spoken + len(waiting)
-                requests = [asked.request(segment, first + at) for at, segment in enumerate(new)]
-                waiting.extend(zip(new, engine.admit(requests)))
+                waiting.extend(zip(new, _admitted(engine, asked, new, spoken + len(waiting))))
             if not waiting:
                 return
-            segment, utterance = waiting.popleft()
-            voiced = Voiced(self.stage, segment, utterance, asked.who, sentence_noise(asked.seed, spoken), asked.speed)
-            yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
+            segment, takes = waiting.popleft()
+            if asked.best_of is None:
+                [utterance] = takes
+                voiced = Voiced(self.stage, segment, utterance, asked.voice, asked.noise(spoken), asked.speed)
+                yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
+            else:
+                yield from self._choose(engine, asked, segment, takes, spoken, meter, where)
             spoken += 1
+
+    def _choose(
+        self,
+        engine: Engine | Beams,
+        asked: _Asked,
+        segment: Segment,
+        takes: Sequence[Utterance],
+        index: int,
+        meter: Meter,
+        where: str,
+    ) -> Iterator[Job]:
+        """Decode until every take has ended; the job makes the sound of the best one."""
+        assert asked.best_of is not None
+        judge = asked.best_of.judge
+        while any(take.ended is None for take in takes):
+            with meter.clock("t2s_s"):
+                engine.step()
+            yield _STEP
+        ended = [take.ended for take in takes]
+        for take in takes:
+            meter.count(take.stats, "eos", take.redrawn)
+        rate = self.bundle.config.clock.token_rate * segment.rate * asked.speed
+        if judge is not None and min(len(take.speech) for take in takes) < JUDGED_S * rate:
+            judge = None
+        likely: list[float] = []
+        if judge is None:
+            with meter.clock("t2s_s"):
+                likely = [mean_log_probability(self.target, segment.ids, take.tokens) for take in takes]
+
+        def sound(number: int) -> tuple[FloatArray, FloatArray]:
+            noise = asked.noise(index, number)
+            return in_one_go(Voiced(self.stage, segment, takes[number], asked.voice, noise, asked.speed))
+
+        def job() -> AudioChunk:
+            with meter.clock(where):
+                if judge is None:
+                    scores, number = likely, best(likely, ended)
+                    silence, speech = sound(number)
+                else:
+                    sounds = [sound(number) for number in range(len(takes))]
+                    scores = [scored(judge, speech, self.sample_rate) for _, speech in sounds]
+                    number = best(scores, ended)
+                    silence, speech = sounds[number]
+            kept, name = takes[number], LIKELIHOOD if judge is None else judge.name
+            chosen = Chosen(index, name, number, take_seed(asked.seed, number), tuple(scores))
+            meter.choose(chosen, str(kept.ended))
+            warn_if_cut(kept)
+            samples = np.concatenate([silence, speech])
+            return AudioChunk(samples, self.sample_rate, index, segment.text, kept.ended, said=(segment, kept))
+
+        yield job
 
     def _speak(
         self,
@@ -371,7 +519,7 @@ class TTS:
             sound = voiced.take()
             if voiced.ended is not None:
                 meter.count(utterance.stats, voiced.ended, utterance.redrawn)
-                warn_if_cut(voiced)
+                warn_if_cut(utterance)
             yield job(sound, voiced.ended)
 
     def texts(self, sentences: Sequence[str], speaker: str | None = None) -> list[list[int]]:
@@ -389,6 +537,18 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
+
+
+def _admitted(engine: Engine | Beams, asked: _Asked, segments: Sequence[Segment], first: int) -> list[list[Utterance]]:
+    """The takes of sentences, in the engine; `first` is the number of the first sentence."""
+    if asked.best_of is None:
+        requests = [asked.request(segment, first + at) for at, segment in enumerate(segments)]
+        return [[utterance] for utterance in engine.admit(requests)]
+    # one at a time: in a common call of the encoder the rounding of a text could depend on the others
+    return [
+        [engine.admit([asked.request(segment, first + at, take)])[0] for take in range(asked.best_of.count)]
+        for at, segment in enumerate(segments)
+    ]
 
 
 def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:

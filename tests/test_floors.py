@@ -43,6 +43,7 @@ ROOMS = (
     "evaluation",
     "bench",
     "tuning",
+    "cluster",
     "training",
     "bulk",
     "serving",

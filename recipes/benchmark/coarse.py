@@ -1,7 +1,7 @@
 """Speed of the coarse stage on the same weights: audiolm-pytorch's `generate`, our cached loop, speculation.
 
-    recipes/audiolm/run.sh CLIPS TOKENS OUT                   # weights and a small drafter, in minutes
-    .venv-peer/bin/python recipes/benchmark/coarse.py OUT [--runs 3] [--gamma 4] [--json FILE]
+    recipes/audiolm/run.sh CORPUS OUT                         # weights and a small drafter, in minutes
+    .venv-peer/bin/python recipes/benchmark/coarse.py OUT [--gamma 4] [--verifier block] [--json FILE]
 
 One thread, batch 1, float32. Held-out clips: their semantic tokens, then as many frames as the clip's beginning has.
 The package's filter leaves the best tenth of the codes; ours is told the same (`top_k`). The package's loop goes on
@@ -73,9 +73,9 @@ class Package:
 class Ours:
     """Our loop, with a drafter or without."""
 
-    def __init__(self, model: Any, drafter: Any, gamma: int) -> None:
+    def __init__(self, model: Any, drafter: Any = None, rule: str = "rejection", gamma: int = 1) -> None:
         self.model = model
-        self.engine = Engine(model, drafter, make_verifier("rejection"), gamma) if drafter else Engine(model)
+        self.engine = Engine(model, drafter, make_verifier(rule), gamma) if drafter else Engine(model)
         self.engine.session.frame_rate = 100.0
 
     def __call__(self, prefix: list[int], frames: int, temperature: float, seed: int) -> tuple[int, int, int]:
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--texts", type=int, default=3)
     parser.add_argument("--gamma", type=int, default=4)
+    parser.add_argument("--verifier", default="block", help="of the small drafter (default block)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -105,12 +106,13 @@ def main() -> None:
     draft.eval().requires_grad_(False)
     arms = {
         "audiolm-pytorch generate": Package(args.out / "coarse.pt"),
-        "our cached loop": Ours(model, None, 0),
-        "speculation, ngram": Ours(model, make_drafter("ngram"), args.gamma),
-        "speculation, small": Ours(model, make_drafter("small", draft), args.gamma),
+        "our cached loop": Ours(model),
+        "speculation, ngram": Ours(model, make_drafter("ngram"), "rejection", args.gamma),
+        "speculation, small": Ours(model, make_drafter("small", draft), args.verifier, args.gamma),
     }
     texts = prefixes(args.out / "codes.safetensors", args.texts)
-    report: dict[str, Any] = {"torch": torch.__version__, "frames": FRAMES, "gamma": args.gamma, "laws": {}}
+    report: dict[str, Any] = {"torch": torch.__version__, "frames": FRAMES, "gamma": args.gamma,
+                              "verifier": args.verifier, "laws": {}}  # fmt: skip
     for temperature in (1.0, 0.7):
         found: dict[str, dict[str, list[float]]] = {name: {"ms": [], "cpu": [], "per_call": []} for name in arms}
         for run in range(args.runs + 1):  # the first one warms up

@@ -13,7 +13,9 @@
 #   6 draft      what the voice ships to draft with, on the target's own samples
 #   7 drafters   the other ways to draft, on the same samples (table in OUT/drafters.md)
 #   8 pack       OUT/voice/NAME
-#   9 evaluate   OUT/evaluation.json
+#   9 evaluate   OUT/evaluation.json: word and character errors, MOS, similarity, speed, exactness
+#  10 benchmark  OUT/benchmark.json: speed of the finished voice, with and without speculation
+#  11 push       where others find it (push.to=FOLDER or OWNER/NAME of the hub; without it nothing happens)
 #
 # Options: --dev DIR        held-out corpus (default: every 50th clip)
 #          --config FILE    settings (default: config.toml beside this script)
@@ -29,8 +31,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 config=$here/config.toml
-stages=(prepare tokenize align t2s vocoder sampling draft drafters pack evaluate)
-from=0 to=9
+stages=(prepare tokenize align t2s vocoder sampling draft drafters pack evaluate benchmark push)
+from=0 to=11
 corpora=() dev=() given=() pitch=() settings=()
 usage() { sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
 # a list of strings as JSON

@@ -156,7 +156,9 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--first-line", type=int, default=0, help="begin here, so that no text of another corpus is read")
+    parser.add_argument(
+        "--first-line", type=int, default=0, help="begin here, so that no text of another corpus is read"
+    )
     parser.add_argument("--minutes", type=float, default=3.0, help="minutes of each of the 28 voices")
     parser.add_argument("--mixed", type=int, default=72, help="readers between the voices")
     parser.add_argument("--mixed-minutes", type=float, default=0.75)

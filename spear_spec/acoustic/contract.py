@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A voice that a stage heard in a prompt (`prompt`): it takes it in `open` in place of a name.
+
+    value: the stage's own. stage: the kind of the stage that made it. sha256: of the prompt's file, or of its samples
+    (whoever read it fills it in).
+    """
+
+    value: Any
+    stage: str
+    sha256: str | None = None
 
 
 class AcousticStream(Protocol):
@@ -38,6 +52,10 @@ class AcousticStage(Protocol):
 
     A stage may also have `overlaps`: true where `push` and `finish` may be called from a thread other than the one that
     opened the stream (one at a time), beside the decoding of what follows. Without it everything is called in one.
+
+    A stage may also have `prompt(samples, sample_rate) -> Heard`: the voice heard in a clip, float32 [T], mono;
+    `open` takes what it gave in place of a name. It raises AudioError where the clip cannot be used. Without it a stage
+    has named speakers only.
     """
 
     module: nn.Module | None
@@ -50,11 +68,11 @@ class AcousticStage(Protocol):
     @property
     def lookahead(self) -> int | None: ...
 
-    def open(self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None) -> AcousticStream:
+    def open(self, voice: str | Heard, rate: float = 1.0, generator: torch.Generator | None = None) -> AcousticStream:
         """A new utterance.
 
         Args:
-            voice: what the stage takes the speaker from: the name of one, or the path of a prompt.
+            voice: whose sound it is: the name of a speaker, or what was heard in a prompt.
             rate: how fast it is spoken; 1 is as the voice was trained.
             generator: all chance of this utterance.
 

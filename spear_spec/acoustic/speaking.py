@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spear_spec.acoustic.contract import AcousticStage, AcousticStream
+from spear_spec.acoustic.contract import AcousticStage, AcousticStream, Heard
 from spear_spec.acoustic.speed import open_at
 from spear_spec.audio import FloatArray
 from spear_spec.decoding.chance import SENTENCE, SOUND, derive
@@ -50,15 +50,15 @@ class Voiced:
         stage: AcousticStage,
         segment: Segment,
         utterance: Utterance,
-        speaker: str,
+        voice: str | Heard,
         noise: torch.Generator,
         speed: float = 1.0,
     ) -> None:
-        """speed: of the speech, times the segment's rate, and of the silence."""
+        """voice: as `AcousticStage.open`. speed: of the speech, times the segment's rate, and of the silence."""
         self.utterance = utterance
         self.ended: str | None = None
         self._pause = int(segment.pause_s / speed * stage.sample_rate)
-        self._stream = open_at(stage, speaker, segment.rate * speed, noise)
+        self._stream = open_at(stage, voice, segment.rate * speed, noise)
         self._fed, self._chunk, self._taken = 0, FIRST_CHUNK, False
         self._count, self._why = 0, utterance.ended  # what has been seen of the utterance
         # nothing comes out before the lookahead
@@ -82,6 +82,11 @@ class Voiced:
         wanted = min(self._wanted, FIRST_CHUNK) if hurry and self._fed else self._wanted
         return bool(self._pause) or self._why is not None or self._count - self._fed >= wanted
 
+    @property
+    def silent(self) -> bool:
+        """Whether the next chunk is the silence before the sentence."""
+        return bool(self._pause)
+
     def take(self, most: int | None = None) -> Callable[[], FloatArray]:
         """What makes the next chunk's samples float32 [T], at most this many tokens of them; `due` must be true."""
         if self._pause:
@@ -99,13 +104,23 @@ class Voiced:
         return partial(_pushed, self._stream, torch.tensor(tokens, dtype=torch.int64, device="cpu"), last=last)
 
 
-def warn_if_cut(voiced: Voiced) -> None:
+def in_one_go(voiced: Voiced) -> tuple[FloatArray, FloatArray]:
+    """The silence before an utterance that has ended, and its speech: float32 [T] each."""
+    voiced.see()
+    silence, speech = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.float32)]
+    while voiced.due(heard=True):
+        into = silence if voiced.silent else speech
+        into.append(voiced.take()())
+    return np.concatenate(silence), np.concatenate(speech)
+
+
+def warn_if_cut(utterance: Utterance) -> None:
     """Say so where a sentence did not end by itself."""
-    if voiced.ended not in (None, "eos"):
+    if utterance.ended not in (None, "eos"):
         log.warning(
             "a sentence was cut off after %d tokens (%s): try another seed or a higher max_tokens",
-            len(voiced.utterance.tokens),
-            voiced.ended,
+            len(utterance.tokens),
+            utterance.ended,
         )
 
 

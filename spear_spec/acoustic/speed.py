@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spear_spec.acoustic.contract import AcousticStage, AcousticStream
+from spear_spec.acoustic.contract import AcousticStage, AcousticStream, Heard
 from spear_spec.audio import FloatArray
 from spear_spec.config import is_number, require, shown
 from spear_spec.errors import AudioError, MissingExtraError
@@ -31,7 +31,9 @@ def check_speed(speed: object, stage: AcousticStage) -> float:
     return float(speed)  # type: ignore[arg-type]
 
 
-def open_at(stage: AcousticStage, voice: str, speed: float, generator: torch.Generator | None = None) -> AcousticStream:
+def open_at(
+    stage: AcousticStage, voice: str | Heard, speed: float, generator: torch.Generator | None = None
+) -> AcousticStream:
     """A new utterance of a stage, at a speed that is brought within .25 to 4.
 
     Raises:

@@ -10,6 +10,7 @@ from spear_spec.evaluation.report import markdown
 POSITIONS = (1, 4, 8)  # draft tokens whose acceptance is shown
 METRICS = {
     "wer": ("WER change", 100.0, 2, " %"),
+    "cer": ("CER change", 100.0, 2, " %"),
     "mos": ("MOS change", 1.0, 3, ""),
     "per": ("PER change", 100.0, 2, " %"),
     "speaker_similarity": ("similarity change", 1.0, 3, ""),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spear_spec.acoustic.contract import Heard
 from spear_spec.audio import replacing
 from spear_spec.books.book import Book
 from spear_spec.books.pieces import Pieces, length, load
@@ -19,6 +20,7 @@ from spear_spec.decoding.chance import derive
 from spear_spec.errors import AudioError
 from spear_spec.pipeline import TTS
 from spear_spec.text import Lexicon, Pauses
+from spear_spec.voice.bundle import choose_speaker
 
 CHAPTER_PAUSE_S = 1.2
 _BOOK = 5  # last counter word of `derive`: seeds of a book's pieces
@@ -56,6 +58,7 @@ def speak_book(
     seed: int = 0,
     chapter_pause_s: float = CHAPTER_PAUSE_S,
     progress: Callable[[int], None] = lambda characters: None,
+    provenance: bool | None = None,
     **options: Any,
 ) -> Spoken:
     """Speak a book into `target`, whose name ends in one of `FORMATS`; it appears whole, at the end.
@@ -65,7 +68,7 @@ def speak_book(
 
     Args:
         progress: told how many characters have been spoken, or found spoken, each time.
-        options: of `TTS.synthesize`.
+        provenance, options: of `TTS.synthesize`.
 
     Raises:
         AudioError: the file cannot be written, the disk is full: what was spoken stays. Others as `synthesize`.
@@ -73,6 +76,11 @@ def speak_book(
     target = Path(target)
     check_target(target)
     pauses = Pauses.of(options.get("pause"))
+    who = choose_speaker(tts.bundle, options.get("speaker"))
+    sound = tts.sound_of(options.pop("voice", None), who)  # heard once, for all pieces
+    tags = tts.tags(who, sound, provenance)
+    if sound != who:
+        options["voice"] = sound
     pieces = Pieces(target.with_name(target.name + ".part"), _settings(tts, seed, options))
     spoken, found = 0, 0
     chapters: list[tuple[str, list[Path]]] = []
@@ -99,10 +107,9 @@ def speak_book(
     marks = _marks(chapters, between, after)
     cover = book.cover.data if book.cover is not None else None
     with _kept(), replacing(target) as file:
-        sound = _samples(chapters, between, after)
-        write_sound(
-            file, target.suffix.lower(), rate, sound, marks, Tags(book.title, book.author, book.language, cover)
-        )
+        samples = _samples(chapters, between, after)
+        told = Tags(book.title, book.author, book.language, cover, tags.get("comment", ""))
+        write_sound(file, target.suffix.lower(), rate, samples, marks, told)
     pieces.clear()
     return Spoken(target, marks[-1].end / rate if marks else 0.0, tuple(marks), spoken, found)
 
@@ -120,6 +127,9 @@ def _settings(tts: TTS, seed: int, options: Mapping[str, Any]) -> dict[str, Any]
     given = dict(options)
     sampling = {key: given[key] for key in ("temperature", "top_k", "top_p", "guidance") if key in given}
     lexicon = Lexicon.of(given.pop("lexicon", None))
+    for name, told in (("voice", "sound"), ("judge", "judge")):
+        if name in given:
+            given[told] = _named(given.pop(name))
     described = tts.describe(batch=given.get("batch", 1), seed=seed, **sampling)
     return {
         **described,
@@ -128,6 +138,13 @@ def _settings(tts: TTS, seed: int, options: Mapping[str, Any]) -> dict[str, Any]
         "pause": asdict(Pauses.of(given.get("pause"))),
         "lexicon": None if lexicon is None else lexicon.to_json(),
     }
+
+
+def _named(thing: object) -> object:
+    """What tells a voice or a judge from another, the same in every run."""
+    if isinstance(thing, Heard):
+        return thing.sha256 or thing.value
+    return thing if isinstance(thing, str | None) else getattr(thing, "name", thing)
 
 
 def _marks(chapters: list[tuple[str, list[Path]]], between: int, after: int) -> list[Mark]:

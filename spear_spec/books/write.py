@@ -50,12 +50,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Tags:
-    """What the file says of itself; cover: JPEG or PNG."""
+    """What the file says of itself; cover: JPEG or PNG; comment: see `acoustic/provenance.py`."""
 
     title: str = ""
     author: str = ""
     language: str = ""
     cover: bytes | None = None
+    comment: str = ""
 
 
 def write_sound(
@@ -103,7 +104,8 @@ def _encoded(av: Any, stream: Any, made: Format, rate: int, pieces: Iterable[Sam
 
 def _metadata(made: Format, rate: int, marks: Sequence[Mark], tags: Tags) -> dict[str, str]:
     out = {"title": tags.title, "album": tags.title, "artist": tags.author, "language": tags.language}
-    if made.container == "mp4":
+    out["comment"] = tags.comment
+    if made.container == "mp4" and marks:
         out["genre"] = "Audiobook"
     if made.container == "flac":  # its writer knows no chapters: the comments that players read
         for number, mark in enumerate(marks):

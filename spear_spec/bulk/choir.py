@@ -10,6 +10,7 @@ from itertools import count
 
 import numpy as np
 
+from spear_spec.acoustic.contract import Heard
 from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.bulk.lines import Line
@@ -18,19 +19,20 @@ from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Request
 from spear_spec.decoding.proposal import DecodeStats
 from spear_spec.engine import Engine, Utterance
-from spear_spec.errors import SpearSpecError
+from spear_spec.errors import AudioError, SpearSpecError
 from spear_spec.pipeline import TTS
 from spear_spec.text import Segment
 from spear_spec.voice.bundle import choose_speaker
 
 _WORST = ("eos", "cap", "guard")
+MOST_HEARD = 256  # prompts that are kept
 log = logging.getLogger("spear_spec")
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A line that was spoken. seed, speaker: what it was spoken with; ended: as in `Utterance`, the worst of its
-    sentences; warnings: of the text front end."""
+    """A line that was spoken. seed, speaker, prompt (its SHA-256): what it was spoken with; ended: as in `Utterance`,
+    the worst of its sentences; warnings: of the text front end."""
 
     audio: Audio
     seed: int
@@ -38,6 +40,7 @@ class Spoken:
     stats: DecodeStats
     ended: str
     warnings: tuple[str, ...] = ()
+    prompt: str | None = None
 
 
 @dataclass(eq=False)
@@ -47,6 +50,7 @@ class _Part:
     line: Line
     seed: int
     speaker: str
+    voice: str | Heard
     speed: float
     law: SamplingConfig
     cap: int | None
@@ -69,10 +73,16 @@ class Choir:
 
     Sentences of several lines share the rows of one engine; the longest lines begin, so that few are left alone at the
     end. A line that cannot be spoken takes nobody with it.
+
+    Raises:
+        AudioError, ConfigError: the prompt of the settings cannot be used.
     """
 
     def __init__(self, tts: TTS, settings: Settings) -> None:
         self.tts, self.settings = tts, settings
+        self._heard: dict[str, Heard] = {}
+        if settings.prompt is not None and settings.prompt_sha256 is not None:
+            self._hear(settings.prompt, settings.prompt_sha256)  # a prompt for all lines is refused at once
 
     def speak(self, lines: Sequence[Line]) -> Iterator[tuple[Line, Spoken | SpearSpecError]]:
         """Every line once, as soon as it is done, in any order: its sound, or why it cannot be spoken."""
@@ -132,11 +142,32 @@ class Choir:
             line,
             settings.seed if line.seed is None else line.seed,
             speaker,
+            self._voice(line, speaker),
             settings.speed if line.speed is None else line.speed,
             self.tts.sampling.changed(**line.sampling),
             settings.max_tokens if line.max_tokens is None else line.max_tokens,
             self.tts.front_end.segments(line.text, speaker),
         )
+
+    def _voice(self, line: Line, speaker: str) -> str | Heard:
+        """Whose sound a line has."""
+        for prompt, sha256 in (
+            (line.prompt, line.prompt_sha256),
+            (self.settings.prompt, self.settings.prompt_sha256),
+        ):
+            if prompt is not None and sha256 is not None:
+                return self._hear(prompt, sha256)
+        return speaker
+
+    def _hear(self, prompt: str, sha256: str) -> Heard:
+        if sha256 not in self._heard:
+            heard = self.tts.hear(prompt)
+            if heard.sha256 != sha256:
+                raise AudioError(f"the prompt {prompt} is not the one that this run began with")
+            if len(self._heard) >= MOST_HEARD:
+                self._heard.pop(next(iter(self._heard)))
+            self._heard[sha256] = heard
+        return self._heard[sha256]
 
     def _next(self, part: _Part) -> Segment | None:
         """The next sentence of a line; None: there is none, or the text cannot be spoken."""
@@ -160,7 +191,7 @@ class Choir:
             return
         try:
             noise = sentence_noise(part.seed, index)
-            voiced = Voiced(self.tts.stage, segment, utterance, part.speaker, noise, part.speed)
+            voiced = Voiced(self.tts.stage, segment, utterance, part.voice, noise, part.speed)
             voiced.see()
             while voiced.due(heard=True):
                 part.sound[index].append(voiced.take()())
@@ -171,8 +202,10 @@ class Choir:
         if part.error is not None:
             return part.error
         pieces = [piece for index in sorted(part.sound) for piece in part.sound[index]]
-        audio = Audio(np.concatenate(pieces), self.tts.sample_rate)
-        return Spoken(audio, part.seed, part.speaker, part.stats, part.ended, tuple(part.warnings))
+        tags = self.tts.tags(part.speaker, part.voice, self.settings.provenance)
+        audio = Audio(np.concatenate(pieces), self.tts.sample_rate, tags=tags)
+        prompt = part.voice.sha256 if isinstance(part.voice, Heard) else None
+        return Spoken(audio, part.seed, part.speaker, part.stats, part.ended, tuple(part.warnings), prompt)
 
 
 def _run(engine: Engine, rows: dict[int, tuple[_Part, int, Segment, Utterance]]) -> None:

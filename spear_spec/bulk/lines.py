@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
+from spear_spec.acoustic.prompt import digest_of
 from spear_spec.config import SamplingConfig, number, shown
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.request import check_cap
@@ -25,7 +27,7 @@ class Line:
     """One text to speak into a file of its own.
 
     number: in the input, from 1. id: names the file; letters, digits, '.', '_', '-'. What is None or left out comes
-    from the settings of the run.
+    from the settings of the run. prompt: the file whose voice speaks it, and its SHA-256 when the run began.
 
     Raises:
         ConfigError, TextError: a field that cannot be used.
@@ -39,6 +41,8 @@ class Line:
     speed: float | None = None
     max_tokens: int | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
+    prompt: str | None = None
+    prompt_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or len(self.id) > LONGEST_ID or not _ID.fullmatch(self.id):
@@ -55,6 +59,8 @@ class Line:
             raise TextError("text is not UTF-8: it holds half of a surrogate pair") from None
         if not isinstance(self.speaker, str | None):
             raise ConfigError(f"speaker must be a name, not {shown(self.speaker)}")
+        if not isinstance(self.prompt, str | None):
+            raise ConfigError(f"prompt must be the name of a file, not {shown(self.prompt)}")
         if self.seed is not None:
             check_seed(self.seed)
         if self.speed is not None:
@@ -68,18 +74,23 @@ class Line:
         return {name: value for name, value in given.items() if value is not None and value != {}}
 
 
-_KNOWN = ("id", "text", "speaker", "seed", "speed", "max_tokens", *_SAMPLING)
+_KNOWN = ("id", "text", "speaker", "prompt", "seed", "speed", "max_tokens", *_SAMPLING)
 
 
 def parse_lines(
-    text: str, *, jsonl: bool, name: str = "the input", speakers: Iterable[str] | None = None
+    text: str,
+    *,
+    jsonl: bool,
+    name: str = "the input",
+    speakers: Iterable[str] | None = None,
+    base: Path = Path(),
 ) -> list[Line]:
     """Lines of a file; blank ones keep their number and are not spoken. Without an id a line is called by its number,
     from 000, as `say --file` does.
 
     Args:
         jsonl: an object a line: text, and what else of `Line` differs (sampling settings by their names).
-        speakers: refuse any other.
+        speakers: refuse any other. base: the folder that the names of prompts start from.
 
     Raises:
         TextError: nothing to speak, or lines that are wrong: the first few of them, each with its number.
@@ -94,6 +105,7 @@ def parse_lines(
     lines: list[Line] = []
     seen: dict[str, int] = {}
     wrong: list[str] = []
+    digests: dict[Path, str] = {}
     for at, one in enumerate(written):
         if not one.strip():
             continue
@@ -101,6 +113,11 @@ def parse_lines(
             line = Line(at + 1, **({"id": f"{at:0{digits}d}"} | (_fields(one) if jsonl else {"text": one.strip()})))
             if allowed is not None and line.speaker is not None and line.speaker not in allowed:
                 raise ConfigError(f"there is no speaker {shown(line.speaker)}; there are {', '.join(sorted(allowed))}")
+            if line.prompt is not None:
+                path = (base / line.prompt).resolve()
+                if path not in digests:
+                    digests[path] = digest_of(path)
+                line = replace(line, prompt=str(path), prompt_sha256=digests[path])
             if (before := seen.setdefault(line.id.casefold(), at + 1)) != at + 1:
                 raise ConfigError(f"id {line.id!r} is that of line {before} (in some folders A and a are one name)")
             lines.append(line)

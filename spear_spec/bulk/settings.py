@@ -16,7 +16,7 @@ PACKINGS = ("files", "tar")
 MOST_ROWS = 4096
 BATCH = 16
 SHARD_LINES = 64
-_NOT_HEARD = ("voice", "batch")  # say nothing about what is written
+_NOT_HEARD = ("voice", "batch", "prompt")  # say nothing about what is written
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Settings(Strict):
     """All that the files depend on, besides the lines, and the rows of a worker's engine (`batch`), which they do not.
 
     voice: name or folder, as a worker opens it; fingerprint: of what was found there. spec, sampling: in full.
-    packing: a file for each line, or one tar file for each shard.
+    packing: a file for each line, or one tar file for each shard. prompt: the file whose voice speaks what has none of
+    its own, as a worker opens it, and its SHA-256. provenance: as `TTS.synthesize`.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -47,6 +48,9 @@ class Settings(Strict):
     packing: str = "files"
     shard_lines: int = SHARD_LINES
     batch: int = BATCH
+    prompt: str | None = None
+    prompt_sha256: str | None = None
+    provenance: bool | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -57,6 +61,7 @@ class Settings(Strict):
         whole("threads", self.threads, 1, 1024)
         whole("lines of a shard", self.shard_lines, 1, 10**6)
         whole("batch", self.batch, 1, MOST_ROWS)
+        require((self.prompt is None) == (self.prompt_sha256 is None), "a prompt goes with its SHA-256")
         SamplingConfig.from_dict(self.sampling)
         SpecConfig.from_dict(self.spec)
 

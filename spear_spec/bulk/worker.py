@@ -86,6 +86,7 @@ class Worker:
             "tokens": result.stats.tokens,
             "target_calls": result.stats.target_calls,
             "ended": result.ended,
+            **({} if result.prompt is None else {"prompt_sha256": result.prompt}),
         }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import sampling_overrides
+from spear_spec.cli.prompt import hear_prompt, told_prompt, wanted_provenance
 from spear_spec.cli.report import note, write_json
 from spear_spec.errors import ConfigError
 from spear_spec.text import Reading
@@ -33,13 +34,15 @@ def say_book(args: argparse.Namespace, options: dict[str, Any]) -> int:
     book = open_book(args.file)
     blocks = [block for chapter in book.chapters for block in chapter.blocks()]
     tts, tuned = load_tuned(args, blocks, Reading.of(options["pause"], options["lexicon"]))
+    options |= hear_prompt(tts, args)
     from tqdm import tqdm
 
     bar: Any
     with tqdm(
         total=sum(map(len, blocks)), unit="char", unit_scale=True, file=sys.stderr, desc=book.title[:30], disable=None
     ) as bar:
-        spoken = speak_book(tts, book, target, progress=bar.update, **options)
+        provenance = wanted_provenance(args)
+        spoken = speak_book(tts, book, target, progress=bar.update, provenance=provenance, **options)
     write_json(_result(tts, args, spoken, tuned), args.json)
     note(
         f"{target}: {len(spoken.marks)} chapters, {_clock(spoken.seconds)} of speech"
@@ -58,6 +61,7 @@ def _result(tts: TTS, args: argparse.Namespace, spoken: Spoken, tuned: Tuned | N
         "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
+        **told_prompt(args),
         "file": str(spoken.file),
         "audio_s": round(spoken.seconds, 4),
         "pieces": {"spoken": spoken.spoken, "found": spoken.found},

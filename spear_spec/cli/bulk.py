@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli.options import sampling_overrides, spec_overrides
+from spear_spec.cli.prompt import wanted_provenance
 from spear_spec.cli.report import note, write_json
 from spear_spec.cli.texts import read_text
 from spear_spec.errors import ConfigError, DeviceError
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("bulk synthesis draws its tokens: leave --beam out")
     if args.timestamps is not None:
         raise ConfigError("bulk synthesis writes no timestamps: leave --timestamps out")
+    if args.best_of > 1:
+        raise ConfigError("bulk synthesis speaks each line once: leave --best-of out")
     text = read_text(args.file)
     from spear_spec.bulk.lines import parse_lines
     from spear_spec.bulk.run import speak_lines
@@ -61,7 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = open_voice(args.voice)
     lines = parse_lines(
-        text, jsonl=args.file.lower().endswith(".jsonl"), name=args.file, speakers=bundle.config.speakers
+        text,
+        jsonl=args.file.lower().endswith(".jsonl"),
+        name=args.file,
+        speakers=bundle.config.speakers,
+        base=Path() if args.file == "-" else Path(args.file).parent,
     )
     settings = settings_of(args, bundle)
     workers = args.workers or (1 if settings.device.startswith("cuda") else len(os.sched_getaffinity(0)))
@@ -90,6 +97,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
         SpearSpecError: an option cannot be used.
     """
     from spear_spec import __version__
+    from spear_spec.acoustic.prompt import digest_of
     from spear_spec.bulk.settings import BATCH, Settings
     from spear_spec.tuning.store import fingerprint
     from spear_spec.voice.bundle import choose_speaker
@@ -119,6 +127,9 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
         packing=args.shard_format,
         shard_lines=args.shard_lines,
         batch=batch,
+        prompt=None if args.voice_prompt is None else str(Path(args.voice_prompt).resolve()),
+        prompt_sha256=None if args.voice_prompt is None else digest_of(args.voice_prompt),
+        provenance=wanted_provenance(args),
     )
 
 

@@ -53,6 +53,7 @@ def load_tts(args: argparse.Namespace, texts: Sequence[str] | None = None, readi
             dtype=args.dtype or "float32",
             threads=args.threads,
             runtime=getattr(args, "runtime", "eager"),  # not every command has a say
+            acoustic=getattr(args, "acoustic", None),
             **spec_overrides(args),
         )
     except BaseException:

@@ -177,6 +177,28 @@ def _speed(text: str) -> float:
     return value
 
 
+def _whose(say: argparse.ArgumentParser) -> None:
+    whose = say.add_argument_group("prompts and takes (docs/prompts.md)")
+    whose.add_argument(
+        "--voice-prompt",
+        metavar="FILE",
+        help="speak with the voice in this recording: 1 s of speech or more, 3 s are good",
+    )
+    whose.add_argument(
+        "--best-of", type=_whole(1, 64), default=1, metavar="N", help="speak each sentence N times and keep the best"
+    )
+    whose.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="of --best-of: mos (default where distillmos is installed), likelihood, or one of an installed package",
+    )
+    whose.add_argument(
+        "--provenance",
+        choices=("on", "off"),
+        help="the file says that it is synthetic speech, by whom, after which prompt (default: on with a prompt)",
+    )
+
+
 def _untuned(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untuned",
@@ -200,6 +222,14 @@ def _how_fast(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="X",
         help=".25 to 4 times the voice's own speed, at the same pitch (default 1)",
+    )
+
+
+def _acoustic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--acoustic",
+        metavar="NAME|FOLDER",
+        help="speak through another acoustic stage than the voice's own: a folder of one (docs/audiolm.md)",
     )
 
 
@@ -262,7 +292,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     address.add_argument(
         "--api-key-file", metavar="FILE", help="keys, one a line; $SPEAR_SPEC_API_KEYS, with commas, works too"
     )
-    _machine(serve)
+    voice = _machine(serve)
     serve.add_argument(
         "--voice-name",
         type=_assignment,
@@ -270,7 +300,10 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=SPEAKER",
         dest="voice_names",
-        help="another name of a speaker, NAME=SPEAKER; may be repeated",
+        help="another name of a speaker or prompt, NAME=SPEAKER; may be repeated",
+    )
+    voice.add_argument(
+        "--prompts", metavar="FOLDER", help="recordings of speech: each is one more voice, by its file's name"
     )
     _speculation(serve)
     _untuned(serve)
@@ -369,6 +402,7 @@ def build_parser() -> argparse.ArgumentParser:
     _bulk(say)
     _untuned(say)
     _reading(say)
+    _whose(say)
     say.add_argument(
         "--complete",
         choices=("on", "off"),
@@ -383,6 +417,7 @@ def build_parser() -> argparse.ArgumentParser:
     _common(say)
     _beam(say)
     _how_fast(say)
+    _acoustic(say)
     _runtime(say)
 
     bench = commands.add_parser("bench", help="autoregressive and speculative decoding, measured in one run")
@@ -396,7 +431,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--judges",
         type=_names,
         metavar="NAMES",
-        help="judge every setting as well: wer, mos, per, speaker_similarity (needs the [eval] extra)",
+        help="judge every setting as well: wer, cer, mos, per, speaker_similarity (needs the [eval] extra)",
     )
     bench.add_argument(
         "--judge-text", metavar="FILE", help="sentences for the judges, one a line (default: those of --text)"

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from spear_spec.audio import FloatArray, TimedWord, check_place, replacing
+from spear_spec.audio import FloatArray, TimedWord, check_place, replacing, wav_info
 from spear_spec.cli.timestamps import save_timestamps
 from spear_spec.errors import AudioError, MissingExtraError
 
@@ -52,10 +52,18 @@ def is_device(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def speak(tts: TTS, text: str, output: str, options: dict[str, Any], timestamps: str | None = None) -> dict[str, Any]:
+def speak(
+    tts: TTS,
+    text: str,
+    output: str,
+    options: dict[str, Any],
+    timestamps: str | None = None,
+    provenance: bool | None = None,
+) -> dict[str, Any]:
     """Speak a text into a wav or flac file, a device, or standard output ("-"); returns its item of say/1.
 
-    A file appears whole or not at all. timestamps: a file for the times of its words.
+    A file appears whole or not at all. timestamps: a file for the times of its words. provenance: as
+    `TTS.synthesize`; the text's voice must be heard already.
 
     Raises:
         AudioError: it cannot be written. SpearSpecError: the text cannot be spoken.
@@ -63,25 +71,27 @@ def speak(tts: TTS, text: str, output: str, options: dict[str, Any], timestamps:
     if timestamps is not None:
         options = {**options, "timestamps": True}
     words: list[TimedWord] = []
+    tags = tts.tags(options.get("speaker"), options.get("voice"), provenance)
     if Path(output).suffix.lower() == ".flac":
-        audio = tts.synthesize(text, **options)
+        audio = tts.synthesize(text, provenance=provenance, **options)
         audio.save(output)
         item, words = {**audio.stats, "file": output}, list(audio.words or ())
     elif Path(output).suffix.lower() in ENCODED and not is_device(Path(output)):
-        from spear_spec.books.write import write_sound
+        from spear_spec.books.write import Tags, write_sound
         from spear_spec.meter import Meter
 
         meter = Meter(tts.sample_rate)
         chunks = _noting(tts.stream(text, meter=meter, **options), words)
         with replacing(Path(output)) as file:
-            write_sound(file, Path(output).suffix.lower(), tts.sample_rate, (_rounded(c.samples) for c in chunks))
+            sound, told = (_rounded(c.samples) for c in chunks), Tags(comment=tags.get("comment", ""))
+            write_sound(file, Path(output).suffix.lower(), tts.sample_rate, sound, tags=told)
         item = {**meter.item(text), "file": output}
     else:
         from spear_spec.meter import Meter
 
         meter = Meter(tts.sample_rate)
         with _sink(output) as file:
-            _write_wav(file, _noting(tts.stream(text, meter=meter, **options), words))
+            _write_wav(file, _noting(tts.stream(text, meter=meter, **options), words), wav_info(tags))
         item = {**meter.item(text), "file": output}
     if timestamps is not None:
         save_timestamps(timestamps, tts.name, text, words, item["audio_s"])
@@ -95,7 +105,7 @@ def _noting(chunks: Iterable[AudioChunk], words: list[TimedWord]) -> Iterator[Au
         yield chunk
 
 
-def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:
+def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk], info: bytes = b"") -> None:
     """Write 16 bit as it is spoken, so that a pipe can be heard at once; the lengths follow where it can be rewound.
 
     Nothing is written before there is something to be heard: a text that cannot be spoken leaves no header.
@@ -104,14 +114,14 @@ def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk]) -> None:
     for chunk in chunks:
         if not rate:
             rate, start = chunk.sample_rate, file.tell() if _rewindable(file) else -1
-            file.write(wav_header(rate))
+            file.write(wav_header(rate, info=info))
         data = _rounded(chunk.samples).tobytes()
         file.write(data)
         file.flush()
         size += len(data)
     if start >= 0:
         file.seek(start)
-        file.write(wav_header(rate, size))
+        file.write(wav_header(rate, size, info))
         file.seek(0, os.SEEK_END)
         file.flush()
 
@@ -122,10 +132,13 @@ def _rounded(samples: FloatArray) -> npt.NDArray[np.int16]:
     return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2")
 
 
-def wav_header(rate: int, size: int = UNKNOWN) -> bytes:
-    """44 bytes before mono samples of 16 bit; size: theirs in bytes. Readers take an unknown one as "to the end"."""
-    riff = struct.pack("<4sI4s", b"RIFF", min(size + 36, UNKNOWN), b"WAVE")
-    return riff + struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", min(size, UNKNOWN))
+def wav_header(rate: int, size: int = UNKNOWN, info: bytes = b"") -> bytes:
+    """44 bytes and `info` (`wav_info`) before mono samples of 16 bit; size: theirs in bytes. Readers take an unknown
+    one as "to the end".
+    """
+    riff = struct.pack("<4sI4s", b"RIFF", min(size + 36 + len(info), UNKNOWN), b"WAVE")
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return riff + form + info + struct.pack("<4sI", b"data", min(size, UNKNOWN))
 
 
 def _rewindable(file: IO[bytes]) -> bool:

@@ -13,6 +13,7 @@ from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.options import beam_options, sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.play import check_device, play
+from spear_spec.cli.prompt import check_prompt, hear_prompt, told_prompt, wanted_provenance
 from spear_spec.cli.report import check_json_target, note, write_json
 from spear_spec.cli.texts import check_text, read_text
 from spear_spec.cli.timestamps import check_ending, check_timestamps
@@ -29,11 +30,15 @@ DEFAULT_OUTPUT = "out.wav"
 def run(args: argparse.Namespace) -> int:
     """Speak; exit status 2 when a line of --file could not be spoken (the others are kept)."""
     check_json_target(args.json)
+    check_prompt(args)
+    whole_file = args.file is not None and args.output is not None and args.out_dir is None
+    if args.acoustic is not None and (whole_file or bulk.wanted(args)):
+        raise ConfigError("--acoustic goes with a text or the lines of --file, not with a book or bulk synthesis")
     if beam_options(args):
         args.drafter = "none"
     if bulk.wanted(args):
         return bulk.run(args)
-    if args.file is not None and args.output is not None and args.out_dir is None:
+    if whole_file:
         if args.text is not None or args.play or args.timestamps is not None:
             raise ConfigError("a book is spoken into a file alone: leave out the text, --play and --timestamps")
         from spear_spec.cli.book import say_book
@@ -64,7 +69,11 @@ def _say_one(args: argparse.Namespace) -> int:
     text = check_text(read_text("-") if args.text == "-" else args.text)
     options = speech_options(args)
     tts, tuned = load_tuned(args, [text], reading_of(options))
-    item = play(tts, text, options) if args.play else speak(tts, text, output, options, args.timestamps)
+    options |= hear_prompt(tts, args)
+    if args.play:
+        item = play(tts, text, options)
+    else:
+        item = speak(tts, text, output, options, args.timestamps, wanted_provenance(args))
     write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
@@ -98,6 +107,7 @@ def _say_file(args: argparse.Namespace) -> int:
     check_output(str(folder / "000.wav"))
     options = speech_options(args)
     tts, tuned = load_tuned(args, [line for line in lines if line], reading_of(options))
+    options |= hear_prompt(tts, args)
     from tqdm import tqdm
 
     items, failed = [], 0
@@ -108,7 +118,7 @@ def _say_file(args: argparse.Namespace) -> int:
         path = folder / f"{number:0{digits}d}.wav"
         try:
             words = None if ending is None else str(path.with_suffix(ending))
-            items.append(speak(tts, line, str(path), options, words))
+            items.append(speak(tts, line, str(path), options, words, wanted_provenance(args)))
         except AudioError:
             raise  # a full disk stops the run: no later line would fare better
         except SpearSpecError as error:
@@ -144,6 +154,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "batch": args.batch or 1,
         "complete": args.complete == "on",
         "speed": args.speed,
+        **({"best_of": args.best_of, "judge": args.judge} if args.best_of > 1 else {}),
         **beam_options(args),
         **sampling_overrides(args),
     }
@@ -162,5 +173,6 @@ def result(
         "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
+        **told_prompt(args),
         "items": items,
     }

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,13 @@ def run(args: argparse.Namespace) -> int:
     given = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
     limits = Limits(characters=args.max_characters, **{n: v for n, v in given.items() if v is not None})
     from spear_spec.serving.listen import bind
+    from spear_spec.serving.prompts import hear_prompts, prompt_files
     from spear_spec.serving.voices import Names
     from spear_spec.voice.bundle import open_voice
 
     config = open_voice(args.voice).config
-    Names(config.name, config.speakers, settings.voice_names)
+    files = {} if args.prompts is None else prompt_files(args.prompts, config.speakers)
+    Names(config.name, config.speakers, settings.voice_names, dict.fromkeys(files))
 
     taken = bind(args.host, args.port)
     with ExitStack() as stack:
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             web = threading.Thread(target=_import_the_rest)  # while the voice is loaded
             web.start()
             tts, tuned = load_tuned(args)
+            settings = replace(settings, prompts=hear_prompts(tts, files))
             _log(settings.log_text)
             from spear_spec.serving.scheduler import Scheduler, for_serving
 

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SpearSpecError: an option cannot be used, the extra is missing, or the replicas do not get ready.
     """
-    from spear_spec.bulk.on_ray import LOCAL, start_ray
+    from spear_spec.cluster import LOCAL, start_ray
     from spear_spec.serving.ray import NAME, Replicas, app
 
     if spec_overrides(args) or args.runtime != "eager" or args.cors_origin or args.voice_names:
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         "drain_s": args.drain_s,
         "api_key_file": args.api_key_file,
         "log_text": args.log_text,
+        "prompts": args.prompts,
     }
     limits = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
     settings = Replicas.from_dict({**given, **{name: value for name, value in limits.items() if value}})

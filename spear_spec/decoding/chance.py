@@ -34,7 +34,7 @@ _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 SEEDS = 2**64  # so many are there
-SENTENCE, SOUND, REDRAW = 1, 2, 3  # last counter word of `derive`
+SENTENCE, SOUND, REDRAW, TAKE = 1, 2, 3, 6  # last counter word of `derive`; 5 is a book's
 
 
 class Chance:
@@ -172,7 +172,7 @@ def uniforms(seed: int, first: int, count: int) -> NDArray[np.float64]:
 
 
 def derive(seed: int, index: int, use: int) -> int:
-    """Seed number `index` of those that follow from a seed for one use (`SENTENCE`, `SOUND`, `REDRAW`): 64 bits."""
+    """Seed number `index` of those that follow from a seed for one use (`SENTENCE`, `SOUND`, ...): 64 bits."""
     counter = tuple(np.array([word], dtype=np.uint64) for word in (index & _LOW, index >> 32 & _LOW, 0, use))
     words = philox(counter, seed)
     return int(words[1][0]) << 32 | int(words[0][0])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from spear_spec.audio import Audio
 from spear_spec.decoding.chance import SEEDS
-from spear_spec.errors import TextError
-from spear_spec.evaluation.judge import Judge, Measurement, Reference
+from spear_spec.errors import ConfigError, TextError
+from spear_spec.evaluation.judge import Judge, Measurement, Reference, Samples
 from spear_spec.evaluation.judges import JUDGES, make_judges
 from spear_spec.evaluation.reference import load_reference
 from spear_spec.evaluation.report import Evaluation, Utterance
@@ -25,6 +26,16 @@ Keep = Callable[[int, str, Audio], None]
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Whose voice a text is to be spoken with. heard: what `TTS.hear` gave, or what else `TTS.synthesize` takes for
+    `voice`; embedding: unit length [256], of the recording (None: similarity is not judged).
+    """
+
+    heard: Any
+    embedding: Samples | None = None
+
+
 def evaluate(
     tts: TTS,
     texts: Sequence[str],
@@ -36,6 +47,7 @@ def evaluate(
     batch: int = 1,
     speed: float = 1.0,
     resamples: int = 2000,
+    prompts: Sequence[Prompt] = (),
     keep: Keep | None = None,
     progress: Progress | None = None,
     **sampling: Any,
@@ -48,6 +60,7 @@ def evaluate(
         judges: metrics to judge: wer, per, mos, speaker_similarity. RTF and TTFA (seconds) always come along.
         speed: of the speech, see `TTS.stream`.
         seed: text i is spoken with seed + i, so that no two sentences share their chance.
+        prompts: one for each text, if any: its voice is to be heard, and similarity is to it.
         keep: called with (index, arm, audio) for every utterance; progress: with (utterances done, of how many).
         sampling: fields of `SamplingConfig` that differ from the voice's.
 
@@ -68,14 +81,20 @@ def evaluate(
         resamples=resamples,
         speed=speed,
     )
+    if prompts and len(prompts) != len(texts):
+        raise ConfigError(f"{len(prompts)} prompts for {len(texts)} texts: each text needs one")
     references = [reference_of(tts, text, speaker) for text in texts]
+    voices: list[dict[str, Any]] = [{} for _ in texts]
+    if prompts:
+        references = [replace(known, speaker=prompt.embedding) for known, prompt in zip(references, prompts)]
+        voices = [{"voice": prompt.heard} for prompt in prompts]
     for arm in arms.values():
-        arm.synthesize(texts[0], seed=seed, **said)  # warm-up: first calls pay for allocation
+        arm.synthesize(texts[0], seed=seed, **said, **voices[0])  # warm-up: first calls pay for allocation
     done = 0
     for start in range(0, len(texts), _GROUP):
         group = range(start, min(start + _GROUP, len(texts)))
         spoken = [
-            (i, name, arm.synthesize(texts[i], seed=(seed + i) % SEEDS, **said))
+            (i, name, arm.synthesize(texts[i], seed=(seed + i) % SEEDS, **said, **voices[i]))
             for i in group
             for name, arm in arms.items()
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from spear_spec.errors import ConfigError
+from spear_spec.evaluation.cer import CharacterErrorJudge
 from spear_spec.evaluation.judge import Judge
 from spear_spec.evaluation.mos import MosJudge
 from spear_spec.evaluation.phonemes import PhonemeErrorJudge
@@ -13,6 +14,7 @@ from spear_spec.evaluation.wer import WordErrorJudge
 
 JUDGES: dict[str, Callable[[], Judge]] = {
     "wer": WordErrorJudge,
+    "cer": CharacterErrorJudge,
     "per": PhonemeErrorJudge,
     "mos": MosJudge,
     "speaker_similarity": SpeakerJudge,

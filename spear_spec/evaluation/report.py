@@ -10,7 +10,7 @@ from typing import Any
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.statistics import Interval, paired_difference, ratio_interval
 
-METRICS = ("wer", "per", "mos", "speaker_similarity", "rtf", "ttfa_s")
+METRICS = ("wer", "cer", "per", "mos", "speaker_similarity", "rtf", "ttfa_s")
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class Utterance:
     def to_dict(self) -> dict[str, Any]:
         """An entry of `items` in eval/1."""
         word = self.measurements.get("wer")
+        heard = word or self.measurements.get("cer")
         return {
             "id": self.id,
             "arm": self.arm,
             "text": self.text,
-            "hypothesis": None if word is None else word.detail,
+            "hypothesis": None if heard is None else heard.detail,
             "wer": None if word is None else _finite(word.value),
             "seconds": self.stats["audio_s"],
             "ended": self.stats["ended"],
@@ -108,7 +109,7 @@ def show(metric: str, interval: Interval | None) -> str:
     """A value with its interval; error rates in per cent."""
     if interval is None:
         return "not judged"
-    scale, digits, unit = (100.0, 2, " %") if metric in ("wer", "per") else (1.0, 3, "")
+    scale, digits, unit = (100.0, 2, " %") if metric in ("wer", "cer", "per") else (1.0, 3, "")
     value, lo, hi = (f"{x * scale:.{digits}f}" for x in (interval.value, interval.lo, interval.hi))
     return f"{value}{unit} [{lo}, {hi}]"
 

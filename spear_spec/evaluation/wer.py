@@ -10,7 +10,7 @@ import os
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from spear_spec.errors import SpearSpecError
 from spear_spec.evaluation.judge import Measurement, Reference, Samples, listen, require, version_of
@@ -25,6 +25,7 @@ class WordErrorJudge:
     """
 
     metric = "wer"
+    _last: ClassVar[tuple[str, Samples | None, str]] = ("", None, "")
 
     def __init__(self, size: str = "tiny.en", threads: int = 1) -> None:
         if size not in _PACKAGES:
@@ -49,6 +50,14 @@ class WordErrorJudge:
             str(folder), device="cpu", compute_type="float32", cpu_threads=self.threads, local_files_only=True
         )
 
+    def heard(self, samples: Samples, sample_rate: int) -> str:
+        """As `transcribe`; what all judges of a size heard last is not listened to again."""
+        size, last, text = WordErrorJudge._last
+        if size != self.size or last is not samples:
+            text = self.transcribe(samples, sample_rate)
+            WordErrorJudge._last = (self.size, samples, text)
+        return text
+
     def transcribe(self, samples: Samples, sample_rate: int = 24_000) -> str:
         """What is heard in samples [T]."""
         wave = listen(samples, sample_rate)
@@ -67,15 +76,14 @@ class WordErrorJudge:
 
     def score(self, samples: Samples, reference: Reference, sample_rate: int = 24_000) -> Measurement:
         """Word errors over reference words; detail is the hypothesis."""
-        hypothesis = self.transcribe(samples, sample_rate)
+        hypothesis = self.heard(samples, sample_rate)
         errors, words = word_errors(reference.text, hypothesis)
         return Measurement(errors, words, hypothesis)
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """(errors, reference words) after Whisper's English normaliser; an empty reference counts insertions over 0."""
-    normalise = _normaliser()
-    wanted, heard = normalise(reference), normalise(hypothesis)
+    wanted, heard = normalised(reference), normalised(hypothesis)
     if not wanted.strip():
         return len(heard.split()), 0
     counted = require("jiwer", "jiwer").process_words(wanted, heard)
@@ -86,11 +94,12 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
 _cached_normaliser: Any = None
 
 
-def _normaliser() -> Any:
+def normalised(text: str) -> str:
+    """Text as Whisper's English normaliser levels it."""
     global _cached_normaliser
     if _cached_normaliser is None:
         _cached_normaliser = require("whisper_normalizer.english", "whisper-normalizer").EnglishTextNormalizer()
-    return _cached_normaliser
+    return str(_cached_normaliser(text))
 
 
 def _tiny_folder() -> Path:

@@ -9,7 +9,6 @@ behind each quantizer's codes, but counts without it.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.interop.tensors import check_tensor
+from spear_spec.interop.tensors import Weights, read_checkpoint
 from spear_spec.models.audiolm.coarse import CoarseConfig, CoarseTransformer
 from spear_spec.models.audiolm.fine import FineConfig, FineTransformer
 from spear_spec.models.audiolm.writer import Writer
@@ -139,48 +138,7 @@ def _state(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     return held
 
 
-def read_checkpoint(path: Path) -> Any:
-    """What a file holds, if it is tensors, numbers and names alone.
-
-    Raises:
-        BundleError: it is missing, damaged, or holds more.
-    """
-    if not path.is_file():
-        raise BundleError(f"{path}: no such checkpoint file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes bring out errors of many types
-        reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
-            raise BundleError(f"{path}: holds more than plain tensors, numbers and names") from None
-        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
-
-
-class _Weights:
-    """A state dict whose tensors are read once, checked, in float64."""
-
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        self.state, self.read = state, set[str]()
-
-    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """The shape of a tensor of so many dimensions, none of them 0."""
-        value = self.state.get(name)
-        if not isinstance(value, Tensor) or value.ndim != dimensions or not value.numel():
-            raise BundleError(f"checkpoint: {name} is missing or has another shape; is it the right transformer?")
-        return tuple(value.shape)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self.state[name].dtype  # type: ignore[no-any-return]
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """The tensor of this name and shape."""
-        value = self.state.get(name)
-        if not isinstance(value, Tensor):
-            raise BundleError(f"checkpoint: {name} is missing or no tensor")
-        check_tensor(name, value, shape, "not")
-        self.read.add(name)
-        return value.detach().double()
-
+class _Weights(Weights):
     def check_all_read(self) -> None:
         """Refuse tensors that were not asked for: they would have changed the result."""
         own = "fine_logit_weights" in self.state

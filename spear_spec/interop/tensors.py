@@ -1,10 +1,14 @@
-"""What is asked of every tensor of somebody else's checkpoint."""
+"""Reading somebody else's checkpoint: nothing is unpickled, and something is asked of every tensor."""
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spear_spec.errors import BundleError
 
@@ -21,3 +25,46 @@ def check_tensor(name: str, value: Any, shape: tuple[int, ...], said: str) -> No
         raise BundleError(f"checkpoint: {name} is {value.dtype}, not floating point")
     if not bool(torch.isfinite(value).all()):
         raise BundleError(f"checkpoint: {name} holds NaN or infinity")
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a file holds, if it is tensors, numbers and names alone.
+
+    Raises:
+        BundleError: it is missing, damaged, or holds more.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path}: no such checkpoint file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # broken bytes bring out errors of many types
+        reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
+            raise BundleError(f"{path}: holds more than plain tensors, numbers and names") from None
+        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
+
+
+class Weights:
+    """A state dict whose tensors are read once, checked, in float64."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.state, self.read = state, set[str]()
+
+    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """The shape of a tensor of so many dimensions, none of them 0."""
+        value = self.state.get(name)
+        if not isinstance(value, Tensor) or value.ndim != dimensions or not value.numel():
+            raise BundleError(f"checkpoint: {name} is missing or has another shape; is it the right model?")
+        return tuple(value.shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.state[name].dtype  # type: ignore[no-any-return]
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """The tensor of this name and shape."""
+        value = self.state.get(name)
+        if not isinstance(value, Tensor):
+            raise BundleError(f"checkpoint: {name} is missing or no tensor")
+        check_tensor(name, value, shape, "not")
+        self.read.add(name)
+        return value.detach().double()

@@ -108,10 +108,9 @@ class CVocoder(Structure):
     """`struct vocoder`."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("ids", "speakers", "dim", "wide", "kernel", "hop", "phases", "n_fft")),
+        *((name, c_int64) for name in ("ids", "dim", "wide", "kernel", "hop", "phases", "n_fft")),
         *((name, c_double) for name in ("sample_rate", "f0_floor", "f0_ceil")),
         ("token_embedding", c_void_p),
-        ("speaker_embedding", c_void_p),
         ("token_norm", CNorm),
         *((name, c_int64) for name in ("token_blocks", "prosody_blocks", "frame_blocks")),
         *((name, POINTER(CContextBlock)) for name in ("tokens", "prosody", "frames")),
@@ -120,7 +119,6 @@ class CVocoder(Structure):
         ("prosody_out", CMap),
         ("upsample", CMap),
         ("prosody_embedding", c_void_p),
-        ("frame_speaker", c_void_p),
         ("frame_norm", CNorm),
         ("head_norm", CNorm),
         ("head", CMap),
@@ -206,7 +204,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder), c_double]),
-    "spear_vocoder_open": (None, [POINTER(CVocoder), c_int64, c_double, c_double, c_void_p]),
+    "spear_vocoder_open": (None, [POINTER(CVocoder), c_void_p, c_double, c_double, c_void_p]),
     "spear_vocoder_push": (
         c_int,
         [POINTER(CVocoder), c_void_p, c_int64, c_void_p]  # vocoder, stream, count, tokens

@@ -32,7 +32,7 @@ struct reading {
 
 /* Of one utterance: how much of each buffer is taken, and the fundamental at the newest frame's centre. */
 struct stream {
-    int64_t speaker, taken, begun, hidden, frames, driven, noise, skip;
+    int64_t taken, begun, hidden, frames, driven, noise, skip;
     double phase, rate;
     float f0, predicted; /* of the newest frame that was read; of the newest that has come */
     struct reading pitch, rows;
@@ -41,6 +41,7 @@ struct stream {
 /* Where a stream's arrays lie: kept up to the next call, and scratch. */
 struct scratch {
     int64_t *kept;                                 /* [blocks] rows of context */
+    float *who;                                    /* [2][dim] the speaker vector */
     float *contexts;                               /* [blocks][kernel - 1][dim or wide] */
     float *hidden, *frames;                        /* rows that wait for their prosody, for their excitation */
     float *newest;                                 /* [dim] the last row that the blocks gave */
@@ -154,6 +155,7 @@ static int64_t place(const struct vocoder *v, double rate, float *stream, struct
     inner = widest_inner(v->frame_blocks, v->frames, inner);
     take(stream, &used, (int64_t)(sizeof(struct stream) / sizeof(float)));
     at->kept = (int64_t *)take(stream, &used, 2 * blocks);
+    at->who = take(stream, &used, 2 * dim);
     at->contexts = take(stream, &used, contexts(v));
     at->hidden = take(stream, &used, (most + prosody) * dim);
     at->frames = take(stream, &used, (read + parts) * dim);
@@ -182,17 +184,18 @@ int64_t spear_vocoder_size(const struct vocoder *v, double rate)
     return place(v, rate, NULL, &at) * (int64_t)sizeof(float);
 }
 
-void spear_vocoder_open(const struct vocoder *v, int64_t speaker, double phase, double rate, void *stream)
+void spear_vocoder_open(const struct vocoder *v, const float *who, double phase, double rate, void *stream)
 {
     struct scratch at;
     const int64_t reach = v->kernel - 1, margin = (v->n_fft - v->hop) / 2;
     place(v, rate, stream, &at);
     float *zero[] = {at.pulses, at.noise, at.by_cosine, at.by_sine};
     for (int k = 0; k < 4; k++) memset(zero[k], 0, (size_t)margin * sizeof(float));
+    memcpy(at.who, who, (size_t)(2 * v->dim) * sizeof *who);
     memset(at.tail, 0, (size_t)v->n_fft * sizeof(float));
     memset(at.contexts, 0, (size_t)contexts(v) * sizeof(float));
-    *(struct stream *)stream = (struct stream){.speaker = speaker, .driven = margin, .noise = margin, .skip = margin,
-                                               .phase = phase, .rate = rate};
+    *(struct stream *)stream = (struct stream){.driven = margin, .noise = margin, .skip = margin, .phase = phase,
+                                               .rate = rate};
     int64_t *kept = at.kept;
     for (int64_t l = 0; l < v->token_blocks; l++) *kept++ = reach - v->tokens[l].right;
     for (int64_t l = 0; l < v->prosody_blocks; l++) *kept++ = reach - v->prosody[l].right;

@@ -27,10 +27,10 @@ struct context_block {
 };
 
 struct vocoder {
-    int64_t ids, speakers, dim, wide, kernel;
+    int64_t ids, dim, wide, kernel;
     int64_t hop, phases, n_fft; /* samples a frame, frames a token; n_fft = 2^a 3^b 5^c */
     double sample_rate, f0_floor, f0_ceil;
-    const float *token_embedding, *speaker_embedding; /* [ids][dim], [speakers][dim] */
+    const float *token_embedding; /* [ids][dim] */
     struct norm token_norm;
     int64_t token_blocks, prosody_blocks, frame_blocks;
     const struct context_block *tokens, *prosody, *frames; /* of dim, wide and dim channels */
@@ -39,7 +39,6 @@ struct vocoder {
     struct map prosody_out;        /* wide -> 3 phases: voicing, pitch, energy */
     struct map upsample;           /* dim -> phases dim */
     const float *prosody_embedding; /* [4][dim] */
-    const float *frame_speaker;     /* [speakers][dim], the bias of the prosody's embedding added */
     struct norm frame_norm, head_norm;
     struct map head;             /* dim -> 5 (n_fft / 2 + 1) */
     const float *window, *roots; /* [n_fft]; [n_fft][2]: cosine and -sine of 2 pi k / n_fft */
@@ -51,8 +50,10 @@ struct vocoder {
 /* Bytes that a stream of this vocoder and rate takes (its state and its scratch), to be aligned to 64. */
 int64_t spear_vocoder_size(const struct vocoder *vocoder, double rate);
 
-/* Begin an utterance in `stream` [spear_vocoder_size]; phase: of the fundamental at the first frame, radians. */
-void spear_vocoder_open(const struct vocoder *vocoder, int64_t speaker, double phase, double rate, void *stream);
+/* Begin an utterance in `stream` [spear_vocoder_size]. who: the speaker vector [2 dim], what is added to tokens and then
+   to frames, the bias of the prosody's embedding added to the latter; the stream keeps a copy. phase: of the fundamental
+   at the first frame, radians. */
+void spear_vocoder_open(const struct vocoder *vocoder, const float *who, double phase, double rate, void *stream);
 
 /* Take `count` tokens with their noise, as many samples as these tokens add, none where the utterance ends (last), and
    write the samples that are now final; in all no more than those of the tokens taken. made: how many. NO_NUMBER: NaN

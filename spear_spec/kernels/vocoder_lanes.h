@@ -313,7 +313,7 @@ TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, cons
     memcpy(scratch->noise + s->noise, noise, (size_t)white * sizeof *noise);
     s->noise += white;
     for (int64_t r = 0; r < count; r++) {
-        const float *token = v->token_embedding + tokens[r] * dim, *who = v->speaker_embedding + s->speaker * dim;
+        const float *token = v->token_embedding + tokens[r] * dim, *who = scratch->who;
         for (int64_t i = 0; i < dim; i += LANES) NAMED(store)(x + r * dim + i, NAMED(load)(token + i) + NAMED(load)(who + i));
         NAMED(normalise)(&v->token_norm, dim, x + r * dim, x + r * dim);
     }
@@ -347,7 +347,7 @@ TARGET static int64_t NAMED(run)(const struct vocoder *v, struct stream *s, cons
             f0 = f0 < (float)v->f0_floor ? (float)v->f0_floor : f0 > (float)v->f0_ceil ? (float)v->f0_ceil : f0;
             const float voiced = 1 / (1 + expf(-raw[0])), pitch = (logf(f0) - 5) / 0.5f;
             const float values[4] = {voiced, pitch, voiced * pitch, ((raw[2 * phases] - 5) + 5) * 0.5f};
-            const float *by = v->prosody_embedding, *who = v->frame_speaker + s->speaker * dim;
+            const float *by = v->prosody_embedding, *who = scratch->who + dim;
             float *row = x + (r * phases + p) * dim;
             for (int64_t i = 0; i < dim; i += LANES) {
                 NAMED(lanes) extra = NAMED(load)(who + i);

@@ -25,7 +25,7 @@ from spear_spec.config import Strict
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.semantic.encoder import SpeechEncoder
 from spear_spec.semantic.kmeans import nearest
-from spear_spec.semantic.tokenizer import read_centroids
+from spear_spec.semantic.tokenizer import read_centroids, save_centroids
 
 LAYERS = (4, 6)  # hidden states of Whisper base that the shipped encoder reads
 PAIR = 2  # 50 Hz frames in a token
@@ -184,7 +184,7 @@ class SupervisedTokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Centroids, speech encoder and hidden states to one safetensors file."""
         about = {"encoder": self.speech.name, "layers": json.dumps(self.speech.layers)}
-        save_file({"centroids": self.centroids.cpu().contiguous()}, path, metadata=about)
+        save_centroids(path, self.centroids, about)
 
     @classmethod
     def load(

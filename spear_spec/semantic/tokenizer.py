@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from spear_spec.audio import write_atomically
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.semantic.encoder import HOP, SAMPLE_RATE, SpeechEncoder
 from spear_spec.semantic.kmeans import fit_kmeans, nearest
@@ -72,11 +74,7 @@ class SemanticTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Centroids, encoder name and layer to one safetensors file."""
-        save_file(
-            {"centroids": self.centroids.cpu().contiguous()},
-            path,
-            metadata={"encoder": self.encoder.name, "layer": json.dumps(self.encoder.layer)},
-        )
+        save_centroids(path, self.centroids, {"encoder": self.encoder.name, "layer": json.dumps(self.encoder.layer)})
 
     @classmethod
     def load(
@@ -98,6 +96,19 @@ class SemanticTokenizer:
         if encoder is None or layer is None:
             raise ConfigError(f"{path} does not say which encoder and layer its centroids belong to; name them")
         return cls(encoder, layer, centroids, device)
+
+
+def save_centroids(path: str | os.PathLike[str], centroids: Tensor, about: Mapping[str, str]) -> None:
+    """Write centroids [K, D] and metadata, whole or not at all, and the same bytes each time: safetensors itself puts
+    the metadata into a random order.
+    """
+    data = save({"centroids": centroids.cpu().contiguous()}, metadata=dict(about))
+    size = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + size])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    write_atomically(Path(path), len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
 def read_centroids(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, str]]:

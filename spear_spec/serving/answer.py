@@ -50,7 +50,7 @@ class SpokenAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         clock = Clock(scope.get("state", {}).get("began"))
-        encoder = ENCODERS[self.format](self.service.tts.sample_rate)
+        encoder = ENCODERS[self.format](self.service.tts.sample_rate, self.order.tags)
         speech = self.service.scheduler.speak(self.order.ask)
         self.service.speaking.add(speech)
         wire = _Wire(send, self.service.settings.stall_s, self._first_headers(speech, encoder.media_type))

@@ -6,7 +6,7 @@ PyAV (FFmpeg's libraries, no process of its own) makes mp3, opus, aac and flac; 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spear_spec.audio import FloatArray
+from spear_spec.audio import FloatArray, wav_info
 from spear_spec.errors import AudioError, MissingExtraError
 
+Tags = Mapping[str, str]
+NONE: Tags = {}
 UNKNOWN_SIZE = 0xFFFFFFFF  # in a wav header: read on until the stream ends
 
 
@@ -45,7 +47,7 @@ def to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
 class Pcm:
     """16 bit, little-endian, one channel; no header."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, tags: Tags = NONE) -> None:
         self.media_type = "audio/pcm"
 
     def feed(self, samples: FloatArray) -> bytes:
@@ -58,9 +60,9 @@ class Pcm:
 class Wav(Pcm):
     """The same behind one header, whose sizes are unknown."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, tags: Tags = NONE) -> None:
         self.media_type = "audio/wav"
-        self._header = wav_header(sample_rate)
+        self._header = wav_header(sample_rate, wav_info(tags))
 
     def feed(self, samples: FloatArray) -> bytes:
         header, self._header = self._header, b""
@@ -70,13 +72,10 @@ class Wav(Pcm):
         return self._header
 
 
-def wav_header(sample_rate: int) -> bytes:
-    """44 bytes: RIFF, 16 bit, one channel, sizes unknown."""
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", UNKNOWN_SIZE, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16),
-        *(b"data", UNKNOWN_SIZE),
-    )
+def wav_header(sample_rate: int, info: bytes = b"") -> bytes:
+    """44 bytes, and `info`: RIFF, 16 bit, one channel, sizes unknown."""
+    form = (b"RIFF", UNKNOWN_SIZE, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    return struct.pack("<4sI4s4sIHHIIHH", *form) + info + struct.pack("<4sI", b"data", UNKNOWN_SIZE)
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,14 @@ class _Recipe:
     bit_rate: int | None = None
     container_options: Mapping[str, str] = field(default_factory=dict)
     codec_options: Mapping[str, str] = field(default_factory=dict)
+    tagged: Mapping[str, str] = field(default_factory=dict)  # container options where there are tags
 
 
 # Small frames and a page for each packet, so that sound leaves at once; no header of a length that nobody knows yet.
 _RECIPES = {
     "mp3": _Recipe(
-        "audio/mpeg", "mp3", "libmp3lame", "fltp", 96_000, {"write_xing": "0", "id3v2_version": "0"}
+        "audio/mpeg", "mp3", "libmp3lame", "fltp", 96_000, {"write_xing": "0", "id3v2_version": "0"},
+        tagged={"id3v2_version": "4"},
     ),
     "opus": _Recipe(
         "audio/ogg", "ogg", "libopus", "flt", 48_000, {"page_duration": "20000"}, {"frame_duration": "20"}
@@ -130,7 +131,7 @@ class Av:
         MissingExtraError: PyAV is not installed. AudioError: this build of FFmpeg lacks the codec.
     """
 
-    def __init__(self, sample_rate: int, recipe: _Recipe) -> None:
+    def __init__(self, sample_rate: int, recipe: _Recipe, tags: Tags = NONE) -> None:
         av = _av()
         self.media_type = recipe.media_type
         self._rate, self._recipe, self._count, self._sink = sample_rate, recipe, 0, _Sink()
@@ -139,8 +140,9 @@ class Av:
                 self._sink,
                 mode="w",
                 format=recipe.container,
-                container_options={**recipe.container_options, "flush_packets": "1"},
+                container_options={**recipe.container_options, **(recipe.tagged if tags else {}), "flush_packets": "1"},
             )
+            self._container.metadata.update(dict(tags))
             self._stream = self._container.add_stream(
                 recipe.codec, rate=sample_rate, options=dict(recipe.codec_options)
             )
@@ -180,11 +182,17 @@ def _av() -> Any:
     return av
 
 
-def _with(recipe: _Recipe) -> Callable[[int], Encoder]:
-    return lambda sample_rate: Av(sample_rate, recipe)
+class Maker(Protocol):
+    """Makes an encoder. tags: as `Audio.tags`; aac and pcm have no place for them."""
+
+    def __call__(self, sample_rate: int, tags: Tags = NONE) -> Encoder: ...
 
 
-ENCODERS: Mapping[str, Callable[[int], Encoder]] = {
+def _with(recipe: _Recipe) -> Maker:
+    return lambda sample_rate, tags=NONE: Av(sample_rate, recipe, tags)
+
+
+ENCODERS: Mapping[str, Maker] = {
     **{name: _with(recipe) for name, recipe in _RECIPES.items()},
     "wav": Wav,
     "pcm": Pcm,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 
+from spear_spec.acoustic.contract import Heard
 from spear_spec.acoustic.speaking import Voiced
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import DecodeStats
@@ -90,6 +91,11 @@ class Listener:
         self.dry = max(self.dry, now) + seconds
         self.handed_s += seconds
         return gap
+
+    @property
+    def voice(self) -> str | Heard:
+        """Whose sound it is."""
+        return self.speaker if self.ask.voice is None else self.ask.voice
 
     @property
     def waits_since(self) -> float:

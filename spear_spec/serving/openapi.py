@@ -76,7 +76,7 @@ def describe(app: FastAPI, service: Service) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     schemas.update(body.pop("$defs", {}))
     body["properties"]["input"]["maxLength"] = service.settings.characters
-    names = [*service.names.speakers, *service.names.stand_ins]
+    names = [*service.names.speakers, *service.names.prompts, *service.names.stand_ins]
     for choice in body["properties"]["voice"]["anyOf"]:
         if choice.get("type") == "string":
             choice["enum"] = names

@@ -123,7 +123,7 @@ class Playground:
         return {
             "name": self.tts.name,
             "licence": self.tts.bundle.config.licence,
-            "speakers": list(self.tts.speakers),
+            "speakers": [*self.tts.speakers, *self.service.names.prompts],
             "sample_rate": self.tts.sample_rate,
             "token_rate": self.tts.decoder.frame_rate,
             "characters": self.service.settings.characters,
@@ -138,8 +138,8 @@ class Playground:
     async def _speak(self, request: Request) -> Response:
         wanted = parse(SpeakRequest, await self._body(request))
         self.service.check_length(len(wanted.input))
-        speaker = self.service.names.speaker(wanted.voice)
-        ask = Ask(wanted.input, speaker=speaker, seed=_seed(wanted.seed), speed=wanted.speed, tokens=True)
+        _, whose = self.service.whose(wanted.voice)
+        ask = Ask(wanted.input, seed=_seed(wanted.seed), speed=wanted.speed, tokens=True, **whose)
         speech = self.service.scheduler.speak(ask)
         self.service.speaking.add(speech)
 

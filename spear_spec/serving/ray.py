@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from spear_spec.bulk.on_ray import load_ray
+from spear_spec.cluster import load_ray
 from spear_spec.config import Strict, number, require, whole
 from spear_spec.errors import ConfigError
 from spear_spec.serving.limits import Limits
@@ -36,7 +36,7 @@ class Replicas(Strict):
     under way that one should have; more replicas are started above it. characters, streams, queue, rows, seconds: of
     `Limits`, for each replica. drain_s: a replica that is ended goes on so long with what it is speaking. upscale_s,
     downscale_s: so long the number of requests has to ask for another number of replicas. api_key_file: API keys, one a
-    line, on every node; $SPEAR_SPEC_API_KEYS works too.
+    line, on every node; $SPEAR_SPEC_API_KEYS works too. prompts: a folder of recordings, on every node.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -59,6 +59,7 @@ class Replicas(Strict):
     downscale_s: float = 120.0
     api_key_file: str | None = None
     log_text: bool = False
+    prompts: str | None = None
 
     def __post_init__(self) -> None:
         whole("threads", self.threads, 1, 1024)
@@ -67,7 +68,7 @@ class Replicas(Strict):
         number("target", self.target, 0.1, 1e6)
         for name in ("drain_s", "upscale_s", "downscale_s"):
             number(name, getattr(self, name), 0, 86400)
-        for name in ("voice", "api_key_file"):
+        for name in ("voice", "api_key_file", "prompts"):
             value = getattr(self, name)
             require(value is None or isinstance(value, str), f"{name} must be a text, not {value!r:.60}")
         require(isinstance(self.log_text, bool), f"log_text must be true or false, not {self.log_text!r:.60}")
@@ -107,6 +108,7 @@ class Replica:
         from spear_spec.pipeline import TTS
         from spear_spec.serving.app import create_app
         from spear_spec.serving.auth import VARIABLE, read_keys
+        from spear_spec.serving.prompts import hear_prompts, prompt_files
         from spear_spec.serving.scheduler import Scheduler, for_serving
         from spear_spec.serving.settings import ServerSettings
         from spear_spec.serving.speech import Ask
@@ -117,7 +119,14 @@ class Replica:
         for _ in self.scheduler.speak(Ask("Ready, 1 of 2.", seed=0)):
             pass  # what is made when it is first used is made now
         keys = read_keys(given.api_key_file, os.environ.get(VARIABLE))
-        house = ServerSettings(characters=given.characters, drain_s=given.drain_s, keys=keys, log_text=given.log_text)
+        files = {} if given.prompts is None else prompt_files(given.prompts, tts.speakers)
+        house = ServerSettings(
+            characters=given.characters,
+            drain_s=given.drain_s,
+            keys=keys,
+            log_text=given.log_text,
+            prompts=hear_prompts(tts, files),
+        )
         self.application = create_app(self.scheduler, house)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

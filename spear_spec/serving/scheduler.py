@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from spear_spec.acoustic.prompt import check_hears
 from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed, open_at
 from spear_spec.audio import FloatArray
@@ -161,9 +162,11 @@ class Scheduler:
 
     def _enter(self, ask: Ask, *, opened: bool) -> Listener:
         who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
+        if ask.voice is not None:
+            check_hears(self.tts.stage, self.tts.speakers)
         if check_speed(ask.speed, self.tts.stage) != 1:
             with self._stage_lock:
-                open_at(self.tts.stage, who, ask.speed, sentence_noise(0, 0))
+                open_at(self.tts.stage, ask.voice or who, ask.speed, sentence_noise(0, 0))
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         with self._lock:
             self._check_room()
@@ -457,7 +460,7 @@ class Scheduler:
                         self.tts.stage,
                         sentence.segment,
                         utterance,
-                        listener.speaker,
+                        listener.voice,
                         sentence_noise(listener.speech.seed, sentence.index),
                         listener.ask.speed,
                     )
@@ -616,7 +619,7 @@ class Scheduler:
             listener.under_way.popleft()
             listener.stats += voiced.utterance.stats
             listener.worst = max(listener.worst, ended, key=_WORST.index)
-            warn_if_cut(voiced)
+            warn_if_cut(voiced.utterance)
             symbols = len(sentence.segment.ids)
             if symbols > 20:
                 told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols

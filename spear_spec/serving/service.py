@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from spear_spec.serving.auth import Keys
@@ -25,11 +25,15 @@ log = logging.getLogger("spear_spec.serving")
 
 @dataclass(frozen=True)
 class Order:
-    """A request as the scheduler takes it, and the headers that say how it was understood."""
+    """A request as the scheduler takes it, and the headers that say how it was understood.
+
+    speaker: or the name of a prompt. tags: what a file of the answer says of itself.
+    """
 
     ask: Ask
     speaker: str
     headers: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Service:
@@ -38,7 +42,8 @@ class Service:
     def __init__(self, scheduler: Scheduler, settings: ServerSettings) -> None:
         self.scheduler, self.settings = scheduler, settings
         self.tts = scheduler.tts
-        self.names = Names(self.tts.name, self.tts.speakers, settings.voice_names)
+        heard = {name: voice.sha256 for name, voice in settings.prompts.items()}
+        self.names = Names(self.tts.name, self.tts.speakers, settings.voice_names, heard)
         self.keys = Keys(settings.keys)
         self.metrics = Metrics(self.state)
         self.draining = False
@@ -68,15 +73,28 @@ class Service:
             ApiError: no such model or voice; the text is too long. TextError, ConfigError: of `Ask`.
         """
         self.names.check_model(wanted.model)
-        speaker = self.names.speaker(wanted.voice_name)
+        speaker, whose = self.whose(wanted.voice_name)
         self.check_length(len(text))
         headers = {"X-Spear-Spec-Model": self.names.voice, "X-Spear-Spec-Voice": speaker}
         if wanted.voice_name not in (None, speaker):
             headers["X-Spear-Spec-Voice-Asked"] = str(wanted.voice_name)
         if wanted.instructions is not None:
             headers["X-Spear-Spec-Ignored"] = "instructions"
-        ask = Ask(text, speaker=speaker, seed=wanted.seed, speed=wanted.speed or 1.0, sampling=wanted.sampling)
-        return Order(ask, speaker, headers)
+        ask = Ask(text, seed=wanted.seed, speed=wanted.speed or 1.0, sampling=wanted.sampling, **whose)
+        tags = {} if ask.voice is None else self.tts.tags(ask.speaker, ask.voice)
+        if tags:
+            headers["X-Spear-Spec-Provenance"] = tags["comment"].encode("ascii", "replace").decode()
+        return Order(ask, speaker, headers, tags)
+
+    def whose(self, name: str | None) -> tuple[str, dict[str, Any]]:
+        """What a client's voice is called here, and the fields of an `Ask` for it.
+
+        Raises:
+            ApiError: 400, there is no such voice.
+        """
+        speaker = self.names.speaker(name)
+        heard = self.settings.prompts.get(speaker)
+        return speaker, {"speaker": speaker} if heard is None else {"voice": heard}
 
     def check_length(self, characters: int) -> None:
         """Raises ApiError 400 when a text is too long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from spear_spec.acoustic.contract import Heard
 from spear_spec.config import number, require, whole
 
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # OpenAI's, which stand for the voice that is served
@@ -33,7 +34,8 @@ class ServerSettings:
     many seconds it has to be there. stall_s: a client that takes nothing for so long is cut off. drain_s: what is being
     spoken when the server is told to end has so long. idle_s: a WebSocket session that sends nothing for so long is
     ended. keys: API keys; empty: none is asked for. origins: what pages of other sites may call from; empty: none.
-    voice_names: other names of speakers, before `OPENAI_VOICES`. log_text: whether what is said may stand in the log.
+    voice_names: other names of speakers and prompts, before `OPENAI_VOICES`. prompts: voices beside the speakers, by
+    name. log_text: whether what is said may stand in the log.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -49,6 +51,7 @@ class ServerSettings:
     origins: tuple[str, ...] = ()
     voice_names: Mapping[str, str] = field(default_factory=dict)
     log_text: bool = False
+    prompts: Mapping[str, Heard] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         whole("characters", self.characters, 1, 10**7)

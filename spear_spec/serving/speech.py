@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from spear_spec.acoustic.contract import Heard
 from spear_spec.audio import FloatArray
 from spear_spec.config import is_number, require, shown
 from spear_spec.decoding.chance import check_seed
@@ -31,9 +32,9 @@ class Busy(SpearSpecError):
 class Ask:
     """What one listener asks for.
 
-    seed: None: the scheduler draws one; it is in the answer. speed: .25 to 4; what the voice can do is checked when it
-    is asked. sampling: fields of `SamplingConfig` that differ from the voice's. max_tokens: of a sentence. tokens:
-    whether `Written` events are wanted.
+    voice: whose sound it is, where that is not the speaker's. seed: None: the scheduler draws one; it is in the answer.
+    speed: .25 to 4; what the voice can do is checked when it is asked. sampling: fields of `SamplingConfig` that differ
+    from the voice's. max_tokens: of a sentence. tokens: whether `Written` events are wanted.
 
     Raises:
         TextError: a text that is none. ConfigError: a value that cannot be used.
@@ -46,6 +47,7 @@ class Ask:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     max_tokens: int | None = None
     tokens: bool = False
+    voice: Heard | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -57,6 +59,7 @@ class Ask:
         ok = isinstance(self.sampling, Mapping) and all(isinstance(name, str) for name in self.sampling)
         require(ok, f"sampling must be an object of options, not {shown(self.sampling)}")
         check_cap(self.max_tokens)
+        require(isinstance(self.voice, Heard | None), "voice must be one that was heard (TTS.hear)")
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,26 @@ class Names:
     """The names of one served voice.
 
     Args:
-        voice: its name; the first of its speakers is the default. given: other names of speakers.
+        voice: its name; the first of its speakers is the default. given: other names of speakers and prompts. prompts:
+            names of voices that were heard, with the SHA-256 of what they were heard in.
 
     Raises:
         ConfigError: a name is to stand for a speaker that there is not.
     """
 
-    def __init__(self, voice: str, speakers: Sequence[str], given: Mapping[str, str] | None = None) -> None:
-        self.voice, self.speakers = voice, tuple(speakers)
+    def __init__(
+        self,
+        voice: str,
+        speakers: Sequence[str],
+        given: Mapping[str, str] | None = None,
+        prompts: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.voice, self.speakers, self.prompts = voice, tuple(speakers), dict(prompts or {})
+        own = (*self.speakers, *self.prompts)
         for name, speaker in (given or {}).items():
-            require(speaker in self.speakers, f"{name}={speaker}: the voice's speakers are {', '.join(self.speakers)}")
+            require(speaker in own, f"{name}={speaker}: the voice's speakers are {', '.join(own)}")
         table = dict.fromkeys(OPENAI_VOICES, self.speakers[0]) | {"default": self.speakers[0]} | dict(given or {})
-        self.stand_ins = {name: speaker for name, speaker in table.items() if name not in self.speakers}
+        self.stand_ins = {name: speaker for name, speaker in table.items() if name not in own}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -43,20 +51,20 @@ class Names:
             )
 
     def speaker(self, name: str | None) -> str:
-        """The speaker that a client's voice stands for.
+        """The speaker, or the prompt, that a client's voice stands for.
 
         Raises:
             ApiError: 400, there is no such voice.
         """
         if name is None:
             return self.speakers[0]
-        if name in self.speakers:
+        if name in self.speakers or name in self.prompts:
             return name
         if name in self.stand_ins:
             return self.stand_ins[name]
         raise ApiError(
             400,
-            f"there is no such voice; there are {', '.join(self.speakers)} and, standing for them, "
+            f"there is no such voice; there are {', '.join((*self.speakers, *self.prompts))} and, standing for them, "
             f"{', '.join(self.stand_ins)}",
             param="voice",
             code="invalid_value",
@@ -72,9 +80,13 @@ class Names:
 
     def describe_voices(self) -> dict[str, Any]:
         """The body of GET /v1/audio/voices."""
-        own = [
+        own: list[dict[str, Any]] = [
             {"id": name, "name": name, "default": name == self.speakers[0], "stands_for": None}
             for name in self.speakers
+        ]
+        own += [
+            {"id": name, "name": name, "default": False, "stands_for": None, "prompt_sha256": sha256}
+            for name, sha256 in self.prompts.items()
         ]
         other = [
             {"id": name, "name": name, "default": False, "stands_for": speaker}

@@ -56,7 +56,7 @@ class Session:
         start = parse(SessionStart, await self._message())
         clock = Clock()
         order = self.service.order(start, "")
-        encoder = ENCODERS[start.response_format or "pcm"](self.service.tts.sample_rate)
+        encoder = ENCODERS[start.response_format or "pcm"](self.service.tts.sample_rate, order.tags)
         ask = order.ask if not start.tokens else type(order.ask)(**{**vars(order.ask), "tokens": True})
         speech = self.service.scheduler.open(ask)
         self.service.speaking.add(speech)
@@ -73,6 +73,7 @@ class Session:
                     "response_format": start.response_format or "pcm",
                     "sample_rate": speech.sample_rate,
                     "ignored": ["instructions"] if start.instructions is not None else [],
+                    **({"provenance": order.tags["comment"]} if order.tags else {}),
                 }
             )
             talk = asyncio.ensure_future(self._talk(speech, encoder, start, clock))

@@ -4,6 +4,7 @@ kokoro-duo/config.json        what it is: licence, origin, speakers, model shape
                               shard
            t2s-1.safetensors  the text-to-semantic transformer (half precision on disk), in shards of at most 15 MiB
            draft-1.safetensors, vocoder-1.safetensors, centroids-1.safetensors
+           prompt-1.safetensors  the encoder that hears a voice in a clip, where it has one
            supervised-1.safetensors  the tokenizer's supervised encoder, where it has one
            small-1.safetensors and the like: further drafts, one part each
 
@@ -186,21 +187,30 @@ def open_voice(voice: str | os.PathLike[str] | None = None) -> Bundle:
         BundleError: no such voice, not a voice, of another version, or with a configuration that cannot be used.
     """
     folder = find_voice(voice)
+    values = read_config(folder)
+    if not isinstance(values, dict) or not str(values.get("schema", "")).startswith("spear-voice/"):
+        raise BundleError(f"{folder} is not a voice of spear_spec: config.json has no schema {SCHEMA!r}")
+    try:
+        return Bundle(folder, VoiceConfig.from_dict(values))
+    except ConfigError as error:
+        raise BundleError(f"{folder / 'config.json'}: {error}") from None
+
+
+def read_config(folder: Path) -> Any:
+    """What a folder's `config.json` holds: JSON of bounded size and depth.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
     path = folder / "config.json"
     with open_regular(path) as (file, _):
         data = file.read(CONFIG_BYTES + 1)
     if len(data) > CONFIG_BYTES:
         raise BundleError(f"{path} is damaged: it has more than {CONFIG_BYTES} bytes")
     try:
-        values = parse_json(data)
+        return parse_json(data)
     except ValueError as error:
         raise BundleError(f"{path} is damaged: {error}") from None
-    if not isinstance(values, dict) or not str(values.get("schema", "")).startswith("spear-voice/"):
-        raise BundleError(f"{folder} is not a voice of spear_spec: config.json has no schema {SCHEMA!r}")
-    try:
-        return Bundle(folder, VoiceConfig.from_dict(values))
-    except ConfigError as error:
-        raise BundleError(f"{path}: {error}") from None
 
 
 def choose_speaker(bundle: Bundle, speaker: str | None) -> str:

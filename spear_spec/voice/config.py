@@ -12,7 +12,7 @@ from spear_spec.voice.files import VOICE_BYTES, Shard
 from spear_spec.voice.registry import DEFAULT_KINDS
 
 SCHEMA = "spear-voice/1"
-PARTS = ("t2s", "draft", "vocoder", "centroids", "supervised")  # the last two are of the tokenizer
+PARTS = ("t2s", "draft", "vocoder", "prompt", "centroids", "supervised")  # the last two are of the tokenizer
 MOST_SHARDS = 1024
 
 
@@ -22,11 +22,12 @@ class VoiceConfig(Strict):
 
     speakers: the first is the default. text, t2s, vocoder: shapes of the front end, the target and the acoustic stage;
     kinds: which builder of `voice.registry` each of these needs (`kind` in the part's object; what ships where it is
-    left out). draft: shape of what the voice ships to draft with (null: nothing); drafters: shapes of further drafts by
-    the drafter's name; `drafts` has them all. packages: for each kind or drafter that is not ours, the package that
-    brings it. sampling, spec: what `say` uses when nothing else is asked for. semantic: `rate` (tokens a second) and
-    `k` (how many there are) of the semantic tokens, and where they come from. files: for each part its shards,
-    [{"file", "bytes", "sha256"}].
+    left out). prompt: shape of the encoder with which the acoustic stage hears a voice in a clip (null: it has named
+    speakers only). draft: shape of what the voice ships to draft with (null: nothing); drafters: shapes of further
+    drafts by the drafter's name; `drafts` has them all. packages: for each kind or drafter that is not ours, the
+    package that brings it. sampling, spec: what `say` uses when nothing else is asked for. semantic: `rate` (tokens a
+    second) and `k` (how many there are) of the semantic tokens, and where they come from. files: for each part its
+    shards, [{"file", "bytes", "sha256"}].
     """
 
     schema: str
@@ -41,6 +42,7 @@ class VoiceConfig(Strict):
     semantic: dict[str, Any]
     files: dict[str, list[dict[str, Any]]]
     draft: dict[str, Any] | None = None
+    prompt: dict[str, Any] | None = None
     drafters: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +59,9 @@ class VoiceConfig(Strict):
         words("origin", self.origin, 4000)
         for name in ("text", "t2s", "vocoder", "semantic", "drafters", "files", "sampling", "spec", "packages"):
             require(isinstance(getattr(self, name), dict), f"{name} must be an object")
-        require(self.draft is None or isinstance(self.draft, dict), "draft must be an object or null")
+        for name in ("draft", "prompt"):
+            shape = getattr(self, name)
+            require(shape is None or isinstance(shape, dict), f"{name} must be an object or null")
         ok = isinstance(self.speakers, tuple) and 0 < len(self.speakers) <= 10_000
         require(ok, "speakers must name at least one speaker and at most 10000")
         for speaker in self.speakers:
@@ -95,7 +99,7 @@ class VoiceConfig(Strict):
         require(total <= VOICE_BYTES, f"files: {total} bytes; a voice has at most {VOICE_BYTES}")
         # a part of another kind need not have weights; other drafts are looked for when they are used
         needed = [part for part in ("t2s", "vocoder") if self.kinds.get(part) == DEFAULT_KINDS[part]]
-        needed += [] if self.draft is None else ["draft"]
+        needed += [part for part in ("draft", "prompt") if getattr(self, part) is not None]
         absent = [part for part in needed if part not in self.files]
         require(not absent, f"no files for {', '.join(absent)}")
 
@@ -120,6 +124,8 @@ class VoiceConfig(Strict):
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `from_dict` reads back."""
         values = super().to_dict()
+        if self.prompt is None:  # a voice without one reads as it always did
+            del values["prompt"]
         for part, kind in values.pop("kinds").items():
             values[part] = {"kind": kind, **values[part]}
         return values

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spear_spec.acoustic.contract import AcousticStage
-from spear_spec.config import SpecConfig
+from spear_spec.acoustic.unit.prompt import PromptConfig, PromptEncoder
+from spear_spec.acoustic.unit.stage import HearingStage, UnitStage
+from spear_spec.config import SpecConfig, require
 from spear_spec.decoding import complete, needs
 from spear_spec.decoding.verifiers import needs_embedding
 from spear_spec.errors import BundleError, ConfigError, TextError
@@ -17,6 +20,7 @@ from spear_spec.models.contract import Target
 from spear_spec.registry import Registry
 from spear_spec.text import FrontEnd
 from spear_spec.voice.bundle import Bundle
+from spear_spec.voice.listening import Listening
 from spear_spec.voice.registry import FRONT_ENDS, STAGES, TARGETS
 
 log = logging.getLogger("spear_spec")
@@ -52,16 +56,41 @@ def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticSt
         BundleError: its kind is not installed, it is damaged, or it does not fit the voice.
     """
     stage: AcousticStage = _load(bundle, "vocoder", STAGES, device, torch.float32)
-    return stage
+    if getattr(stage, "tokenizer", stage) is None:  # it hears prompts by semantic tokens
+        stage.tokenizer = Listening(bundle)  # type: ignore[attr-defined]
+    shape = bundle.config.prompt
+    if shape is None:
+        return stage
+    if not isinstance(stage, UnitStage):
+        kind = bundle.config.kinds["vocoder"]
+        raise BundleError(f"{bundle.path / 'config.json'}: a stage {kind[:80]!r} takes no prompt encoder")
+    width = 2 * stage.module.cfg.dim
+
+    def build() -> PromptEncoder:
+        cfg = PromptConfig.from_dict(shape)
+        require(
+            cfg.vector == width, f"prompt: vector is {cfg.vector}, the vocoder's speaker vectors have {width} numbers"
+        )
+        return PromptEncoder(cfg)
+
+    try:
+        encoder: PromptEncoder = bundle.build(build, "prompt", device=device)
+    except ConfigError as error:
+        raise _damaged(bundle, error) from None
+    return HearingStage(stage.module, stage.speakers, encoder)
 
 
 def load_parts(
-    bundle: Bundle, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    bundle: Bundle,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    acoustic: str | os.PathLike[str] | None = None,
 ) -> tuple[FrontEnd, Target, AcousticStage]:
     """Text front end, target and acoustic stage of a voice, which fit each other.
 
     Args:
         dtype: of the target; float32 if left out.
+        acoustic: another stage than the voice's own, see `load_acoustic`.
 
     Raises:
         BundleError: a part is damaged, does not fit, or is of a kind that is not installed.
@@ -73,7 +102,11 @@ def load_parts(
             f"{bundle.path / 'config.json'}: the front end has {front.num_token_ids} symbols, "
             f"the transformer reads {target.text_ids}"
         )
-    return front, target, load_stage(bundle, device)
+    if acoustic is None:
+        return front, target, load_stage(bundle, device)
+    from spear_spec.voice.acoustic import load_acoustic
+
+    return front, target, load_acoustic(bundle, acoustic, device)
 
 
 def choose_spec(bundle: Bundle, drafter: str | None, given: dict[str, Any]) -> SpecConfig:

@@ -30,7 +30,9 @@ TARGETS: Registry[Callable[[Shape, VoiceConfig], nn.Module]] = Registry(
     {"spear-tts": "spear_spec.voice.kinds:spear_tts", "whisperspeech": "spear_spec.voice.kinds:whisperspeech"},
 )
 STAGES: Registry[Callable[[Shape, VoiceConfig], AcousticStage]] = Registry(
-    "stage", "spear_spec.stages", {"unit-vocoder": "spear_spec.voice.kinds:unit_vocoder"}
+    "stage",
+    "spear_spec.stages",
+    {"unit-vocoder": "spear_spec.voice.kinds:unit_vocoder", "audiolm": "spear_spec.voice.audiolm:audiolm"},
 )
 FRONT_ENDS: Registry[Callable[[Shape], FrontEnd]] = Registry(
     "front end",

@@ -50,8 +50,8 @@ def save_voice(
     leaves the old voice as it was.
 
     Args:
-        configs: "t2s", "vocoder" and, where they are there, "draft" and further drafts: the parts' shapes as JSON
-            objects.
+        configs: "t2s", "vocoder" and, where they are there, "prompt", "draft" and further drafts: the parts' shapes as
+            JSON objects.
         weights: the same parts, "centroids" and "supervised": their tensors; floating ones are stored in half
             precision.
         kinds: of "t2s" and "vocoder", where they are not what ships.
@@ -63,17 +63,10 @@ def save_voice(
     folder = Path(folder)
     kinds = {**DEFAULT_KINDS, "text": text.get("kind", DEFAULT_KINDS["text"]), **(kinds or {})}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        earlier = _listed(folder / "config.json")
-        with _partials(folder) as partials:
-            files: dict[str, list[dict[str, Any]]] = {}
-            for part, tensors in weights.items():
-                if part not in (*PARTS, *configs):
-                    raise BundleError(f"unknown part {part!r}; known are {', '.join((*PARTS, *configs))}")
-                files[part] = []
-                for shard in shards(_stored(part, tensors), shard_bytes - HEADER_BYTES):
-                    file = _free(folder, f"{part}-{len(files[part]) + 1}", earlier)
-                    files[part].append(_write(folder, file, shard, partials))
+        for part in weights:
+            if part not in (*PARTS, *configs):
+                raise BundleError(f"unknown part {part!r}; known are {', '.join((*PARTS, *configs))}")
+        with write_parts(folder, weights, shard_bytes, SCHEMA) as files:
             config = VoiceConfig(
                 schema=SCHEMA,
                 name=name,
@@ -84,6 +77,7 @@ def save_voice(
                 text=text,
                 t2s=configs["t2s"],
                 draft=configs.get("draft"),
+                prompt=configs.get("prompt"),
                 vocoder=configs["vocoder"],
                 drafters={part: shape for part, shape in configs.items() if part not in PARTS},
                 semantic=semantic,
@@ -95,11 +89,7 @@ def save_voice(
             )
             data = (json.dumps(config.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
             require(len(data) <= CONFIG_BYTES, f"config.json would have {len(data)} bytes, over {CONFIG_BYTES}")
-            for old in ("config.json", *earlier):
-                (folder / old).unlink(missing_ok=True)
-            for file, partial in partials.items():
-                partial.rename(folder / file)
-            write_atomically(folder / "config.json", data)
+        write_atomically(folder / "config.json", data)
     except OSError as error:
         raise BundleError(f"cannot write the voice {folder}: {error.strerror or error}") from None
     except (AudioError, ConfigError) as error:
@@ -107,8 +97,35 @@ def save_voice(
     return open_voice(folder.absolute())
 
 
-def _listed(path: Path) -> list[str]:
-    """The shards that an earlier voice's `config.json` names: what may be deleted.
+@contextlib.contextmanager
+def write_parts(
+    folder: Path, weights: Mapping[str, Mapping[str, Tensor]], shard_bytes: int, schema: str
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Write the tensors of parts into a folder; gives the entries of `config.json`. When the block ends without an
+    error, an earlier `config.json` of this schema goes, its shards and the new ones change places, and the caller
+    writes the new one; after an error the folder is as it was.
+
+    Raises:
+        BundleError: a tensor is not finite in half precision, or the folder holds something else. OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = _listed(folder / "config.json", schema)
+    with _partials(folder) as partials:
+        files: dict[str, list[dict[str, Any]]] = {}
+        for part, tensors in weights.items():
+            files[part] = []
+            for shard in shards(_stored(part, tensors), shard_bytes - HEADER_BYTES):
+                file = _free(folder, f"{part}-{len(files[part]) + 1}", earlier)
+                files[part].append(_write(folder, file, shard, partials))
+        yield files
+        for old in ("config.json", *earlier):
+            (folder / old).unlink(missing_ok=True)
+        for file, partial in partials.items():
+            partial.rename(folder / file)
+
+
+def _listed(path: Path, schema: str) -> list[str]:
+    """The shards that an earlier `config.json` of this schema, whatever its version, names: what may be deleted.
 
     Raises:
         BundleError: there is a `config.json` of something else.
@@ -117,12 +134,13 @@ def _listed(path: Path) -> list[str]:
         return []
     try:
         values = parse_json(path.read_bytes())
-        ours = str(values["schema"]).startswith("spear-voice/")
+        ours = str(values["schema"]).startswith(schema.partition("/")[0] + "/")
         named = [str(entry["file"]) for entries in values["files"].values() for entry in entries]
     except (ValueError, TypeError, LookupError, AttributeError):
         ours, named = False, []
     if not ours:
-        raise BundleError(f"{path} is not of a voice: it stays as it is; give the voice a folder of its own")
+        what = schema.partition("/")[0].removeprefix("spear-")
+        raise BundleError(f"{path} is not of a {what}: it stays as it is; give the {what} a folder of its own")
     return [file for file in named if Path(file).name == file and file.endswith(".safetensors")]
 
 

@@ -15,19 +15,25 @@ from audiolm_cases import Case
 
 from spear_spec.acoustic.audiolm import AudioLMStage, Prompt
 from spear_spec.acoustic.contract import AcousticStage
-from spear_spec.config import SamplingConfig
-from spear_spec.decoding import make_drafter, make_verifier
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import Parts
 from spear_spec.errors import AudioError, ConfigError, NumericsError
 
 FRAME = 4  # samples of the toy codec below
 PROMPT = Prompt((3, 1), ((0, 1, 2, 3, 4), (5, 6, 7, 8, 0)))
 
 
-def codec(codes: Tensor) -> Tensor:
+class Telling:
     """A codec whose samples are the codes: four samples tell all five codes of a frame."""
-    assert codes.dtype == torch.int64 and codes.ndim == 3 and int(codes.min()) >= 0 and int(codes.max()) < 9
-    a, b, c, d, e = codes.unbind(-1)
-    return torch.stack((a, b, c, 10 * d + e), -1).flatten(1)[:, None].float()
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale, self.heard = scale, list[Tensor]()
+
+    def decode(self, codes: Tensor) -> Tensor:
+        assert codes.dtype == torch.int64 and codes.ndim == 3 and int(codes.min()) >= 0 and int(codes.max()) < 9
+        self.heard.append(codes)
+        a, b, c, d, e = codes.unbind(-1)
+        return self.scale * torch.stack((a, b, c, 10 * d + e), -1).flatten(1)[:, None].float()
 
 
 def decoded(samples: Tensor) -> list[list[int]]:
@@ -39,7 +45,7 @@ def stage(**change: Any) -> AudioLMStage:
         **{
             "coarse": Case.read("coarse").coarse(),
             "fine": Case.read("fine").fine(),
-            "codec": codec,
+            "codec": Telling(),
             "sample_rate": 400,
             "frame_samples": FRAME,
             "token_samples": 2 * FRAME,
@@ -95,18 +101,13 @@ def test_drafts_change_no_sample() -> None:
     """The n-gram drafter and the rule that draws as the plain loop does; and greedy with any rule."""
     tokens = [3, 1, 4, 1, 5, 9, 2, 6]
     for rule, sampling in (("matching", SamplingConfig(1.0, top_p=1.0)), ("rejection", SamplingConfig(0.0))):
-        ahead = stage(drafter=make_drafter("ngram"), verifier=make_verifier(rule), sampling=sampling)
+        ahead = stage(parts=Parts(SpecConfig(drafter="ngram", verifier=rule, gamma=4)), sampling=sampling)
         assert torch.equal(speak(ahead, tokens), speak(stage(sampling=sampling), tokens))
 
 
 def test_a_prompt_is_gone_on_from_and_not_heard() -> None:
-    made, heard = stage(), []
-
-    def listening(codes: Tensor) -> Tensor:
-        heard.append(codes)
-        return codec(codes)
-
-    made.codec = listening
+    codec = Telling()
+    made, heard = stage(codec=codec), codec.heard
     tokens = [4, 1, 5, 9]
     samples = speak(made, tokens, "one")
     assert heard[0][0, :2].tolist() == [list(frame) for frame in PROMPT.codes]
@@ -143,7 +144,7 @@ def test_bad_tokens_streams_and_numbers() -> None:
         with pytest.raises(AudioError, match="finished"):
             again()
     with pytest.raises(NumericsError):
-        speak(stage(codec=lambda codes: codec(codes) * torch.nan), [1, 2])
+        speak(stage(codec=Telling(float("nan"))), [1, 2])
 
 
 @pytest.mark.parametrize(

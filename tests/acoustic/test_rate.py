@@ -56,7 +56,7 @@ def read(frames: Tensor, rate: float) -> Tensor:
 
 def oracle(model: UnitVocoder, ids: Tensor, rate: float, seed: int = 3) -> Tensor:
     cfg, model, generator = model.cfg, copy.deepcopy(model).double(), seeded(seed)
-    start, who = initial_phase(generator), torch.tensor([1])
+    start, who = initial_phase(generator), model.vectors(torch.tensor([1]))
     noise = [
         torch.randn(cfg.hop * (counted(end, rate) - counted(end - cfg.frames_per_token, rate)), generator=generator)
         for end in range(cfg.frames_per_token, (len(ids) + 1) * cfg.frames_per_token, cfg.frames_per_token)

@@ -21,8 +21,8 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("spear_spec.bulk.on_ray.QUIET", {})
-    monkeypatch.setattr("spear_spec.bulk.on_ray.ALONE", {})
+    monkeypatch.setattr("spear_spec.cluster.QUIET", {})
+    monkeypatch.setattr("spear_spec.cluster.ALONE", {})
 
 
 def test_bulk(settings: Settings, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class StubJudge:
 
 @pytest.fixture(autouse=True)
 def _stub_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "JUDGES", {metric: (lambda m=metric: StubJudge(m)) for metric in METRICS[:4]})
+    monkeypatch.setattr(table, "JUDGES", {metric: (lambda m=metric: StubJudge(m)) for metric in METRICS[:5]})
 
 
 def test_schema_and_values(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_schema_and_values(tmp_path: Path) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     check(result, "eval/1")
     assert result["voice"] == "stub"
-    assert result["judges"] == [{"name": "stub", "version": "1"}] * 4
+    assert result["judges"] == [{"name": "stub", "version": "1"}] * 5
     assert list(result["arms"]) == ["speculative", "autoregressive"]
     for name, arm in result["arms"].items():
         assert arm["drafter"] == ("none" if name == "autoregressive" else "small")

@@ -12,12 +12,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from spear_spec.interop.audiolm import load_audiolm_coarse, load_audiolm_fine
+from spear_spec.interop.soundstream import load_soundstream
 from spear_spec.models.audiolm.coarse import CoarseTransformer
 from spear_spec.models.audiolm.fine import FineTransformer
+from spear_spec.models.soundstream import SoundStream
 
 GOLDEN = Path(__file__).parent
 COARSE = ("coarse", "coarse_bare")
 FINE = ("fine", "fine_bare")
+CODECS = ("soundstream", "soundstream_grouped")
 
 
 @dataclass
@@ -41,6 +44,10 @@ class Case:
 
     def fine(self, dtype: torch.dtype | None = None) -> FineTransformer:
         return load_audiolm_fine(self.weights, **self.options, dtype=dtype)
+
+    def soundstream(self) -> SoundStream:
+        told = {name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()}
+        return load_soundstream(self.weights, **told)
 
     @property
     def prefixes(self) -> list[list[int]]:

@@ -8,6 +8,9 @@ the real package computes in float32, one row at a time (row b's prefix has `len
     logits [B, T + 1, C]              its uncached forward; the law of written token i is at i
     greedy [B, G]                     its own cached `generate`, best code each time, -1 behind the end
     repeated [B, 2 S]                 the prefix with repeats, which `generate` was given (coarse alone)
+
+SoundStream's cases hold instead `samples` [B, T], `codes` [B, F, Q] that the package's encoder and quantiser make of
+them, and `decoded` [B, F * hop], what its decoder makes of these codes; of `weights` only what a codec needs.
 """
 
 from __future__ import annotations
@@ -45,6 +48,16 @@ CODEC: dict[str, Any] = {
     "target_sample_hz": 16000,
 }  # fmt: skip
 
+CODEC_CASES: dict[str, dict[str, Any]] = {
+    "soundstream": {"codebook_dim": 12},
+    # two buckets of attention and more, groups, two layers, another padding, three blocks
+    "soundstream_grouped": {
+        "channels": 3, "strides": (2, 3, 5), "channel_mults": (1, 2, 3), "codebook_dim": 8, "rq_groups": 2,
+        "rq_num_quantizers": 2, "attn_window_size": 5, "attn_depth": 2, "attn_xpos_scale_base": 7,
+        "pad_mode": "constant", "enc_cycle_dilations": (1, 2, 3), "dec_cycle_dilations": (2, 1, 2),
+    },
+}  # fmt: skip
+
 
 def package() -> Any:
     """The real package. Its transformers ask the network how wide a text encoder is that they then do not use."""
@@ -80,6 +93,64 @@ def lively(model: nn.Module, size: float = 1.2) -> Any:
 def codec(quantizers: int = COARSE + FINE) -> Any:
     """A small SoundStream: the package's wrappers do not work without one."""
     return package().SoundStream(**{**CODEC, "rq_num_quantizers": quantizers}).eval()
+
+
+@torch.no_grad()
+def soundstream(**options: Any) -> Any:
+    """The package's SoundStream of these sizes with random weights and codebooks that it would have fitted."""
+    model = package().SoundStream(**{**CODEC, **options}).eval()
+    for name, parameter in model.named_parameters():
+        if "discr" in name:
+            continue
+        if name.endswith(("q_scale", "k_scale")) or ("norm" in name and name.endswith("weight")):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        elif name.endswith("bias"):
+            parameter.normal_(0, 0.3)
+        else:
+            parameter.normal_(0, 1.3 * parameter[0].numel() ** -0.5)
+    spread = model.encoder_attn(model.encoder(torch.randn(1, 1, 64 * model.downsample_factor)).transpose(1, 2)).std()
+    for group in model.rq.rvqs:
+        for at, layer in enumerate(group.layers):
+            layer._codebook.embed.normal_(0, float(spread) * 0.7**at)
+            layer._codebook.initted.fill_(True)
+    said = model.decode_from_codebook_indices(
+        torch.randint(0, CODEBOOK, (1, 64, model.num_quantizers * model.rq_groups))
+    )
+    for parameter in model.decoder[-1].parameters():
+        parameter /= 3 * said.std()  # as loud as speech
+    return model
+
+
+def kept(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a codec: without discriminators and losses."""
+    spare = ("discriminators", "stft_discriminator", "mel_spec_transforms", "encoder_film", "decoder_film")
+    return {name: value for name, value in model.state_dict().items() if not name.startswith(spare)}
+
+
+@torch.no_grad()
+def soundstream_case(name: str, options: dict[str, Any], seed: int, out: Path) -> None:
+    torch.manual_seed(seed)
+    model = soundstream(**options)
+    samples = torch.randn(2, 25 * model.downsample_factor)
+    codes = model(samples, return_encoded=True)[1]
+    decoded = model.decode_from_codebook_indices(codes)[:, 0]
+    told = {"window": model.encoder_attn.window_size}
+    write(
+        out / f"audiolm_{name}.safetensors",
+        model,
+        {"samples": samples, "codes": codes, "decoded": decoded},
+        told_of(told, options),
+    )
+    print([len(codes[..., at].unique()) for at in range(codes.shape[-1])], decoded.std().item())
+
+
+def told_of(told: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What our loader is told of the package's options."""
+    return {**told, **{ours: options[theirs] for ours, theirs in TOLD.items() if theirs in options}}
+
+
+TOLD = {"decay": "attn_xpos_scale_base", "pad": "pad_mode", "encoder_dilations": "enc_cycle_dilations",
+        "decoder_dilations": "dec_cycle_dilations"}  # fmt: skip
 
 
 def coarse(size: float = 1.2, **options: Any) -> Any:
@@ -166,7 +237,7 @@ def fine_case(name: str, options: dict[str, Any], seed: int, out: Path) -> None:
 
 
 def write(path: Path, model: nn.Module, found: dict[str, Tensor], options: dict[str, Any]) -> None:
-    tensors = {**{f"weights/{key}": value for key, value in model.state_dict().items()}, **found}
+    tensors = {**{f"weights/{key}": value for key, value in kept(model).items()}, **found}
     meta = {"options": json.dumps(options), "package": "audiolm-pytorch 2.4.0"}
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path, meta)
     path.chmod(0o644)
@@ -178,6 +249,8 @@ def main() -> None:
     for seed, (name, options) in enumerate(COARSE_CASES.items()):
         coarse_case(name, options, seed, out)
         fine_case(name.replace("coarse", "fine"), options, seed + 10, out)
+    for seed, (name, options) in enumerate(CODEC_CASES.items()):
+        soundstream_case(name, options, seed + 20, out)
 
 
 if __name__ == "__main__":

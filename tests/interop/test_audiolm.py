@@ -63,7 +63,7 @@ BAD: dict[str, tuple[Callable[[State], object], str]] = {
     "another shape": (lambda s: s.update(coarse_start_token=torch.zeros(3)), "coarse_start_token has shape"),
     "integers": (lambda s: s.update(coarse_start_token=torch.zeros(16, dtype=torch.int64)), "not floating point"),
     "no tensor": (lambda s: s.update(coarse_start_token=3), "no tensor"),
-    "nothing": (lambda s: s.clear(), "is it the right transformer"),
+    "nothing": (lambda s: s.clear(), "is it the right model"),
 }
 
 

@@ -54,20 +54,20 @@ static struct context_block *blocks(int64_t count, const int64_t *right, int64_t
 static void speak(int64_t dim, int64_t wide, int64_t kernel, int64_t hop, int64_t phases, int64_t parts,
                   const int64_t *counts, const int64_t *right, double rate)
 {
-    const int64_t size = parts * hop, ids = 9, speakers = 2, bins = size / 2 + 1;
+    const int64_t size = parts * hop, ids = 9, bins = size / 2 + 1;
     struct vocoder *v = array("vocoder", 1, sizeof *v);
     *v = (struct vocoder){
-        ids, speakers, dim, wide, kernel, hop, phases, size, 24000, 50, 550, floats("embedding", ids * dim),
-        floats("speakers", speakers * dim), norm(dim), counts[0], counts[1], counts[2],
+        ids, dim, wide, kernel, hop, phases, size, 24000, 50, 550, floats("embedding", ids * dim),
+        norm(dim), counts[0], counts[1], counts[2],
         blocks(counts[0], right, kernel, dim, 2 * dim), blocks(counts[1], right + 1, kernel, wide, 3 * wide),
         blocks(counts[2], right + 2, kernel, dim, dim), map("prosody in", "prosody in bias", dim, wide), norm(wide),
         map("prosody out", "prosody out bias", wide, 3 * phases), map("upsample", "upsample bias", dim, phases * dim),
-        floats("prosody", 4 * dim), floats("frame speaker", speakers * dim), norm(dim), norm(dim),
+        floats("prosody", 4 * dim), norm(dim), norm(dim),
         map("head", "head bias", dim, 5 * bins), floats("window", size), floats("roots", 2 * size)};
     const int64_t bytes = spear_vocoder_size(v, rate), pushes[] = {1, 0, 3, 70, 2};
     char *room = array("room", bytes + 64, 1), *stream = room + 64 - (uintptr_t)room % 64;
     int64_t taken = 0, out = 0, made = 0, due = 0;
-    spear_vocoder_open(v, speakers - 1, 1.5, rate, stream);
+    spear_vocoder_open(v, floats("who", 2 * dim), 1.5, rate, stream);
     for (int p = 0; p < 6; p++) {
         const int64_t count = p < 5 ? pushes[p] : 0;
         int64_t *tokens = array("tokens", count + 1, sizeof *tokens);
@@ -82,7 +82,7 @@ static void speak(int64_t dim, int64_t wide, int64_t kernel, int64_t hop, int64_
     }
     REQUIRE(out == due);
     int64_t wrong = ids;
-    spear_vocoder_open(v, 0, 0, rate, stream);
+    spear_vocoder_open(v, floats("who", 2 * dim), 0, rate, stream);
     REQUIRE(spear_vocoder_push(v, stream, 1, &wrong, NULL, 0, NULL, &made) == NO_TOKEN);
     REQUIRE(spear_vocoder_push(v, stream, 0, NULL, NULL, 1, NULL, &made) == 0 && made == 0);
     while (number) free(kept[--number]);

@@ -16,8 +16,8 @@ KERNELS = ROOT / "spear_spec" / "kernels"
 SANITISERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 # arrays of which one element less must be noticed where the kernel reads or writes it
 ARRAYS = [
-    *("embedding", "speakers", "gain", "shift", "taps", "up", "up bias", "down bias", "scale", "window"),
-    *("prosody", "frame speaker", "head", "head bias", "noise", "samples"),
+    *("embedding", "who", "gain", "shift", "taps", "up", "up bias", "down bias", "scale", "window"),
+    *("prosody", "head", "head bias", "noise", "samples"),
 ]  # fmt: skip
 
 

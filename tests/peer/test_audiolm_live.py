@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from spear_spec.acoustic.audiolm import AudioLMStage
-from spear_spec.config import SamplingConfig
-from spear_spec.decoding import make_drafter, make_verifier
+from spear_spec.config import SamplingConfig, SpecConfig
+from spear_spec.decoding import Parts, make_drafter, make_verifier
 from spear_spec.decoding.request import Request, encode
 from spear_spec.engine import Engine
-from spear_spec.errors import BundleError
-from spear_spec.interop import load_audiolm_coarse, load_audiolm_fine, soundstream_decoder
+from spear_spec.interop import load_audiolm_coarse, load_audiolm_fine, load_soundstream
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
 import make_audiolm as peer
@@ -30,6 +29,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "two_streams": {"dim": 24, "depth": 2, "heads": 2, "dim_head": 8, "num_residual_streams": 2},
 }
 TOLERANCE = 1e-4
+USUAL: dict[str, Any] = {  # the package's own sizes but for the widths
+    "channels": 4, "strides": (2, 4, 5, 8), "channel_mults": (2, 4, 8, 16), "codebook_dim": 32, "codebook_size": 64,
+    "rq_num_quantizers": 8, "attn_window_size": 128, "attn_heads": 8, "attn_dim_head": 64,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -121,28 +124,33 @@ def test_equal_greedy_fine_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize("trainer", [False, True], ids=["saved", "trainer"])
-def test_codes_are_decoded_as_the_package_does(trainer: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*peer.CODEC_CASES, "usual"])
+def test_equal_codes_and_samples(name: str, trainer: bool, tmp_path: Path) -> None:
     """Files of `SoundStream.save`, which holds its shape pickled, and of its trainer, with a running mean."""
-    theirs, path = peer.codec(), tmp_path / "soundstream.pt"
+    options: dict[str, Any] = peer.CODEC_CASES.get(name, USUAL)
+    theirs, path = peer.soundstream(**options), tmp_path / "soundstream.pt"
     theirs.save(path)
     if trainer:
         held = torch.load(path, weights_only=True)
         mean = {f"ema_model.{name}": value for name, value in theirs.state_dict().items()}
         held["model"] = {name: torch.zeros_like(value) for name, value in held["model"].items()}
         torch.save({**held, "ema_model": {**mean, "step": torch.tensor(3)}}, path)
-    codes = torch.randint(0, peer.CODEBOOK, (1, 80, peer.COARSE + peer.FINE))
-    decode = soundstream_decoder(path, **peer.CODEC)
-    for frames in (80, 40):
-        want = theirs.decode_from_codebook_indices(codes[:, :frames])
-        assert torch.allclose(decode(codes[:, :frames]), want, atol=1e-6) and want.shape == (1, 1, frames * 8)
-    assert decode(codes[:, :3]).shape == (1, 1, 24)  # the package fails on so few
-    with pytest.raises(BundleError, match="not of this shape"):
-        soundstream_decoder(path, **{**peer.CODEC, "codebook_dim": 16})
+    ours = load_soundstream(path, **peer.told_of({"window": theirs.encoder_attn.window_size}, options))
+    hop = theirs.downsample_factor
+    for frames in (80, 17):
+        samples = torch.randn(2, frames * hop + hop // 2)
+        codes = theirs(samples, return_encoded=True)[1]
+        want = theirs.decode_from_codebook_indices(codes)
+        error = (ours.decode(codes) - want[:, 0]).abs().max().item()
+        print(name, f"{error:.1e} of {want.abs().max():.1f}")
+        assert torch.equal(ours.encode(samples), codes) and want.shape == (2, 1, frames * hop)
+        assert error < 1e-5
+    assert ours.decode(codes[:, :3]).shape == (2, 3 * hop)  # the package fails on so few
 
 
 def test_the_stage_beside_the_packages_own_chain(tmp_path: Path) -> None:
     """Semantic tokens to samples, greedily: the package's coarse and fine `generate`, then its SoundStream."""
-    coarse, fine, codec = peer.coarse(**SHAPES["two_streams"]), peer.fine(**SHAPES["two_streams"]), peer.codec()
+    coarse, fine, codec = peer.coarse(**SHAPES["two_streams"]), peer.fine(**SHAPES["two_streams"]), peer.soundstream()
     fine.fine_logit_weights[:, -1] *= 0.01
     coarse.coarse_logit_weights[0, -1] *= 0
     codec.save(tmp_path / "soundstream.pt")
@@ -154,12 +162,11 @@ def test_the_stage_beside_the_packages_own_chain(tmp_path: Path) -> None:
     stage = AudioLMStage(
         load_audiolm_coarse(coarse.state_dict()),
         load_audiolm_fine(fine.state_dict()),
-        soundstream_decoder(tmp_path / "soundstream.pt", **peer.CODEC),
+        load_soundstream(tmp_path / "soundstream.pt", window=peer.CODEC["attn_window_size"]),
         sample_rate=16000,
         frame_samples=8,
         token_samples=16,
-        drafter=make_drafter("ngram"),
-        verifier=make_verifier("rejection"),
+        parts=Parts(SpecConfig(drafter="ngram", verifier="rejection", gamma=4)),
         sampling=SamplingConfig(0.0),
     )
     stream = stage.open("", generator=torch.Generator().manual_seed(0))

@@ -5,30 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 
-SENTENCES = """
-The cat sat on the mat. | A dog ran home. | Two birds sang. | She saw the sea. | He gave me a pen. | They like tea.
-We go north. | Rain fell all day. | The door is open. | I know him well. | Bread and milk. | The sun is hot.
-Ships come in. | My hat is red. | You may sit. | Snow is cold. | The old man slept. | It was late. | Birds fly south.
-Close the box.
-"""
-SENTENCES = [text.strip() for line in SENTENCES.strip().splitlines() for text in line.split("|")]
+from tests.stubs.libritts import SENTENCES, make_libritts, tone
+
 SIZES = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
-
-
-def tone(text: str, pitch: float, rate: int) -> np.ndarray:
-    """A buzz at `pitch` Hz whose spectrum changes with every letter of the text: 50 ms a letter."""
-    hop, rng = rate // 20, np.random.default_rng(len(text))
-    count = len(text) * hop
-    phase = 2 * np.pi * pitch * np.arange(count) / rate
-    loud = np.stack([[np.cos(ord(c) * k) ** 2 / k for k in range(1, 13)] for c in text])
-    wave = (np.repeat(loud, hop, axis=0) * np.sin(np.outer(phase, np.arange(1, 13)))).sum(1)
-    wave = 0.1 * wave + 0.002 * rng.standard_normal(count)
-    return np.pad(wave, (rate // 10, rate // 10)).astype(np.float32)
 
 
 def make_ljspeech(folder: Path) -> Path:
@@ -39,17 +22,6 @@ def make_ljspeech(folder: Path) -> Path:
         soundfile.write(folder / "wavs" / f"LJ001-{i:04d}.wav", tone(text, 190, 22050), 22050)
         rows.append(f"LJ001-{i:04d}|raw text {i}|{text}")
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return folder
-
-
-def make_libritts(folder: Path) -> Path:
-    """SPEAKER/CHAPTER/ID.wav beside ID.normalized.txt, 24 kHz, two speakers."""
-    for i, text in enumerate(SENTENCES):
-        speaker, chapter = ("1034", "121119") if i % 3 else ("84", "121123")
-        stem = folder / speaker / chapter / f"{speaker}_{chapter}_{i:06d}_000000"
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(stem.with_suffix(".wav"), tone(text, 120 if i % 3 else 210, 24000), 24000)
-        stem.with_suffix(".normalized.txt").write_text(text + "\n", encoding="utf-8")
     return folder
 
 
@@ -75,7 +47,40 @@ def ljspeech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def libritts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_libritts(tmp_path_factory.mktemp("corpora") / "train-tiny")
+    """The folder LibriTTS, with readers of their own in train-clean-100, dev-clean and test-clean."""
+    return make_libritts(tmp_path_factory.mktemp("corpora") / "LibriTTS")
+
+
+# who reads, and with which of the shipped voice's speakers, how fast
+READERS = {"84": ("af_heart", 1.0), "1034": ("am_michael", 1.0), "103": ("af_heart", 1.25), "251": ("am_michael", 1.2),
+           "61": ("am_michael", 0.85), "908": ("af_heart", 0.85)}  # fmt: skip
+LONGER = (
+    "The ferry leaves the harbour at half past seven, whatever the weather.",
+    "Nobody could explain why the lights had stayed on all night.",
+    "She folded the letter twice, put it back into the drawer, and said nothing.",
+    "Three hundred and twelve people signed the petition.",
+    "A narrow path leads from the village up to the old observatory.",
+    "Please remember to water the plants while we are away.",
+)
+
+
+@pytest.fixture(scope="session")
+def spoken_libritts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LibriTTS's shape, read aloud by the shipped voice: a minute and a half."""
+    from spear_spec import TTS
+
+    root, tts = make_libritts(tmp_path_factory.mktemp("spoken") / "LibriTTS"), TTS.load(threads=1)
+    for number, file in enumerate(sorted(root.rglob("*.normalized.txt"))):
+        stem = file.name.removesuffix(".normalized.txt")
+        speaker, speed = READERS[stem.split("_")[0]]
+        short = file.read_text(encoding="utf-8")
+        text = short if "train" in str(file) and number % 2 else LONGER[number % len(LONGER)]
+        for ending in ("normalized", "original"):
+            file.with_name(f"{stem}.{ending}.txt").write_text(text, encoding="utf-8")
+        for table in (file.parent / f"{'_'.join(stem.split('_')[:2])}.{kind}.tsv" for kind in ("trans", "book")):
+            table.write_text(table.read_text().replace(f"{stem}\t{short.upper()}\t{short}", f"{stem}\t{text}\t{text}"))
+        tts.synthesize(text, speaker=speaker, speed=speed, seed=number).save(file.with_name(f"{stem}.wav"))
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -109,5 +114,6 @@ def few_steps(encoder: Path) -> dict[str, Any]:
             "own": {"medusa": {"lr": 2e-3}},
         },
         "pack": {"name": "tiny", "licence": "CC0-1.0", "origin": "tests", "gamma": 3},
-        "evaluate": {"judges": [], "sentences": 2, "max_tokens": 40},
+        "evaluate": {"judges": [], "sentences": 2, "max_tokens": 40, "verified": 100},
+        "benchmark": {"runs": 1, "sentences": 2, "max_tokens": 20},
     }

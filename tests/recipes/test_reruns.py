@@ -18,7 +18,8 @@ from spear_spec.training.recipe.run import run_plan
 
 ALL = list(STAGES)
 AFTER_TOKENS = ALL[1:]
-BEHIND_T2S = ["t2s", "sampling", "draft", "drafters", "pack", "evaluate"]
+BEHIND_PACK = ["evaluate", "benchmark", "push"]
+BEHIND_T2S = ["t2s", "sampling", "draft", "drafters", "pack", *BEHIND_PACK]
 
 
 class Recipe:
@@ -77,16 +78,18 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
         ("align.dim", 64, ["align", *BEHIND_T2S]),
         ("t2s.dim", 128, BEHIND_T2S),
         ("t2s.training.lr", 1e-3, BEHIND_T2S),
-        ("vocoder.training.steps", 9, ["vocoder", "sampling", "draft", "drafters", "pack", "evaluate"]),
-        ("vocoder.shape.dim", 64, ["vocoder", "sampling", "draft", "drafters", "pack", "evaluate"]),
-        ("sampling.sentences", 3, ["sampling", "draft", "drafters", "pack", "evaluate"]),
-        ("draft.training.rollout", 2, ["draft", "drafters", "pack", "evaluate"]),
-        ("drafters.own.medusa.lr", 3e-3, ["drafters", "pack", "evaluate"]),
-        ("pack.gamma", 7, ["pack", "evaluate"]),
+        ("vocoder.training.steps", 9, ["vocoder", "sampling", "draft", "drafters", "pack", *BEHIND_PACK]),
+        ("vocoder.shape.dim", 64, ["vocoder", "sampling", "draft", "drafters", "pack", *BEHIND_PACK]),
+        ("sampling.sentences", 3, ["sampling", "draft", "drafters", "pack", *BEHIND_PACK]),
+        ("draft.training.rollout", 2, ["draft", "drafters", "pack", *BEHIND_PACK]),
+        ("drafters.own.medusa.lr", 3e-3, ["drafters", "pack", *BEHIND_PACK]),
+        ("pack.gamma", 7, ["pack", *BEHIND_PACK]),
         ("evaluate.sentences", 9, ["evaluate"]),
         ("seed", 1, ALL),
-        ("device", "cuda", []),
-        ("threads", 2, []),
+        ("device", "cuda", ["benchmark"]),
+        ("threads", 2, ["benchmark"]),
+        ("benchmark.runs", 4, ["benchmark"]),
+        ("push.to", "there", ["push"]),
         ("progress", False, []),
     ],
 )
@@ -97,7 +100,7 @@ def test_a_setting_runs_again_what_depends_on_it(recipe: Recipe, setting: str, v
 
 def test_without_listeners_sampling_does_not_depend_on_the_vocoder(recipe: Recipe) -> None:
     recipe(("sampling.judges", []))
-    assert recipe(("vocoder.training.steps", 9)) == ["vocoder", "pack", "evaluate"]
+    assert recipe(("vocoder.training.steps", 9)) == ["vocoder", "pack", *BEHIND_PACK]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_an_output_that_is_gone_is_made_again_and_changes_nothing_when_it_is_the
     at.target[1].unlink()
     assert recipe() == ["t2s"]
     at.sampling.write_text("by hand")
-    assert recipe() == ["draft", "drafters", "pack", "evaluate"]
+    assert recipe() == ["draft", "drafters", "pack", *BEHIND_PACK]
 
 
 def test_only_the_stages_that_were_asked_for_run(recipe: Recipe) -> None:

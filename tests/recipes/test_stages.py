@@ -57,7 +57,7 @@ class Seen(Exception):
 @pytest.mark.parametrize(
     ("stage", "part", "place"),
     [
-        ("tokenize", "SpeechEncoder", 2),
+        ("tokenize", "spear_spec.training.data.tokens.SpeechEncoder", 2),
         ("align", "train_ctc", "device"),
         ("t2s", "train_t2s", "device"),
         ("vocoder", "train_vocoder", "device"),
@@ -65,6 +65,7 @@ class Seen(Exception):
         ("draft", "load_target", 1),
         ("drafters", "load_target", 1),
         ("evaluate", "TTS.load", "device"),
+        ("benchmark", "TTS.load", "device"),
     ],
 )
 def test_every_stage_that_computes_does_it_on_the_plans_device(
@@ -78,6 +79,8 @@ def test_every_stage_that_computes_does_it_on_the_plans_device(
     module = importlib.import_module(f"spear_spec.training.recipe.stages.{stage}")
     if part == "TTS.load":
         monkeypatch.setattr("spear_spec.pipeline.TTS.load", spy)
+    elif "." in part:
+        monkeypatch.setattr(part, spy)
     else:
         monkeypatch.setattr(module, part, spy)
     plan = Plan.from_dict({**finished, "out": str(tmp_path / "out"), "device": "cuda:7"})

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.training.data.align import best_path, ctc_frames, diagonal
+from spear_spec.training.data.align import (
+    align_clips,
+    best_path,
+    best_paths,
+    ctc_frames,
+    diagonal,
+    worst_believed,
+)
 from spear_spec.training.data.ctc import PhonemeCTC, Spoken, phones
 from spear_spec.training.data.ctc_training import output_labels, train_ctc
 from spear_spec.training.recipe.plan import CLOCK
@@ -34,6 +41,20 @@ def test_best_path_needs_room() -> None:
     log_probs = np.log(np.full((3, 3), 1 / 3))
     assert best_path(log_probs, [1, 2, 1, 2]) == []
     assert best_path(log_probs, [1, 1]) == [0, -1, 1]
+
+
+def test_paths_found_together_are_those_found_alone() -> None:
+    rng = np.random.default_rng(0)
+    labels = [[int(n) for n in rng.integers(1, 5, size)] for size in (3, 9, 1, 14, 6, 9)]
+    rows = [np.log(rng.dirichlet(np.ones(5), int(size))) for size in (20, 9, 2, 60, 6, 33)]
+    together = best_paths(rows, labels)
+    assert together == [best_paths([row], [wanted])[0] for row, wanted in zip(rows, labels)]
+    for (path, score), row, wanted in zip(together, rows, labels):
+        if path:
+            assert score == pytest.approx(sum(row[t, 0 if i < 0 else wanted[i]] for t, i in enumerate(path)))
+        else:
+            assert score == -np.inf and len(wanted) + sum(a == b for a, b in itertools.pairwise(wanted)) > len(row)
+    assert sum(not path for path, _ in together) in (1, 2)
 
 
 def corpus(count: int = 60, seed: int = 0) -> list[Spoken]:
@@ -94,6 +115,25 @@ def test_ctc_alignment_finds_the_durations(trained: PhonemeCTC) -> None:
         flat.append(float((wanted != got).float().mean()))
     assert np.mean(errors) < 0.2
     assert np.mean(errors) < 0.5 * np.mean(flat)
+
+
+def test_another_text_is_doubted(trained: PhonemeCTC) -> None:
+    """Of clips some of whose texts are exchanged, it is those that lie beyond what is usual."""
+    said = corpus(60, seed=3)
+    pairs = [(item.tokens, item.phonemes) for item in said]
+    wrong = {4, 17, 30, 45}
+    for number in wrong:
+        pairs[number] = (said[number].tokens, next(o.phonemes for o in said if phones(o.phonemes) != phones(
+            said[number].phonemes) and len(phones(o.phonemes)) == len(phones(said[number].phonemes))))  # fmt: skip
+    losses = [each.loss for each in align_clips(trained, pairs, CLOCK)]
+    assert all(loss is not None and loss >= 0 for loss in losses)
+    most = worst_believed([loss for loss in losses if loss is not None], 8.0)
+    assert {number for number, loss in enumerate(losses) if loss is not None and loss > most} == wrong
+    assert worst_believed([0.1] * 19, 8.0) == worst_believed([0.1, 9.0] * 30, 0.0) == float("inf")
+    assert worst_believed([0.0, 0.01, 0.02] * 10, 8.0) == 1.0
+    assert worst_believed([1.0, 2.0, 3.0, np.inf] * 10, 2.0) == pytest.approx(2 + 2 * 1.4826)
+    [tight] = align_clips(trained, [(said[0].tokens[:1], said[0].phonemes)], CLOCK)
+    assert tight == (diagonal(said[0].phonemes, 1, CLOCK), np.inf)
 
 
 def test_diagonal_gives_every_phone_the_same() -> None:

@@ -62,16 +62,6 @@ def test_ljspeech_form(tmp_path: Path) -> None:
     assert clips[0].frames is None
 
 
-def test_libritts_form(tmp_path: Path) -> None:
-    for name in ("84/121123/84_121123_000007_000000", "1034/1/1034_1_000000_000001"):
-        wav(tmp_path / f"{name}.wav")
-        (tmp_path / f"{name}.normalized.txt").write_text("Go on.\n")
-        (tmp_path / f"{name}.original.txt").write_text("Go  on!\n")
-    clips = data.read_corpus(tmp_path)
-    assert [(clip.speaker, clip.text) for clip in clips] == [("1034", "Go on."), ("84", "Go on.")]
-    assert all(Path(clip.audio).is_file() for clip in clips)
-
-
 def test_lhotse_manifest(tmp_path: Path) -> None:
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
@@ -131,18 +121,6 @@ def test_clips_with_other_phonemes_are_left_out(tmp_path: Path) -> None:
     assert [name for name, _ in dropped] == ["other", "lengths", "silent", "error", "empty"]
 
 
-def test_lengths_are_measured(tmp_path: Path) -> None:
-    (tmp_path / "junk.wav").write_bytes(b"junk")
-    names = {
-        "ok": wav(tmp_path / "ok.wav", 0.75),
-        "short": wav(tmp_path / "short.wav", 0.1),
-        "junk": tmp_path / "junk.wav",
-    }
-    kept, dropped = data.measure([data.Clip(name, "a", "t", str(path)) for name, path in names.items()], progress=False)
-    assert [(clip.id, clip.seconds) for clip in kept] == [("ok", 0.75)]
-    assert [name for name, _ in dropped] == ["short", "junk"]
-
-
 def test_prepared_folder_round_trip(tmp_path: Path) -> None:
     clips = [
         data.Clip("b", "y", "t", "x.wav", "p", [1, 2, 3], 0.5),
@@ -167,26 +145,21 @@ def test_durations_that_were_found_fill_in_for_those_that_are_missing(tmp_path: 
     assert [clip.frames for clip in prepared.clips()] == [[1, 2, 3], [4, 5, 6]]
 
 
-def test_tokenizing_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    clips = [data.Clip(str(i), "a", "t", str(wav(tmp_path / f"{i}.wav", 0.1 * (i + 1)))) for i in range(4)]
-    calls: list[int] = []
-
-    def encode(samples: np.ndarray, rate: int) -> torch.Tensor:
-        calls.append(len(samples))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return torch.full((len(samples) // 640,), 1000)
-
+def test_rows_and_doubts(tmp_path: Path) -> None:
     prepared = Prepared(tmp_path / "prepared")
-    with pytest.raises(KeyboardInterrupt):
-        prepared.tokenize(clips, encode, every=2, progress=False)
-    assert set(load_rows(prepared.tokens)) == {"0", "1"}
-    tokens = prepared.tokenize(clips, encode, progress=False)
-    assert calls == [1600, 3200, 4800, 4800, 6400]
-    assert {key: (len(row), row.dtype) for key, row in tokens.items()} == {
-        str(i): (n, torch.int16) for i, n in enumerate((2, 5, 7, 10))
-    }
-    assert all(torch.equal(row, load_rows(prepared.tokens)[key]) for key, row in tokens.items())
+    prepared.write([data.Clip("a", "x", "t", "x.wav", "p")])
+    assert prepared.doubted() == set()
+    prepared.write_doubted([("a", "says\tsomething else")])
+    assert prepared.doubted() == {"a"}
+    save_rows(prepared.tokens, {"a": torch.tensor([1000, 2])})
+    assert load_rows(prepared.tokens)["a"].tolist() == [1000, 2]
     prepared.tokens.write_bytes(b"junk")
     with pytest.raises(BundleError):
         load_rows(prepared.tokens)
+
+
+def test_readers_that_are_on_both_sides() -> None:
+    one, other = ([data.Clip(f"{n}", str(n), "t", "x.wav") for n in numbers] for numbers in (range(9), range(5, 20)))
+    data.apart("dev", one[:5], other, "training")
+    with pytest.raises(ConfigError, match=r"dev has readers of training: 5, 6, 7 and 1 more\."):
+        data.apart("dev", one, other, "training")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from spear_spec.models.drafts.medusa import MedusaConfig, MedusaHeads
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.training.checkpoint import load_checkpoint, load_export
 from spear_spec.training.data.utterances import Utterance
+from spear_spec.training.order import Order, chance, seed_of
 from spear_spec.training.precision import mixed
 from spear_spec.training.recipe.plan import CLOCK
-from spear_spec.training.t2s.batches import batches, collate, history_mask
+from spear_spec.training.t2s.batches import collate, groups, history_mask
 from spear_spec.training.t2s.joint import Joint
 from spear_spec.training.t2s.settings import T2STraining
 from spear_spec.training.t2s.trainee import Trainee, View
@@ -62,11 +62,11 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
     sides: list[nn.Module] = [trainee] if joint is None else [trainee, joint.module]
     optimizers = []
     for side in sides:
-        groups = [
+        decays = [
             {"params": [p for p in side.parameters() if p.ndim >= 2], "weight_decay": cfg.weight_decay},
             {"params": [p for p in side.parameters() if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizers.append(torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), fused=True))
+        optimizers.append(torch.optim.AdamW(decays, lr=cfg.lr, betas=(0.9, 0.98), fused=True))
     averages = [model.state_dict()] if joint is None else [model.state_dict(), joint.module.state_dict()]
     averages = [{k: v.clone() for k, v in average.items()} for average in averages]
     first = 0
@@ -79,13 +79,13 @@ def by_hand(data: list[Utterance], cfg: T2STraining, begin: dict | None = None) 
             joint.module.load_state_dict(begin["joint"]["heads"])
             optimizers[1].load_state_dict(begin["joint"]["optimizer"])
             averages[1] = begin["joint"]["ema"]
-    torch.manual_seed(cfg.seed + first)
-    stream = batches(data, cfg, model.start_id, model.eos_id, 1, random.Random(cfg.seed + first), clock=CLOCK)
+    order = Order(lambda rng: groups(data, cfg, 1, rng, clock=CLOCK), cfg.seed)
     for step in range(first, cfg.steps):
         progress = step / cfg.steps
-        batch = next(stream)
-        no_text = torch.rand(len(batch.tokens)) < cfg.no_text
-        masked = history_mask(batch, cfg, progress) & ~no_text[:, None]
+        batch, draws = collate(order[step], model.start_id, model.eos_id), chance(cfg.seed, "masks", step)
+        no_text = torch.rand(len(batch.tokens), generator=draws) < cfg.no_text
+        masked = history_mask(batch, cfg, progress, draws) & ~no_text[:, None]
+        torch.manual_seed(seed_of(cfg.seed, "dropout", step, 0))
         with mixed("cpu"):
             losses = trainee(
                 batch, masked, no_text, (cfg.align_layers, cfg.align_heads), joint and joint.hook(progress)

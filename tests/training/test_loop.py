@@ -105,10 +105,70 @@ def test_checkpoints_may_be_rarer_than_lines(tmp_path: Path) -> None:
 
 
 def test_runs_share_what_is_drawn_and_end_by_themselves(tmp_path: Path) -> None:
-    drawn, learners = iter("abcdef"), [Counter(), Counter()]
+    learners = [Counter(), Counter()]
     runs = [Run(str(n), learners[n], tmp_path / str(n), steps=(2, 4)[n], every=10) for n in (0, 1)]
-    carry_out(runs, progress=False, draw=lambda: next(drawn))
+    carry_out(runs, progress=False, draw=lambda step: "abcdef"[step])
     assert [learner.given for learner in learners] == [["a", "b"], ["a", "b", "c", "d"]]
+
+
+def test_who_is_behind_catches_up_first(tmp_path: Path) -> None:
+    """Checkpoints of runs that share their batches are of different steps after a kill."""
+    carry_out([Run("0", Counter(), tmp_path / "0", steps=3, every=10)], progress=False)
+    learners = [Counter(), Counter()]
+    runs = [Run(str(n), learners[n], tmp_path / str(n), steps=5, every=10) for n in (0, 1)]
+    carry_out(runs, progress=False, draw=lambda step: "abcdef"[step])
+    assert [learner.given for learner in learners] == [["d", "e"], ["a", "b", "c", "d", "e"]]
+
+
+class Killed(BaseException):
+    """What nobody catches, as nobody does a SIGKILL."""
+
+
+class Mortal(Counter):
+    """It dies in a step, or while it exports."""
+
+    def __init__(self, step: int | None = None, export: int | None = None) -> None:
+        super().__init__()
+        self.dies = step, export
+
+    def learn(self, step: int, progress: float, shared: Any) -> Mapping[str, torch.Tensor | float]:
+        if step == self.dies[0]:
+            raise Killed
+        return super().learn(step, progress, shared)
+
+    def export(self, work: Work, about: Mapping[str, Any]) -> None:
+        if about["step"] == self.dies[1]:
+            raise Killed
+        (work.folder / "exported").write_text(json.dumps({**about, "minutes": 0, "value": float(self.value)}))
+
+
+def left(folder: Path) -> tuple[Any, ...]:
+    rows = [{**line, "minutes": 0} for line in lines(folder)]
+    return rows, (folder / "exported").read_text(), load_checkpoint(folder / "checkpoint.pt")["value"]
+
+
+@pytest.mark.parametrize("where", [{"step": n} for n in range(7)] + [{"export": n} for n in (0, 3, 6, 7)])
+@pytest.mark.parametrize("save_s", [0.0, 1e-9])
+def test_a_kill_changes_nothing_of_what_is_left(where: dict[str, int], save_s: float, tmp_path: Path) -> None:
+    """Checkpoint, log (no line twice, means over the same steps) and export; checkpoints with lines, and in between."""
+    settings: dict[str, Any] = {"steps": 7, "every": 3, "save_s": save_s}
+    carry_out([Run("x", Mortal(), tmp_path / "whole", **settings)], progress=False)
+    with pytest.raises(Killed):
+        carry_out([Run("x", Mortal(**where), tmp_path / "cut", **settings)], progress=False)
+    resumed = Run("x", Mortal(), tmp_path / "cut", **settings)
+    if save_s and where.get("step"):
+        assert resumed.step == where["step"]  # a checkpoint a step
+    carry_out([resumed], progress=False)
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+
+
+def test_a_finished_run_leaves_its_export_again_and_no_other_line(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 2, "every": 1}
+    carry_out([Run("x", Mortal(), tmp_path, **settings)], progress=False)
+    before = left(tmp_path)
+    (tmp_path / "exported").unlink()
+    carry_out([Run("x", Mortal(), tmp_path, **settings)], progress=False)
+    assert left(tmp_path) == before
 
 
 def test_checkpoints_of_others_are_refused_in_a_line(tmp_path: Path) -> None:

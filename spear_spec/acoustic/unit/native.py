@@ -39,12 +39,11 @@ class NativeVocoder:
         dim, wide, phases = cfg.dim, cfg.prosody_dim, cfg.frames_per_token
         angle = torch.arange(cfg.n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / cfg.n_fft)
         blocks = {part: model.context_blocks(part) for part in ("token", "prosody", "frame")}
-        speaker = model.frame_speaker.weight + model.prosody_embedding.bias
+        self._bias = model.prosody_embedding.bias.detach().clone()
         self.struct = CVocoder(
-            *(cfg.num_semantic_token_ids, cfg.num_speakers, dim, wide, cfg.kernel, cfg.hop, phases, cfg.n_fft),
+            *(cfg.num_semantic_token_ids, dim, wide, cfg.kernel, cfg.hop, phases, cfg.n_fft),
             *(cfg.sample_rate, cfg.f0_floor, cfg.f0_ceil),
             self._at(model.token_embedding.weight, (cfg.num_semantic_token_ids, dim)),
-            self._at(model.speaker_embedding.weight, (cfg.num_speakers, dim)),
             self._norm(model.token_norm, dim),
             *(len(some) for some in blocks.values()),
             self._blocks(blocks["token"], dim, cfg),
@@ -55,7 +54,6 @@ class NativeVocoder:
             self._map(model.prosody_out, 3 * phases, wide),
             self._map(model.upsample, phases * dim, dim),
             self._at(model.prosody_embedding.weight.t(), (4, dim)),
-            self._at(speaker, (cfg.num_speakers, dim)),
             self._norm(model.frame_norm, dim),
             self._norm(model.head.norm, dim),
             self._map(model.head.out, 5 * model.head.bins, dim),
@@ -63,11 +61,13 @@ class NativeVocoder:
             self._at(torch.stack([angle.cos(), -angle.sin()], -1).float(), (cfg.n_fft, 2)),
         )
 
-    def open(self, speaker: int, phase: float, rate: float) -> tuple[Tensor, int]:
-        """Memory of a new stream, and the address in it that the kernel is given."""
+    def open(self, who: Tensor, phase: float, rate: float) -> tuple[Tensor, int]:
+        """Memory of a new stream of this speaker vector [2 C], and the address in it that the kernel is given."""
+        dim = self.struct.dim
+        both = torch.cat([who[:dim], who[dim:] + self._bias])  # the stream keeps a copy
         memory = torch.empty(self._size(self.struct, rate) + _ALIGNED, dtype=torch.uint8, device="cpu")
         at = -(-memory.data_ptr() // _ALIGNED) * _ALIGNED
-        self._open(self.struct, speaker, phase, rate, at)
+        self._open(self.struct, pointer(both, (2 * dim,), _FLOAT, "the speaker vector"), phase, rate, at)
         return memory, at
 
     def _at(self, weight: Tensor, shape: tuple[int, ...]) -> int:
@@ -141,12 +141,12 @@ class NativeStream:
         self,
         model: UnitVocoder,
         kernel: NativeVocoder,
-        speaker: int,
+        speaker: int | Tensor,
         generator: torch.Generator,
         rate: float = 1.0,
     ) -> None:
-        model.check_tokens(torch.zeros(0, dtype=torch.int64, device="cpu"), speaker)
-        self.model, self.speaker, self.generator = model, speaker, generator
+        """speaker: of the voice, by number, or a speaker vector [2 C]."""
+        self.model, self.who, self.generator = model, model.vector(speaker), generator
         self._kernel = kernel
         self._memory: tuple[Tensor, int] | None = None  # the first token opens it: then the initial phase is drawn
         self.rate, self._taken = rate, 0  # tokens
@@ -170,7 +170,7 @@ class NativeStream:
         if self.finished:
             raise AudioError("this vocoder stream is finished: make a new one")
         self.finished = last
-        self.model.check_tokens(tokens, self.speaker)
+        self.model.check_tokens(tokens)
         with torch.inference_mode():
             return self._run(tokens.long().contiguous(), last)
 
@@ -179,7 +179,7 @@ class NativeStream:
         if self._memory is None:
             if not count:
                 return torch.zeros(0, dtype=_FLOAT, device="cpu")
-            self._memory = self._kernel.open(self.speaker, float(initial_phase(self.generator)), self.rate)
+            self._memory = self._kernel.open(self.who, float(initial_phase(self.generator)), self.rate)
         sizes = self.model.cfg.token_samples_at(self.rate, self._taken, count)
         self._taken += count
         noise = token_noise(self.generator, sizes, torch.device("cpu")).contiguous()

@@ -1,4 +1,4 @@
-"""The unit vocoder as an acoustic stage: speakers by name, streams, whole utterances."""
+"""The unit vocoder as an acoustic stage: speakers by name or from a prompt, streams, whole utterances."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spear_spec.acoustic.contract import Heard
 from spear_spec.acoustic.unit.excitation import token_noise
 from spear_spec.acoustic.unit.native import NativeStream, native_for
+from spear_spec.acoustic.unit.prompt import PromptEncoder, listen
 from spear_spec.acoustic.unit.rate import FASTEST, SLOWEST, at_rate
 from spear_spec.acoustic.unit.streaming import VocoderStream
 from spear_spec.acoustic.unit.vocoder import UnitVocoder, drive_for, initial_phase
 from spear_spec.config import number
 from spear_spec.errors import ConfigError, NumericsError
 
+KIND = "unit-vocoder"
+
 
 class UnitStage:
-    """See `AcousticStage`. The speakers stand in the order in which the vocoder knows them."""
+    """See `AcousticStage`. The speakers stand in the order in which the vocoder knows them. It has named speakers only;
+    `HearingStage` hears prompts too.
+    """
 
     rates = SLOWEST, FASTEST
 
@@ -39,13 +45,15 @@ class UnitStage:
         return native_for(self.module) is not None
 
     def open(
-        self, voice: str, rate: float = 1.0, generator: torch.Generator | None = None
+        self, voice: str | Heard, rate: float = 1.0, generator: torch.Generator | None = None
     ) -> NativeStream | VocoderStream:
         """See `AcousticStage.open`; equal to `render` for the same generator state, in C bit for bit."""
         number("rate", rate, *self.rates)
         return open_stream(self.module, self._speaker(voice), generator or torch.Generator().manual_seed(0), rate)
 
-    def render(self, tokens: Tensor, voice: str, generator: torch.Generator | None = None, rate: float = 1.0) -> Tensor:
+    def render(
+        self, tokens: Tensor, voice: str | Heard, generator: torch.Generator | None = None, rate: float = 1.0
+    ) -> Tensor:
         """Samples float32 of whole utterances [T], in one pass: what a stream must equal. At rate 1 they are
         [T * samples a token].
 
@@ -55,14 +63,37 @@ class UnitStage:
         number("rate", rate, *self.rates)
         return render(self.module, tokens, self._speaker(voice), generator, rate)
 
-    def _speaker(self, voice: str) -> int:
+    def _speaker(self, voice: str | Heard) -> int | Tensor:
+        if isinstance(voice, Heard):
+            if voice.stage != KIND or not isinstance(voice.value, Tensor):
+                raise ConfigError(
+                    f"what a stage {voice.stage!r} heard means nothing to {KIND!r}: it hears the prompt anew"
+                )
+            return voice.value
         if voice not in self.speakers:
             raise ConfigError(f"there is no speaker {str(voice)[:40]!r}; there are {', '.join(self.speakers)}")
         return self.speakers.index(voice)
 
 
+class HearingStage(UnitStage):
+    """A `UnitStage` with a prompt encoder."""
+
+    def __init__(self, vocoder: UnitVocoder, speakers: Sequence[str], encoder: PromptEncoder) -> None:
+        super().__init__(vocoder, speakers)
+        self.encoder = encoder
+
+    def prompt(self, samples: Tensor, sample_rate: int) -> Heard:
+        """The speaker vector float32 [2 * dim] heard in samples [T]; see `AcousticStage`. The same clip gives the same
+        vector, at any level.
+
+        Raises:
+            AudioError: not mono, not finite, silent, or too short.
+        """
+        return Heard(listen(self.encoder, samples, sample_rate), KIND)
+
+
 def open_stream(
-    vocoder: UnitVocoder, speaker: int, generator: torch.Generator, rate: float = 1.0
+    vocoder: UnitVocoder, speaker: int | Tensor, generator: torch.Generator, rate: float = 1.0
 ) -> NativeStream | VocoderStream:
     """A stream in C where `native_for` has one, else on torch."""
     kernel = native_for(vocoder)
@@ -74,7 +105,7 @@ def open_stream(
 def render(
     vocoder: UnitVocoder,
     tokens: Tensor,
-    speaker: int = 0,
+    speaker: int | Tensor = 0,
     generator: torch.Generator | None = None,
     rate: float = 1.0,
 ) -> Tensor:
@@ -85,26 +116,27 @@ def render(
         AudioError: a token id or speaker that does not exist. NumericsError: the weights gave NaN or infinity.
     """
     tokens = torch.as_tensor(tokens, device="cpu")
-    vocoder.check_tokens(tokens, speaker)
+    who = vocoder.vector(speaker)
+    vocoder.check_tokens(tokens)
     if tokens.numel() == 0:
         return torch.zeros(0, dtype=torch.float32, device="cpu")
     generator = generator or torch.Generator().manual_seed(0)
     kernel = native_for(vocoder)
     if kernel is not None:
-        stream = NativeStream(vocoder, kernel, speaker, generator, rate)
+        stream = NativeStream(vocoder, kernel, who, generator, rate)
         return torch.cat([stream.push(tokens), stream.finish()])
-    return render_in_torch(vocoder, tokens, speaker, generator, rate)
+    return render_in_torch(vocoder, tokens, who, generator, rate)
 
 
 def render_in_torch(
-    vocoder: UnitVocoder, tokens: Tensor, speaker: int, generator: torch.Generator, rate: float = 1.0
+    vocoder: UnitVocoder, tokens: Tensor, speaker: int | Tensor, generator: torch.Generator, rate: float = 1.0
 ) -> Tensor:
     """`render` on any device, whole layers at a time: what the streams, this one's and C's, must equal."""
     device = vocoder.device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         start = initial_phase(generator).to(device)
         noise = token_noise(generator, vocoder.cfg.token_samples_at(rate, 0, len(tokens)), device)
-        who = torch.tensor([speaker], dtype=torch.int64, device=device)
+        who = vocoder.vector(speaker)[None]
         hidden, raw = vocoder.encode(tokens.to(device).long()[None], who)
         prosody = vocoder.read_prosody(raw)
         frames = at_rate(vocoder.decode(hidden, prosody, who), rate)

@@ -75,16 +75,17 @@ class VocoderStream:
     240 * `frames_at(4 * n, rate)`.
     """
 
-    def __init__(self, model: UnitVocoder, speaker: int, generator: torch.Generator, rate: float = 1.0) -> None:
-        model.check_tokens(torch.zeros(0, dtype=torch.int64, device="cpu"), speaker)
+    def __init__(
+        self, model: UnitVocoder, speaker: int | Tensor, generator: torch.Generator, rate: float = 1.0
+    ) -> None:
+        """speaker: of the voice, by number, or a speaker vector [2 C]."""
         cfg = model.cfg
-        self.model, self.speaker = model, speaker
+        self.model, self.who = model, model.vector(speaker)[None]
         device = model.device
         self.device = device
         self.generator = generator
         self.rate, self.taken = rate, 0  # tokens
         self.f0_rate, self.frame_rate = RateStream(rate), RateStream(rate)
-        self.who = torch.tensor([speaker], dtype=torch.int64, device=device)
         self.token_blocks = [BlockStream(b, cfg.dim, device) for b in model.context_blocks("token")]
         self.prosody_blocks = [BlockStream(b, cfg.prosody_dim, device) for b in model.context_blocks("prosody")]
         self.frame_blocks = [BlockStream(b, cfg.dim, device) for b in model.context_blocks("frame")]
@@ -121,7 +122,7 @@ class VocoderStream:
             raise AudioError("this vocoder stream is finished: make a new one")
         self.finished = last
         model, cfg = self.model, self.model.cfg
-        model.check_tokens(tokens, self.speaker)
+        model.check_tokens(tokens)
         if self.drive_stream is None:
             if len(tokens) == 0:
                 return torch.zeros(0, dtype=torch.float32, device="cpu")

@@ -1,4 +1,4 @@
-"""The unit vocoder: semantic tokens and a speaker in, a 24 kHz waveform out, in one pass.
+"""The unit vocoder: semantic tokens and a speaker vector in, a 24 kHz waveform out, in one pass.
 
 Token embedding and ConvNeXt blocks (Liu et al. 2022) at 25 Hz; a prosody head for voicing, F0 and energy; four phases
 up to 100 Hz; ConvNeXt blocks; then a head in the manner of Vocos (Siuzdak 2023), with one difference: the spectrum that
@@ -7,6 +7,9 @@ and fading within each period as the head says.
 
 Every convolution looks at a bounded number of frames, nothing is normalised over time, and every layer pads with zeros,
 so the streaming form (`streaming.py`) computes the same numbers.
+
+A speaker is a vector [2 * dim]: what is added to the tokens, then what is added to the frames. The tables hold the
+vectors of the voice's own speakers; those of others come from a prompt (`prompt.py`).
 """
 
 from __future__ import annotations
@@ -231,7 +234,7 @@ class SpectralHead(nn.Module):
 
 
 class UnitVocoder(nn.Module):
-    """Semantic tokens [T] and a speaker to samples [T * 960]. See the module's text for the design."""
+    """Semantic tokens [T] and a speaker vector to samples [T * 960]. See the module's text for the design."""
 
     def __init__(self, cfg: VocoderConfig) -> None:
         super().__init__()
@@ -272,9 +275,13 @@ class UnitVocoder(nn.Module):
 
     # The pieces, in the order in which they run; training and streaming call them one by one.
 
-    def embed(self, tokens: Tensor, speaker: Tensor) -> Tensor:
-        """Token ids [B, T] and speaker ids [B] to [B, T, C]."""
-        return self.token_norm(self.token_embedding(tokens) + self.speaker_embedding(speaker)[:, None])
+    def vectors(self, ids: Tensor) -> Tensor:
+        """Speaker vectors [B, 2 C] of the voice's own speakers [B]."""
+        return torch.cat([self.speaker_embedding(ids), self.frame_speaker(ids)], dim=-1)
+
+    def embed(self, tokens: Tensor, who: Tensor) -> Tensor:
+        """Token ids [B, T] and speaker vectors [B, 2 C] to [B, T, C]."""
+        return self.token_norm(self.token_embedding(tokens) + who[:, None, : self.cfg.dim])
 
     def read_prosody(self, raw: Tensor) -> Prosody:
         """Output of the prosody head [B, T, 3 * frames_per_token] to values at 100 Hz."""
@@ -295,16 +302,18 @@ class UnitVocoder(nn.Module):
         phases = self.upsample(hidden).view(batch, count * self.cfg.frames_per_token, dim)
         return phases
 
-    def condition(self, frames: Tensor, prosody: Prosody, speaker: Tensor) -> Tensor:
-        """Add prosody and speaker to the frames [B, F, C]."""
+    def condition(self, frames: Tensor, prosody: Prosody, who: Tensor) -> Tensor:
+        """Add prosody and speaker vectors [B, 2 C] to the frames [B, F, C]."""
         pitch = (torch.log(prosody.f0) - 5.0) / 0.5
         values = torch.stack([prosody.voiced, pitch, prosody.voiced * pitch, (prosody.energy + 5.0) * 0.5], dim=-1)
-        extra = self.prosody_embedding(values.to(frames.dtype)) + self.frame_speaker(speaker)[:, None]
+        extra = self.prosody_embedding(values.to(frames.dtype)) + who[:, None, self.cfg.dim :]
         return self.frame_norm(frames + extra)
 
-    def encode(self, tokens: Tensor, speaker: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, T, C] and raw prosody [B, T, 12] at 25 Hz; `mask` [B, T, 1]."""
-        hidden = self.embed(tokens, speaker)
+    def encode(self, tokens: Tensor, who: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden states [B, T, C] and raw prosody [B, T, 12] at 25 Hz of tokens [B, T] and speaker vectors [B, 2 C];
+        `mask` [B, T, 1].
+        """
+        hidden = self.embed(tokens, who)
         for block in self.token_blocks:
             hidden = block(hidden, mask)
         branch = self.prosody_input(hidden)
@@ -320,9 +329,11 @@ class UnitVocoder(nn.Module):
         """End of the prosody branch to raw prosody [B, T, 3 * frames_per_token]."""
         return self.prosody_out(self.prosody_norm(_enough_rows(branch)))[:, : branch.shape[1]]  # type: ignore[no-any-return]
 
-    def decode(self, hidden: Tensor, prosody: Prosody, speaker: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Frames [B, F, C] at 100 Hz after the last block; hidden [B, T, C], `mask` [B, F, 1]."""
-        frames = self.condition(self.to_frames(hidden), prosody, speaker)
+    def decode(self, hidden: Tensor, prosody: Prosody, who: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Frames [B, F, C] at 100 Hz after the last block; hidden [B, T, C], speaker vectors [B, 2 C], `mask`
+        [B, F, 1].
+        """
+        frames = self.condition(self.to_frames(hidden), prosody, who)
         for block in self.frame_blocks:
             frames = block(frames, mask)
         return frames
@@ -337,8 +348,27 @@ class UnitVocoder(nn.Module):
         excitation = F.pad(excite(driven, noise), (margin, margin))
         return head.overlap_add(head.frames(frames, head.slices(excitation)))[:, margin:-margin]
 
-    def check_tokens(self, tokens: Tensor, speaker: int) -> None:
-        """Raise AudioError on ids outside the vocabulary, on a wrong shape, and on a speaker that does not exist."""
+    def vector(self, speaker: int | Tensor) -> Tensor:
+        """The speaker vector [2 C] of a speaker of the voice, by number, or one that is given; where the weights are.
+
+        Raises:
+            AudioError: no such speaker, or a vector of another length, or one that is not finite.
+        """
+        if not isinstance(speaker, Tensor):
+            if not 0 <= int(speaker) < self.cfg.num_speakers:
+                raise AudioError(f"speaker must lie in 0..{self.cfg.num_speakers - 1}, got {speaker}")
+            with torch.no_grad():
+                return self.vectors(torch.tensor([int(speaker)], dtype=torch.int64, device=self.device))[0]
+        if speaker.shape != (2 * self.cfg.dim,) or not speaker.is_floating_point():
+            raise AudioError(
+                f"a speaker vector must have {2 * self.cfg.dim} numbers, got {speaker.dtype} {list(speaker.shape)}"
+            )
+        if not torch.isfinite(speaker).all():
+            raise AudioError("the speaker vector holds NaN or infinity")
+        return speaker.detach().to(self.device, self.token_embedding.weight.dtype)
+
+    def check_tokens(self, tokens: Tensor) -> None:
+        """Raise AudioError on ids outside the vocabulary and on a wrong shape."""
         if tokens.ndim != 1 or tokens.is_floating_point() or tokens.is_complex():
             raise AudioError(
                 f"semantic tokens must be whole numbers on one axis, got {tokens.dtype} {list(tokens.shape)}"
@@ -346,8 +376,6 @@ class UnitVocoder(nn.Module):
         limit = self.cfg.num_semantic_token_ids
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= limit):
             raise AudioError(f"semantic tokens must lie in 0..{limit - 1}")
-        if not 0 <= int(speaker) < self.cfg.num_speakers:
-            raise AudioError(f"speaker must lie in 0..{self.cfg.num_speakers - 1}, got {speaker}")
 
 
 def initial_phase(generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spear_spec.config import Strict
+from spear_spec.config import DEEPEST, MOST_HEADS, MOST_IDS, WIDEST, WIDEST_HEAD, Strict, require, shown, whole
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.models.audiolm.layers import Layer, look_at
 from spear_spec.models.memory import DecoderOutput, Memory, Skip, cached_positions
@@ -34,6 +34,15 @@ from spear_spec.nn.tree import Tree
 
 _NEVER = -1e9  # the logit of a token that cannot stand here: finite, and without mass at any temperature
 _ALIGN = 8
+_MOST = {  # of a shape's fields; of others 64
+    "width": WIDEST,
+    "depth": DEEPEST,
+    "heads": MOST_HEADS,
+    "dim_head": WIDEST_HEAD,
+    "ff_inner": 64 * WIDEST,
+    "codebook": MOST_IDS,
+    "semantic": MOST_IDS,
+}
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,9 @@ class WriterConfig(Strict):
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "bool":
-                if not isinstance(value, bool):
-                    raise ConfigError(f"{field.name} must be true or false, not {value!r:.40}")
-            elif not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 20:
-                raise ConfigError(f"{field.name} must be a whole number above 0, not {value!r:.40}")
+                require(isinstance(value, bool), f"{field.name} must be true or false, not {shown(value)}")
+            else:
+                whole(field.name, value, 1, _MOST.get(field.name, 64))
 
     @property
     def dim(self) -> int:

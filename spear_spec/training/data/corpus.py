@@ -8,15 +8,19 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from spear_spec.errors import ConfigError, MissingExtraError, TextError
+from spear_spec.training.data.libritts import is_libritts, read_libritts
 
+FORMS = ("meta", "ljspeech", "libritts", "lhotse")
 SUFFIXES = (".ogg", ".flac", ".wav", ".opus", ".mp3")
 DURATION_RATE = 40  # frames of `Clip.frames` a second: 600 samples at 24 kHz each
 
@@ -49,11 +53,12 @@ def detect(folder: Path) -> str:
         return "meta"
     if (folder / "metadata.csv").is_file():
         return "ljspeech"
-    if next(folder.rglob("*.normalized.txt"), None):
+    if is_libritts(folder):
         return "libritts"
     raise ConfigError(
         f"{folder} is no corpus that can be read: it needs meta.*.jsonl (ours), metadata.csv and wavs/ (LJSpeech), "
-        "or *.normalized.txt beside *.wav (LibriTTS); anything else goes through a lhotse cut manifest (cuts.jsonl.gz)"
+        "or *.trans.tsv or *.normalized.txt beside *.wav (LibriTTS); anything else goes through a lhotse cut manifest "
+        "(cuts.jsonl.gz)"
     )
 
 
@@ -99,18 +104,6 @@ def _ljspeech(folder: Path) -> Iterator[Clip]:
             )
 
 
-def _libritts(folder: Path) -> Iterator[Clip]:
-    """LibriTTS: SUBSET/SPEAKER/CHAPTER/ID.normalized.txt beside ID.wav; the speaker stands first in the id."""
-    for path in sorted(folder.rglob("*.normalized.txt")):
-        name = path.name.removesuffix(".normalized.txt")
-        yield Clip(
-            name,
-            name.split("_")[0],
-            path.read_text(encoding="utf-8").strip(),
-            str(find_audio(path.parent / name) or ""),
-        )
-
-
 def _lhotse(manifest: Path, audio: Path) -> Iterator[Clip]:
     """Any corpus that lhotse knows: a cut manifest.
 
@@ -131,36 +124,63 @@ def _lhotse(manifest: Path, audio: Path) -> Iterator[Clip]:
         yield Clip(cut.id, str(said.speaker or "speaker"), (said.text or "").strip(), str(path))
 
 
-def read_corpus(
+class Corpus(NamedTuple):
+    """Clips, and (id, reason) of what cannot even be one."""
+
+    clips: list[Clip]
+    skipped: list[tuple[str, str]]
+
+
+def open_corpus(
     folder: str | os.PathLike[str], form: str = "auto", *, scratch: str | os.PathLike[str] | None = None
-) -> list[Clip]:
+) -> Corpus:
     """Every clip of a corpus, ids prefixed with the folder's name so that several corpora can stand together.
 
     Args:
         folder: the corpus (for lhotse: the cut manifest).
         form: "meta", "ljspeech", "libritts", "lhotse", or "auto".
-        scratch: where the cuts of a lhotse manifest are written as files.
+        scratch: where the cuts of a lhotse manifest are written as files, and lhotse's links to LibriTTS.
 
     Raises:
         ConfigError: the folder is missing, of no known form, or holds no clip.
-        MissingExtraError: a lhotse manifest without lhotse.
+        MissingExtraError: LibriTTS or a lhotse manifest without lhotse.
     """
     path = Path(folder)
     form = detect(path) if form == "auto" else form
-    readers: dict[str, Callable[[Path], Iterator[Clip]]] = {
-        "meta": _meta, "ljspeech": _ljspeech, "libritts": _libritts,
-        "lhotse": lambda p: _lhotse(p, Path(scratch or p.parent / "cuts")),
-    }  # fmt: skip
-    if form not in readers:
-        raise ConfigError(f"unknown corpus form {form!r}; known are auto, {', '.join(readers)}")
+    if form not in FORMS:
+        raise ConfigError(f"unknown corpus form {form!r}; known are auto, {', '.join(FORMS)}")
+    if not path.exists():
+        raise ConfigError(f"{folder}: no such corpus folder")
     prefix = path.resolve().name.split(".")[0]
+    place = Path(scratch) if scratch is not None else None
+    skipped: list[tuple[str, str]] = []
+    if form == "libritts":
+        with tempfile.TemporaryDirectory(dir=_made(place)) as empty:
+            said, skipped = read_libritts(path, Path(empty) / "links")
+        clips = [Clip(name, reader, text, str(audio)) for name, reader, text, audio in said]
+    elif form == "lhotse":
+        clips = list(_lhotse(path, place or path.parent / "cuts"))
+    else:
+        clips = list((_meta if form == "meta" else _ljspeech)(path))
     clips = [
-        replace(clip, id=f"{prefix}/{clip.id}", audio=clip.audio and str(Path(clip.audio).resolve()))
-        for clip in readers[form](path)
+        replace(clip, id=f"{prefix}/{clip.id}", audio=clip.audio and str(Path(clip.audio).resolve())) for clip in clips
     ]
     if not clips:
-        raise ConfigError(f"{path} holds no clips")
-    return clips
+        raise ConfigError(f"{path} holds no clips" + (f"; the first reason is: {skipped[0][1]}" if skipped else ""))
+    return Corpus(clips, [(f"{prefix}/{name}", reason) for name, reason in skipped])
+
+
+def _made(folder: Path | None) -> Path | None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_corpus(
+    folder: str | os.PathLike[str], form: str = "auto", *, scratch: str | os.PathLike[str] | None = None
+) -> list[Clip]:
+    """The clips alone, see `open_corpus`."""
+    return open_corpus(folder, form, scratch=scratch).clips
 
 
 def add_phonemes(
@@ -195,25 +215,22 @@ def add_phonemes(
     return kept, dropped
 
 
-def measure(
-    clips: Iterable[Clip], shortest: float = 0.3, longest: float = 30.0, *, progress: bool = True
-) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """Length of each clip from its header; unreadable, very short and very long ones are left out."""
-    import soundfile
+def apart(what: str, clips: Iterable[Clip], others: Iterable[Clip], where: str) -> None:
+    """Refuse readers that occur on both sides.
 
-    kept, dropped = [], []
-    for clip in tqdm(list(clips), desc="lengths", disable=not progress):
-        try:
-            info = soundfile.info(clip.audio)
-        except (OSError, RuntimeError) as error:
-            dropped.append((clip.id, f"audio: {error}"))
-            continue
-        seconds = info.frames / info.samplerate
-        if not shortest <= seconds <= longest:
-            dropped.append((clip.id, f"{seconds:.2f} s long"))
-        else:
-            kept.append(replace(clip, seconds=round(seconds, 3)))
-    return kept, dropped
+    Args:
+        what, where: how the settings call the two.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    both = sorted({clip.speaker for clip in clips} & {clip.speaker for clip in others})
+    if both:
+        few = ", ".join(both[:3]) + (f" and {len(both) - 3} more" if len(both) > 3 else "")
+        raise ConfigError(
+            f"{what} has readers of {where}: {few}. An evaluation on unseen readers must not have heard them: name "
+            "other folders, or take them out of training (prepare.speakers)"
+        )
 
 
 def speakers_of(clips: Iterable[Clip]) -> list[str]:

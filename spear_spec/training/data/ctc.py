@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spear_spec.audio import write_atomically
 from spear_spec.errors import BundleError
 from spear_spec.evaluation.edits import edit_distance
 from spear_spec.nn.transformer import Layers
@@ -115,9 +116,8 @@ class PhonemeCTC(nn.Module):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Weights and settings to one safetensors file."""
-        save_file(
-            {k: v.contiguous() for k, v in self.state_dict().items()}, path, metadata={"ctc": json.dumps(self.settings)}
-        )
+        weights = {k: v.contiguous() for k, v in self.state_dict().items()}
+        write_atomically(Path(path), save(weights, metadata={"ctc": json.dumps(self.settings)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PhonemeCTC:

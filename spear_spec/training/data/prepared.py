@@ -5,13 +5,14 @@ tokens.safetensors     semantic tokens, int16, by id
 durations.safetensors  `frames` of the clips that brought none, by id (the align stage)
 speakers.json          names, in the order of the models' tables
 dropped.tsv            id and reason of every clip that was left out
+doubtful.tsv           id and reason of every clip whose text seems not to be what is said (the align stage)
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,10 +20,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
-from spear_spec.audio import load_audio
-from spear_spec.errors import AudioError, BundleError, ConfigError
+from spear_spec.errors import BundleError, ConfigError
 from spear_spec.training.data.corpus import Clip, speakers_of
 
 
@@ -53,9 +52,13 @@ class Prepared:
         return self.folder / "dropped.tsv"
 
     @property
+    def doubtful(self) -> Path:
+        return self.folder / "doubtful.tsv"
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Those that are there."""
-        every = (self.utterances, self.tokens, self.durations, self.speakers, self.dropped)
+        every = (self.utterances, self.tokens, self.durations, self.speakers, self.dropped, self.doubtful)
         return tuple(path for path in every if path.exists())
 
     def write(
@@ -105,25 +108,17 @@ class Prepared:
         pairs = (line.partition("\t") for line in self.dropped.read_text(encoding="utf-8").splitlines())
         return [(name, reason) for name, _, reason in pairs]
 
-    def tokenize(
-        self, clips: Sequence[Clip], encode: Callable[..., Tensor], *, every: int = 500, progress: bool = True
-    ) -> dict[str, Tensor]:
-        """Tokens of these clips, written every `every` clips; a run that was cut off goes on from there.
+    def doubted(self) -> set[str]:
+        """Ids of the clips whose text is taken to be another than what is said; none before the align stage."""
+        try:
+            lines = self.doubtful.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return set()
+        return {line.partition("\t")[0] for line in lines}
 
-        `encode(samples, sample_rate) -> tokens [T]`. Clips that cannot be read or are too short get no tokens.
-        """
-        tokens = load_rows(self.tokens) if self.tokens.exists() else {}
-        wanted = [clip for clip in clips if clip.id not in tokens]
-        for number, clip in enumerate(tqdm(wanted, desc="tokens", disable=not progress), 1):
-            try:
-                audio = load_audio(clip.audio)
-                tokens[clip.id] = encode(audio.samples, audio.sample_rate).to(torch.int16)
-            except AudioError as error:
-                tqdm.write(f"{clip.id}: {error}")
-            if number % every == 0:
-                save_rows(self.tokens, tokens)
-        save_rows(self.tokens, tokens)
-        return tokens
+    def write_doubted(self, clips: Iterable[tuple[str, str]]) -> None:
+        """Write (id, reason) of those clips."""
+        _write(self.doubtful, "".join(f"{name}\t{reason}\n" for name, reason in clips))
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ Computed once, shared by all that are trained.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,11 +98,9 @@ def collate(items: Sequence[Seen]) -> DraftBatch:
     )
 
 
-def batches(data: Sequence[Seen], batch_tokens: int, rng: random.Random) -> Iterator[DraftBatch]:
-    """Endless batches of similar lengths."""
-    while True:
-        pool = sorted(data, key=lambda s: len(s.tokens) + rng.uniform(0, 24))
-        groups = group_by_length(pool, lambda s: len(s.tokens), batch_tokens)
-        rng.shuffle(groups)
-        for group in groups:
-            yield collate(group)
+def groups(data: Sequence[Seen], batch_tokens: int, rng: random.Random) -> list[list[Seen]]:
+    """One epoch: groups of similar lengths."""
+    pool = sorted(data, key=lambda s: len(s.tokens) + rng.uniform(0, 24))
+    out = group_by_length(pool, lambda s: len(s.tokens), batch_tokens)
+    rng.shuffle(out)
+    return out

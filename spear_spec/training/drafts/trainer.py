@@ -8,7 +8,6 @@ hardly get worse with depth.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,12 @@ from spear_spec.training.checkpoint import Work, load_export, restore, save_expo
 from spear_spec.training.data.utterances import IGNORE
 from spear_spec.training.drafts.blocks import block_loss
 from spear_spec.training.drafts.losses import Judge, followed
-from spear_spec.training.drafts.observed import DraftBatch, Seen, batches, collate
+from spear_spec.training.drafts.observed import DraftBatch, Seen, collate, groups
 from spear_spec.training.drafts.rollout import says
 from spear_spec.training.drafts.settings import DraftTraining
 from spear_spec.training.loop import Run, carry_out
 from spear_spec.training.optimise import adamw, clip_and_step, copy_weights, follow, learning_rate
+from spear_spec.training.order import Order
 from spear_spec.training.precision import mixed
 from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.drafts import build_draft
@@ -128,15 +128,20 @@ class Pupil:
         model: TextToSemantic,
         held_out: Sequence[Seen],
         laws: Sequence[SamplingConfig],
+        order: Order[list[Seen]],
     ) -> None:
+        """order: everybody's batches."""
         self.name, self.draft, self.shape, self.cfg = name, draft, dict(shape), cfg
         self.model, self.held_out, self.laws = model, held_out, laws
         self.ema, self.optimizer = copy_weights(draft), adamw(draft, cfg.lr, cfg.weight_decay)
+        self.order = order
 
     def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
         restore(self.draft, state["draft"], checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {k: v.to(self.model.device) for k, v in state["ema"].items()}
+        if "order" in state:
+            self.order.load(state["order"])
 
     def begin(self, step: int) -> None:
         """Batches are everybody's, see `train_drafts`; a step draws nothing else."""
@@ -159,7 +164,8 @@ class Pupil:
         return {k: {"acceptance": v, "gamma5": round(tokens_per_call(v, 5), 2)} for k, v in rates.items()}
 
     def state(self) -> Mapping[str, Any]:
-        return {"draft": self.draft.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema}
+        weights, optimizer = self.draft.state_dict(), self.optimizer.state_dict()
+        return {"draft": weights, "optimizer": optimizer, "ema": self.ema, "order": self.order.state()}
 
     def export(self, work: Work, about: Mapping[str, Any]) -> None:
         description = {self.name: self.shape, "training": self.cfg.to_dict(), **about}
@@ -176,6 +182,7 @@ def train_drafts(
     *,
     laws: Sequence[SamplingConfig],
     every: int = 100,
+    save_s: float = 0.0,
     progress_bar: bool = True,
     start: Bundle | None = None,
     learnt: DraftDecoder | None = None,
@@ -193,6 +200,8 @@ def train_drafts(
     """
     model.requires_grad_(False)
     runs, pupils = [], []
+    first = cfg if isinstance(cfg, DraftTraining) else cfg[next(iter(shapes))] if shapes else DraftTraining()
+    order = Order(lambda rng: groups(data, first.batch_tokens, rng), first.seed)
     for name, shape in shapes.items():
         own = cfg if isinstance(cfg, DraftTraining) else cfg[name]
         torch.manual_seed(own.seed)
@@ -202,17 +211,15 @@ def train_drafts(
             start.load_into(draft, part).train().requires_grad_(True)
         elif learnt is not None and isinstance(draft, BlockDecoder):
             draft.begin_with(learnt)
-        pupil = Pupil(name, draft.to(model.device), shape, own, model, held_out, laws)
+        pupil = Pupil(name, draft.to(model.device), shape, own, model, held_out, laws, order)
         folder = out[name] if isinstance(out, Mapping) else out / name
         pupils.append(pupil)
-        runs.append(Run(name, pupil, folder, steps=own.steps, minutes=own.minutes, every=every))
+        runs.append(Run(name, pupil, folder, steps=own.steps, minutes=own.minutes, every=every, save_s=save_s))
     if not runs:
         return {}
-    seed = pupils[0].cfg.seed + runs[0].step
-    stream = batches(data, pupils[0].cfg.batch_tokens, random.Random(seed))
 
-    def draw() -> tuple[DraftBatch, Tensor]:
-        batch = next(stream).to(model.device)
+    def draw(step: int) -> tuple[DraftBatch, Tensor]:
+        batch = collate(order[step]).to(model.device)
         with torch.no_grad():
             return batch, model.logits(batch.hidden)[batch.valid]
 

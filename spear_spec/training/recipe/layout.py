@@ -1,11 +1,11 @@
 """Where a recipe keeps what, in its folder OUT:
 
-prepared/, dev/                          what is trained on, and what is held out (see data/prepared.py)
+prepared/, dev/, test/                   what is trained on, held out, and of unseen readers (see data/prepared.py)
 centroids.safetensors, ctc/, ctc.safetensors, agreement.json
 t2s/, vocoder/, draft/, drafters/NAME/   checkpoint.pt, train.log, export/ (see checkpoint.Work)
 draft_samples/, draft_held_out/          what the target spoke for its drafts
 vocoder_clips/                           audio and features for the vocoder
-sampling.json, drafters.md, voice/NAME/, evaluation.json
+sampling.json, drafters.md, voice/NAME/, evaluation.json, benchmark.json, benchmark.md, pushed.json
 done.N.STAGE.json                        with which settings and inputs a stage was done
 work/NAME.json                           whose the unfinished work is
 """
@@ -32,6 +32,11 @@ class Layout:
     @property
     def dev(self) -> Prepared:
         return Prepared(self.out / "dev")
+
+    @property
+    def test(self) -> Prepared:
+        """Readers that nothing is trained on; there where `prepare.test` names some."""
+        return Prepared(self.out / "test")
 
     @property
     def cuts(self) -> Path:
@@ -80,6 +85,10 @@ class Layout:
     @property
     def vocoder_export(self) -> tuple[Path, Path]:
         return export_files(self.vocoder.export, "vocoder")
+
+    @property
+    def prompt_export(self) -> tuple[Path, Path]:
+        return export_files(self.vocoder.export, "prompt")
 
     @property
     def clips(self) -> Path:
@@ -141,6 +150,23 @@ class Layout:
     def evaluated(self) -> Prepared:
         """What the target speaks to be judged by the CTC."""
         return Prepared(self.out / "evaluation")
+
+    @property
+    def benchmark(self) -> Path:
+        return self.out / "benchmark.json"
+
+    @property
+    def benchmark_table(self) -> Path:
+        return self.out / "benchmark.md"
+
+    @property
+    def pushed(self) -> Path:
+        """Where the voice was brought."""
+        return self.out / "pushed.json"
+
+    def shards(self, stage: str) -> Path:
+        """What the stage has finished so far, in shards."""
+        return self.out / "work" / stage
 
     def done(self, number: int, stage: str) -> Path:
         return self.out / f"done.{number}.{stage}.json"

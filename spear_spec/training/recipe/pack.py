@@ -10,10 +10,10 @@ from typing import Any
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.semantic.supervised import SupervisedEncoder
 from spear_spec.semantic.tokenizer import read_centroids
-from spear_spec.training.checkpoint import load_export
+from spear_spec.training.checkpoint import export_files, load_export
 from spear_spec.voice.bundle import Bundle
 from spear_spec.voice.drafts import Drafts
-from spear_spec.voice.parts import load_target
+from spear_spec.voice.parts import load_stage, load_target
 from spear_spec.voice.save import save_voice
 
 
@@ -39,9 +39,8 @@ def pack_voice(
     """Write the bundle (half precision, shards of at most 15 MiB) and load it once, strictly.
 
     Args:
-        t2s, vocoder, draft: export folders; without a draft the voice decodes autoregressively. drafters: of further
-            drafts, by
-            the drafter's name.
+        t2s, vocoder, draft: export folders (the vocoder's may hold a prompt encoder); without a draft the voice decodes
+            autoregressively. drafters: of further drafts, by the drafter's name.
         text: the front end's `to_dict`; semantic: encoder, layer (or layers) and rate.
         reference: speaker_reference.json, what `eval` measures speaker similarity against.
         supervised: weights of the tokenizer's supervised encoder (semantic/supervised.py), where it has one.
@@ -57,6 +56,9 @@ def pack_voice(
         "vocoder": vocoder_about.get("vocoder", vocoder_about),
     }
     weights = {"t2s": t2s_weights, "vocoder": vocoder_weights, "centroids": {"centroids": clusters}}
+    if export_files(vocoder, "prompt")[0].exists():
+        prompt_about, weights["prompt"] = load_export(vocoder, "prompt")
+        configs["prompt"] = prompt_about["prompt"]
     if supervised is not None:
         weights["supervised"] = SupervisedEncoder.load(supervised).state_dict()
     spec = SpecConfig(drafter="none")
@@ -86,6 +88,7 @@ def pack_voice(
         configs=configs,
         weights=weights,
     )
+    load_stage(bundle)
     drafts = Drafts(bundle, load_target(bundle))
     for drafter in drafts:
         drafts[drafter]

@@ -5,48 +5,78 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from spear_spec.acoustic.unit.prompt import PromptConfig
 from spear_spec.acoustic.unit.vocoder import VocoderConfig
 from spear_spec.config import Clock, Strict, T2SConfig
 from spear_spec.decoding.drafters import trained
 from spear_spec.errors import ConfigError
 from spear_spec.semantic.supervised import LAYERS
 from spear_spec.training import settings
+from spear_spec.training.data.download import MIRRORS
 from spear_spec.training.drafts.settings import DraftTraining
 from spear_spec.training.t2s.settings import T2STraining
 from spear_spec.training.vocoder.settings import VocoderTraining
 
 CLOCK = Clock(token_rate=25, hop=240, sample_rate=24000)  # of every voice so far
-STAGES = ("prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate")
+STAGES = (
+    "prepare", "tokenize", "align", "t2s", "vocoder", "sampling", "draft", "drafters", "pack", "evaluate", "benchmark",
+    "push",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Download(Strict):
+    """Of the corpora that `prepare` names, those of LibriTTS that `prepare.data` lacks. mirrors: tried in turn;
+    checksums: SHA-256 or MD5 by subset, for archives that the package does not know; keep: leave the archives there."""
+
+    mirrors: tuple[str, ...] = MIRRORS
+    checksums: dict[str, str] = field(default_factory=dict)
+    keep: bool = False
 
 
 @dataclass(frozen=True)
 class Prepare(Strict):
-    """corpora, dev: folders (or lhotse manifests). Without dev every `held_out_every`-th clip is held out.
-    speakers: whom to keep, in the order of the models' tables (empty: the `most_speakers` with the most clips)."""
+    """corpora, dev, test: folders (or lhotse manifests), in the folder `data` where one is named. Without dev every
+    `held_out_every`-th clip is held out. test: readers that nothing is trained on, for the evaluation.
+
+    speakers: whom to keep, in the order of the models' tables (empty: the `most_speakers` with the most clips).
+    unseen: dev, too, holds readers that are not trained on; otherwise of dev only those who are. Readers that have to
+    stay apart and do not are an error.
+    shortest, longest: seconds; clipped: largest share of samples that are cut off; pace: fewest and most phones a
+    second, beyond which the text cannot be what is said. What does not fit is left out, and listed with the reason."""
 
     corpora: tuple[str, ...]
     dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    data: str | None = None
     form: str = "auto"
     speakers: tuple[str, ...] = ()
     most_speakers: int = 1000
+    unseen: bool = False
     held_out_every: int = 50
     shortest: float = 0.3
     longest: float = 30.0
+    clipped: float = 0.005
+    pace: tuple[float, float] = (1.0, 40.0)
     limit: int | None = None
+
+    def folders(self, which: Sequence[str]) -> list[Path]:
+        """Where these corpora lie."""
+        return [Path(self.data or "") / name for name in which]
 
 
 @dataclass(frozen=True)
 class Tokenize(Strict):
     """encoder: hub name or folder; layer: the hidden state that is divided. supervised: weights of the supervised
     encoder that stands behind it (semantic/supervised.py), which reads the hidden states `layers` instead, or null.
-    centroids: a file, or null to fit `clusters` on `fit_hours` of speech; given: [corpus folder, token file] pairs that
-    exist; check: of those, how many clips are made again and compared (0: every clip is made again, and all are
-    compared)."""
+    centroids: a file, or a voice whose they are, or null to fit `clusters` on `fit_hours` of speech; given: [corpus
+    folder, token file] pairs that exist; check: of those, how many clips are made again and compared (0: every clip is
+    made again, and all are compared)."""
 
     encoder: str = "openai/whisper-base"
     layer: int = 4
@@ -62,10 +92,12 @@ class Tokenize(Strict):
 @dataclass(frozen=True)
 class Align(Strict):
     """method: "ctc" or "diagonal", for clips without durations. The CTC is trained either way: later stages are
-    judged by it.
+    judged by it. doubt: clips whose words the CTC hears worse than the median does, by so many robust deviations, are
+    taken to say something else; the text-to-semantic model does not read them (0: it reads all).
     """
 
     method: str = "ctc"
+    doubt: float = 8.0
     minutes: float = 2.0
     steps: int | None = None
     dim: int = 256
@@ -79,8 +111,9 @@ class Align(Strict):
 @dataclass(frozen=True)
 class Target(Strict):
     """Shape of the text-to-semantic transformer, and its training (`joint` trains drafting heads along with it, which
-    are left in OUT/t2s/export_joint); start: a voice (folder or name) of the same shape and alphabet to go on from,
-    instead of random weights."""
+    are left in OUT/t2s/export_joint); every: steps between two reports; save_minutes: between two checkpoints, at the
+    most; start: a voice (folder or name) of the same shape and phonemes to go on from, instead of random weights: its
+    speakers may be others."""
 
     dim: int = 256
     heads: int = 4
@@ -88,6 +121,7 @@ class Target(Strict):
     encoder_layers: int = 4
     decoder_layers: int = 6
     every: int = 150
+    save_minutes: float = 2.0
     start: str | None = None
     training: T2STraining = field(default_factory=T2STraining)
 
@@ -104,15 +138,20 @@ class Target(Strict):
 class Vocoder(Strict):
     """shape: fields of `VocoderConfig`, but for those that follow from the corpus and the clock; workers: processes
     that analyse the audio; pitch: [corpus folder, file] pairs of a synthesiser's own F0 (see `analysis.py`); start: a
-    voice (folder or name) of the same shape to go on from (set training.gan_start to 0 then)."""
+    voice (folder or name) of the same shape to go on from, whose speakers may be others (set training.gan_start to 0
+    then); prompts: whether an encoder learns along that hears a voice in a prompt; prompt: fields of its
+    `PromptConfig`."""
 
     workers: int = 1
     start: str | None = None
     pitch: tuple[tuple[str, str], ...] = ()
     shape: dict[str, Any] = field(default_factory=dict)
+    prompts: bool = False
+    prompt: dict[str, Any] = field(default_factory=dict)
     training: VocoderTraining = field(default_factory=VocoderTraining)
 
     def __post_init__(self) -> None:
+        settings.read(PromptConfig, self.prompt, "prompt", without=("vector", "sample_rate"))
         follow = ("num_semantic_token_ids", "num_speakers", "sample_rate", "hop", "frames_per_token")
         settings.read(VocoderConfig, self.shape, "shape", without=follow)
 
@@ -121,6 +160,12 @@ class Vocoder(Strict):
         time = {"sample_rate": clock.sample_rate, "hop": clock.hop, "frames_per_token": clock.frames_per_token}
         sizes = {"num_semantic_token_ids": tokens, "num_speakers": speakers}
         return VocoderConfig.from_dict({**time, **sizes, **self.shape})
+
+    def encoder(self, vocoder: VocoderConfig) -> PromptConfig | None:
+        """The shape of the prompt encoder, where there is one."""
+        if not self.prompts:
+            return None
+        return PromptConfig.from_dict({**self.prompt, "vector": 2 * vocoder.dim, "sample_rate": vocoder.sample_rate})
 
 
 @dataclass(frozen=True)
@@ -209,27 +254,65 @@ class Pack(Strict):
 
 @dataclass(frozen=True)
 class Evaluate(Strict):
-    """text: a file with one sentence a line (null: the held-out texts); judges of `spear-spec eval`."""
+    """text: a file with one sentence a line (null: the held-out texts); judges of `spear-spec eval`; verified: tokens
+    that `verify` scores (0: it is left out). Where `prepare.test` names readers and the vocoder takes prompts: cases,
+    how many of their texts are spoken with a prompt of another clip of theirs, prompt_s seconds long."""
 
     text: str | None = None
-    judges: tuple[str, ...] = ("wer", "per", "mos", "speaker_similarity")
+    judges: tuple[str, ...] = ("wer", "cer", "per", "mos", "speaker_similarity")
     sentences: int = 200
+    max_tokens: int | None = None
+    verified: int = 4000
+    cases: int = 80
+    prompt_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.prompt_s < 1:
+            raise ConfigError(f"prompt_s must be 1 second or more, not {self.prompt_s:g}")
+        if 0 < self.verified < 100:
+            raise ConfigError(f"verified must be 100 tokens or more, or 0, not {self.verified}")
+
+
+@dataclass(frozen=True)
+class Benchmark(Strict):
+    """What `spear-spec bench` measures on the finished voice: drafters ("all": every one that the voice has; none
+    named: its own), draft lengths, batch sizes, runs."""
+
+    drafters: tuple[str, ...] = ()
+    gammas: tuple[int, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    runs: int = 3
+    sentences: int = 8
     max_tokens: int | None = None
 
 
+@dataclass(frozen=True)
+class Push(Strict):
+    """to: a folder, or OWNER/NAME of the Hugging Face hub (null: the voice stays where it is). public: a new repository
+    is one that everybody sees. force: in place of another voice that is in the folder."""
+
+    to: str | None = None
+    public: bool = False
+    force: bool = False
+    message: str | None = None
+
+
 SECTIONS: dict[str, type[Strict]] = {
-    "prepare": Prepare, "tokenize": Tokenize, "align": Align, "t2s": Target, "vocoder": Vocoder, "sampling": Sampling,
-    "draft": Draft, "drafters": Drafters, "pack": Pack, "evaluate": Evaluate,
+    "download": Download, "prepare": Prepare, "tokenize": Tokenize, "align": Align, "t2s": Target, "vocoder": Vocoder,
+    "sampling": Sampling, "draft": Draft, "drafters": Drafters, "pack": Pack, "evaluate": Evaluate,
+    "benchmark": Benchmark, "push": Push,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Plan:
     """A checked configuration. out: where everything is written; stages: which to run, in the recipe's order; clock: of
-    the voice's tokens and sound."""
+    the voice's tokens and sound; workers: processes of the stages that work in shards (data/spread.py), or with `ray`
+    (a cluster's address, or "local") workers of Ray Data."""
 
     out: Path
     stages: tuple[str, ...]
+    download: Download
     prepare: Prepare
     tokenize: Tokenize
     align: Align
@@ -240,9 +323,13 @@ class Plan:
     drafters: Drafters
     pack: Pack
     evaluate: Evaluate
+    benchmark: Benchmark
+    push: Push
     clock: Clock = CLOCK
     device: str = "cpu"
     threads: int = 1
+    workers: int = 1
+    ray: str | None = None
     seed: int = 0
     progress: bool = True
 
@@ -260,7 +347,8 @@ class Plan:
             if key not in values:
                 raise ConfigError(f"the recipe says nothing of {key!r}")
         kinds: dict[str, Any] = {
-            "out": str, "stages": tuple[str, ...], "device": str, "threads": int, "seed": int, "progress": bool,
+            "out": str, "stages": tuple[str, ...], "device": str, "threads": int, "workers": int,
+            "ray": str | None, "seed": int, "progress": bool,
         }  # fmt: skip
         for key, kind in kinds.items():
             if key in values and not settings.fits(values[key], kind):
@@ -268,9 +356,10 @@ class Plan:
         stages = tuple(values.get("stages", STAGES))
         if wrong := [s for s in stages if s not in STAGES]:
             raise ConfigError(f"unknown stage {', '.join(wrong)}; known are {', '.join(STAGES)}")
-        if values.get("threads", 1) < 1:
-            raise ConfigError(f"threads must be above 0, not {values['threads']}")
-        rest = {key: values[key] for key in ("device", "threads", "seed", "progress") if key in values}
+        for key in ("threads", "workers"):
+            if values.get(key, 1) < 1:
+                raise ConfigError(f"{key} must be above 0, not {values[key]}")
+        rest = {key: values[key] for key in kinds if key in values and key not in ("out", "stages")}
         sections: dict[str, Any] = {
             name: settings.read(kind, values.get(name, {}), name) for name, kind in SECTIONS.items()
         }

@@ -3,6 +3,8 @@ changed, and when what it leaves is not there; a run that was cut off goes on wh
 
 python -m spear_spec.training.recipe.run CONFIG [--stages t2s vocoder]
     [--set out=runs/mine prepare.corpora='["LJSpeech-1.1"]']
+
+The t2s stage takes several GPUs: accelerate launch --multi_gpu -m spear_spec.training.recipe.run CONFIG --stages t2s
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 import torch
 
 from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.training.processes import started
 from spear_spec.training.recipe.keys import difference, read_json, write_json
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES, Plan, read_file, set_value
@@ -47,6 +50,12 @@ def run_plan(plan: Plan) -> None:
     from spear_spec.training.recipe.stages import TABLE
 
     torch.set_num_threads(plan.threads)
+    processes, main = started(), os.environ.get("RANK", "0") == "0"
+
+    def tell(line: str) -> None:
+        if main:
+            print(line, flush=True)
+
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,14 +66,21 @@ def run_plan(plan: Plan) -> None:
         marker, label = Layout(plan.out).done(number, stage.name), f"stage {number}, {stage.name}"
         known, key = read_json(marker), stage.key(plan)
         if known is not None and known.get("key") == key["key"] and stage.written(plan):
-            print(f"{label}: done before (delete {marker} to run it again)", flush=True)
+            tell(f"{label}: done before (delete {marker} to run it again)")
             continue
-        print(label if known is None else f"{label}: again, {difference(known, key)}", flush=True)
-        marker.unlink(missing_ok=True)
+        if processes > 1 and not stage.together:
+            raise ConfigError(
+                f"{label} is done by one process, and {processes} were started: run it by itself first "
+                f"(--stages {stage.name}), and start several for --stages t2s"
+            )
+        tell(label if known is None else f"{label}: again, {difference(known, key)}")
         began = time.monotonic()
+        if main:
+            marker.unlink(missing_ok=True)
         stage.run(plan)
-        write_json(marker, key)
-        print(f"{label}: done in {time.monotonic() - began:.0f} s", flush=True)
+        if main:
+            write_json(marker, key)
+        tell(f"{label}: done in {time.monotonic() - began:.0f} s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ def no_more(plan: Plan) -> Mapping[str, Any]:
 class Stage:
     """run: does it. reads, writes: files (or folders of a corpus) that it takes from others, and that it leaves for
     them. more: settings of other sections that its result depends on, besides its own, the seed and the clock.
+    together: whether several processes may do it (see `training/processes.py`).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Stage:
     reads: Paths
     writes: Paths
     more: Callable[[Plan], Mapping[str, Any]] = no_more
+    together: bool = False
 
     def settings(self, plan: Plan) -> dict[str, Any]:
         """Everything of the plan that the result depends on."""
@@ -70,7 +72,8 @@ class Stage:
 
 def sources(plan: Plan) -> list[Path]:
     """The corpora, whose audio several stages read."""
-    return [Path(folder) for folder in (*plan.prepare.corpora, *plan.prepare.dev)]
+    cfg = plan.prepare
+    return cfg.folders((*cfg.corpora, *cfg.dev, *cfg.test))
 
 
 def folder_of(voice: str | None) -> list[Path]:

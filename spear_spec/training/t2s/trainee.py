@@ -41,23 +41,31 @@ class View:
 Ahead = Callable[[View], dict[str, Tensor]]
 
 
+def mean_loss(logits: Tensor, goal: Tensor, count: int | None = None) -> Tensor:
+    """Cross-entropy of logits [N, C] on goal [N], IGNORE left out: its sum over `count`, by default the number of
+    goals. There may be none, since a batch can hold no text at all: 0 then, not NaN.
+    """
+    total = F.cross_entropy(logits, goal, ignore_index=IGNORE, reduction="sum")
+    return total / ((goal != IGNORE).sum().clamp(min=1) if count is None else max(1, count))
+
+
 class Watched:
     """Cross-attention under a bias, whose first heads' raw scores are pulled to the text position spoken (an `Attend`).
 
     goal [B, T]: that position, IGNORE where unknown; text_mask [B, S]. `term` is the loss that it leaves.
     """
 
-    def __init__(self, bias: Tensor, heads: int, goal: Tensor, text_mask: Tensor) -> None:
-        self.look, self.heads, self.goal, self.text_mask = seeing(bias), heads, goal, text_mask
+    def __init__(self, bias: Tensor, heads: int, goal: Tensor, text_mask: Tensor, count: int | None = None) -> None:
+        """count: of known positions, by which the sum is divided; None: those of `goal`."""
+        self.look, self.heads, self.goal, self.text_mask, self.count = seeing(bias), heads, goal, text_mask, count
         self.term = bias.new_zeros(())
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = q[:, : self.heads] @ k[:, : self.heads, 1:].transpose(-1, -2) * q.shape[-1] ** -0.5
         scores = scores.float().masked_fill(~self.text_mask[:, None, None], -1e4)
         goal = self.goal[:, None].expand(-1, self.heads, -1)
-        # a batch may hold no text at all: the mean over nothing would be NaN
-        total = F.cross_entropy(scores.flatten(0, 2), goal.flatten(), ignore_index=IGNORE, reduction="sum")
-        self.term = total / (goal != IGNORE).sum().clamp(min=1)
+        known = None if self.count is None else self.heads * self.count
+        self.term = mean_loss(scores.flatten(0, 2), goal.flatten(), known)
         return self.look(q, k, v)
 
 
@@ -78,13 +86,16 @@ class Trainee(nn.Module):
         no_text: Tensor | None,
         align: tuple[tuple[int, ...], int] | None,
         ahead: Ahead | None = None,
+        counts: tuple[int, int, int] | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
         masked [B, T] True where the decoder's input is hidden; no_text [B] True where the text is; align: layers,
-        heads; ahead: further losses (see joint.py).
+        heads; ahead: further losses (see joint.py); counts: what the sums are divided by where the batch is a share of
+        a larger one (see `batches.Share`).
         """
         m = self.model
+        targets, known, voiced = counts or (None, None, None)
         hidden = m.encode_hidden(batch.text, batch.text_mask)
         open_text = batch.text_mask if no_text is None else batch.text_mask & ~no_text[:, None]
         cross_mask = F.pad(open_text, (1, 0), value=True)
@@ -99,7 +110,9 @@ class Trainee(nn.Module):
         goal = batch.align if no_text is None else batch.align.masked_fill(no_text[:, None], IGNORE)
         watched = () if align is None else align[0]
         for index, layer in enumerate(m.decoder):
-            look = Watched(bias, align[1], goal, batch.text_mask) if align is not None and index in watched else None
+            look = None
+            if align is not None and index in watched:
+                look = Watched(bias, align[1], goal, batch.text_mask, known)
             cross = layer.cross_attn.keys_values(hidden)
             x = layer(x, table, None, cross, bias, causal=True, text=look)
             if look is not None:
@@ -108,15 +121,14 @@ class Trainee(nn.Module):
         target = batch.target.flatten()
         last = m.decoder_norm(x)
         logits = m.logits(last.flatten(0, 1)).float()
-        losses["nll"] = F.cross_entropy(logits, target, ignore_index=IGNORE)
-        losses["accuracy"] = ((logits.argmax(-1) == target).sum() / (target != IGNORE).sum()).detach()
+        losses["nll"] = mean_loss(logits, target, targets)
+        losses["accuracy"] = ((logits.argmax(-1) == target).sum() / (target != IGNORE).sum().clamp(min=1)).detach()
         if align is not None:
-            spoken = (batch.align != IGNORE) & (batch.target != m.eos_id) & (batch.target != IGNORE)
+            spoken = batch.spoken(m.eos_id)
             place = batch.align.clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1])
             said = self.auxiliary(hidden.gather(1, place)).float().flatten(0, 1)
             goal = batch.target.masked_fill(~spoken, IGNORE).flatten()
-            total = F.cross_entropy(said, goal, ignore_index=IGNORE, reduction="sum")
-            losses["auxiliary"] = total / spoken.sum().clamp(min=1)
+            losses["auxiliary"] = mean_loss(said, goal, voiced)
         if ahead is not None:
             losses |= ahead(View(batch.target, x, last, hidden, bias, m.embed(batch.tokens), m.semantic_emb.weight))
         return losses

@@ -100,11 +100,48 @@ class ClipStore:
             rows.append(np.stack([np.full(len(lengths), number), starts, lengths, arrays["voices"]], axis=1))
         self.clips = np.concatenate(rows).astype(np.int64)  # part, first token, tokens, voice
         self._ends = np.cumsum(self.clips[:, 2])
+        self._own = {int(voice): np.flatnonzero(self.clips[:, 3] == voice) for voice in np.unique(self.clips[:, 3])}
 
     @property
     def seconds(self) -> float:
         """Audio in all, in seconds."""
         return float(self._ends[-1]) / self.clock.token_rate
+
+    def favour(self, voices: int, share: float) -> None:
+        """Let `draw` take a crop from one of the first `voices` speakers with this chance; 0: as much as they have."""
+        sizes = self.clips[:, 2].astype(np.float64)
+        stored = self.clips[:, 3] < voices
+        if share > 0 and stored.any() and not stored.all():
+            sizes = np.where(stored, sizes * share / sizes[stored].sum(), sizes * (1 - share) / sizes[~stored].sum())
+        self._ends = np.cumsum(sizes)
+
+    def prompts(
+        self, rng: np.random.Generator, clips: npt.NDArray[np.int64], shortest: float, longest: float
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """For each of these clips a piece of ANOTHER clip of its speaker (the same where there is but one), `shortest`
+        to `longest` seconds: prompt float32 [B, T], prompt_mask bool [B, T], prompt_pitch [B] (mean log F0 where it is
+        voiced) and prompt_voiced bool [B].
+        """
+        samples, per, rate = self.clock.token_samples, self.clock.frames_per_token, self.clock.token_rate
+        most = int(longest * rate)
+        audio = np.zeros((len(clips), most * samples), np.float32)
+        mask = np.zeros((len(clips), most * samples), np.bool_)
+        pitch, voiced = np.zeros(len(clips), np.float32), np.zeros(len(clips), np.bool_)
+        for row, clip in enumerate(clips):
+            own = self._own[int(self.clips[clip, 3])]
+            others = own[own != clip]
+            part, first, length, _ = (int(v) for v in self.clips[rng.choice(others) if len(others) else clip])
+            count = min(length, int(rng.integers(int(shortest * rate), most + 1)))
+            low = first + int(rng.integers(length - count + 1))
+            heard, arrays = self.parts[part]
+            piece = heard[low * samples : (low + count) * samples].astype(np.float32) / 32767.0
+            audio[row, : len(piece)], mask[row, : len(piece)] = piece, True
+            span = slice(low * per, (low + count) * per)
+            said = np.asarray(arrays["voiced"][span], np.float32) > 0.5
+            voiced[row] = said.sum() > 10
+            if voiced[row]:
+                pitch[row] = np.log(np.asarray(arrays["f0"][span], np.float32)[said]).mean()
+        return {"prompt": audio, "prompt_mask": mask, "prompt_pitch": pitch, "prompt_voiced": voiced}
 
     def draw(
         self, rng: np.random.Generator, batch: int, tokens: int, left: int, right: int
@@ -112,8 +149,8 @@ class ClipStore:
         """`batch` random crops of `tokens` tokens with `left` and `right` tokens of context.
 
         Returns tokens and valid [B, left + tokens + right], f0, voiced, phase, energy [B, frames a token * that],
-        speaker [B], and audio float32 [B, tokens * token_samples] of the crop alone. Outside a clip: token 0, valid
-        False.
+        speaker and clip (its number) [B], and audio float32 [B, tokens * token_samples] of the crop alone. Outside a
+        clip: token 0, valid False.
         """
         width = left + tokens + right
         samples, per = self.clock.token_samples, self.clock.frames_per_token
@@ -121,6 +158,7 @@ class ClipStore:
             "tokens": np.zeros((batch, width), np.int64),
             "valid": np.zeros((batch, width), np.bool_),
             "speaker": np.zeros(batch, np.int64),
+            "clip": np.zeros(batch, np.int64),
             "audio": np.zeros((batch, tokens * samples), np.float32),
         }
         for key in COLUMNS:
@@ -128,7 +166,8 @@ class ClipStore:
         out["f0"][:] = REST_F0
         out["energy"][:] = np.log(1e-5)
         for row in range(batch):
-            clip = int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))
+            at_random = rng.integers(self._ends[-1]) if self._ends.dtype.kind == "i" else rng.random() * self._ends[-1]
+            clip = min(int(np.searchsorted(self._ends, at_random, side="right")), len(self.clips) - 1)
             part, first, length, voice = (int(v) for v in self.clips[clip])
             audio, arrays = self.parts[part]
             start = int(rng.integers(min(0, length - tokens), max(0, length - tokens) + 1)) if length != tokens else 0
@@ -142,5 +181,5 @@ class ClipStore:
             low, high = max(0, start), min(length, start + tokens)
             piece = audio[(first + low) * samples : (first + high) * samples].astype(np.float32) / 32767.0
             out["audio"][row, (low - start) * samples : (high - start) * samples] = piece
-            out["speaker"][row] = voice
+            out["speaker"][row], out["clip"][row] = voice, clip
         return out

@@ -11,7 +11,11 @@ from spear_spec.errors import ConfigError
 @dataclass(frozen=True)
 class VocoderTraining(Strict):
     """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them.
-    `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones."""
+    `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones.
+
+    With prompts (`prompting.py`): `shortest`, `longest` of a prompt in seconds; `rows`: share of the crops of a stored
+    speaker that have its own row in place of a prompt; `stored`: share of all crops that are of stored speakers (0: as
+    much as they have); `parting`, `level`: weights of the margin loss and of the loss on the prompt's pitch."""
 
     steps: int = 12000
     tail: int = 2600
@@ -37,6 +41,12 @@ class VocoderTraining(Strict):
     ramp: int = 200
     predicted_from: float = 0.6
     ema: float = 0.999
+    shortest: float = 2.0
+    longest: float = 4.0
+    rows: float = 0.3
+    stored: float = 0.0
+    parting: float = 0.3
+    level: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ replace the measured ones in part of the crops, since that is what inference wil
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import unwrap
+from spear_spec.acoustic.unit.prompt import PromptConfig
 from spear_spec.acoustic.unit.vocoder import Prosody, UnitVocoder, VocoderConfig, drive_from_phase
 from spear_spec.config import Clock
-from spear_spec.errors import NumericsError
+from spear_spec.errors import ConfigError, NumericsError
 from spear_spec.training.checkpoint import Work, restore, save_export
 from spear_spec.training.loop import Run, carry_out
 from spear_spec.training.optimise import clip_and_step, copy_weights
 from spear_spec.training.precision import mixed
+from spear_spec.training.vocoder.begin import begin_with
 from spear_spec.training.vocoder.data import ClipStore
 from spear_spec.training.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
+from spear_spec.training.vocoder.prompting import Prompting, begin
 from spear_spec.training.vocoder.settings import VocoderTraining
 from spear_spec.training.vocoder.spectral import SpectralLoss
 from spear_spec.voice.bundle import Bundle
@@ -44,17 +47,24 @@ class Output:
 
 
 def run_generator(
-    model: UnitVocoder, batch: dict[str, Tensor], cfg: VocoderTraining, tokens: int, predicted: float | Tensor = 0.0
+    model: UnitVocoder,
+    batch: dict[str, Tensor],
+    cfg: VocoderTraining,
+    tokens: int,
+    predicted: float | Tensor = 0.0,
+    who: Tensor | None = None,
 ) -> Output:
     """Render the crops of a batch (see ClipStore.draw), teacher-forced; `predicted` of the rows hear their own
-    prosody (a tensor is not read here: a captured step cannot wait for it).
+    prosody (a tensor is not read here: a captured step cannot wait for it). who: speaker vectors [B, 2 C] (left out:
+    the rows of the batch's speakers).
     """
+    who = model.vectors(batch["speaker"]) if who is None else who
     voc = model.cfg
     count = voc.frames_per_token
     valid = batch["valid"]
     device = valid.device
     with mixed(device):
-        hidden, raw = model.encode(batch["tokens"], batch["speaker"], valid[..., None].to(torch.bfloat16))
+        hidden, raw = model.encode(batch["tokens"], who, valid[..., None].to(torch.bfloat16))
     logits, pitch, energy = model.split_prosody(raw)
     frame_valid = valid.repeat_interleave(count, dim=1)
     weight = frame_valid.float()
@@ -80,7 +90,7 @@ def run_generator(
     prosody = Prosody(given_voiced, batch["f0"][:, span], given_energy)
     with mixed(device):
         mask = frame_valid[:, span, None].to(torch.bfloat16)
-        frames = model.decode(hidden[:, low:high], prosody, batch["speaker"], mask) * mask
+        frames = model.decode(hidden[:, low:high], prosody, who, mask) * mask
         inner = slice(4 * count - 2, (4 + tokens) * count + 2)
         frames = frames[:, inner].contiguous()
         f0 = prosody.f0[:, inner]
@@ -114,19 +124,33 @@ class VocoderLearner:
         store: ClipStore,
         device: str | torch.device = "cpu",
         start: Bundle | None = None,
+        prompts: PromptConfig | None = None,
+        speakers: int | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
+        """prompts: shape of the encoder that is trained along; speakers: how many there may be in the clips, the first
+        `voc.num_speakers` of them stored as rows (left out: all are). names: of those, where they are others than the
+        voice's that is gone on from.
+        """
         torch.manual_seed(cfg.seed)
         self.cfg, self.store = cfg, store
         self.device = torch.device(device)
         self.model = UnitVocoder(voc).to(self.device)
         self.judges = Discriminators().to(self.device)
         if start is not None:
-            start.load_into(self.model, "vocoder").train().requires_grad_(True)
+            begin_with(self.model, start, names)
         self.average = copy_weights(self.model)
+        self.prompting: Prompting | None = None
+        if prompts is not None:
+            self.prompting = Prompting(prompts, cfg, speakers or voc.num_speakers).to(self.device)
+            begin(self.prompting.encoder, self.model, start)
+            store.favour(voc.num_speakers, cfg.stored)
+        self.heard = {} if self.prompting is None else copy_weights(self.prompting.encoder)
+        self.trained = nn.ModuleList([self.model] if self.prompting is None else [self.model, self.prompting])
         self.norms = torch.zeros((), device=self.device)  # of all gradients so far: not finite once one was not
         self.spectral = SpectralLoss(voc.sample_rate).to(self.device)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=cfg.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
+            self.trained.parameters(), lr=cfg.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
         )
         self.judge_optimiser = torch.optim.AdamW(
             self.judges.parameters(),
@@ -143,6 +167,8 @@ class VocoderLearner:
         """The crops of this step: they depend on the seed and the step alone, so that a resumed run sees the same."""
         rng = np.random.default_rng((self.cfg.seed, step))
         drawn = self.store.draw(rng, size, tokens, self.cfg.left, self.cfg.right)
+        if self.prompting is not None:
+            drawn |= self.store.prompts(rng, np.asarray(drawn["clip"]), self.cfg.shortest, self.cfg.longest)
         return {key: torch.from_numpy(np.ascontiguousarray(value)).to(self.device) for key, value in drawn.items()}
 
     def learn(self, step: int, progress: float, shared: Any) -> Mapping[str, Tensor | float]:
@@ -155,13 +181,19 @@ class VocoderLearner:
         peak = cfg.gan_learning_rate if gan else cfg.learning_rate
         rate, judge_rate = (learning_rate(step, top, cfg) for top in (peak, cfg.discriminator_learning_rate))
         predicted = 0.5 if step > cfg.predicted_from * cfg.steps else 0.0
-        out = run_generator(self.model, batch, cfg, tokens, predicted)
+        told: dict[str, Tensor] = {}
+        who: Tensor | None = None
+        if self.prompting is not None:
+            who, told = self.prompting(self.model, batch)
+        out = run_generator(self.model, batch, cfg, tokens, predicted, who)
         mel, magnitude, phase, coherence = self.spectral(out.fake, out.real, out.voiced)
         loss = cfg.mel * mel + cfg.magnitude * magnitude + cfg.phase * phase + cfg.prosody * out.prosody_loss
         log: dict[str, Tensor | float] = {
             "mel": mel, "mag": magnitude, "phase": phase, "coh": coherence[0], "coh2": coherence[1],
-            "pros": out.prosody_loss,
+            "pros": out.prosody_loss, **told,
         }  # fmt: skip
+        if told:
+            loss = loss + cfg.parting * told["parting"] + cfg.level * told["level"]
         if gan:
             # A few judges a step, in turn, so that a step is cheap and every judge is heard often.
             every, some = len(self.judges), min(cfg.judges_a_step, len(self.judges))
@@ -190,12 +222,15 @@ class VocoderLearner:
             loss = loss + ramp * (cfg.adversarial * adversarial + cfg.matching * matching)
             log |= {"d": judge_loss, "adv": adversarial, "fm": matching}
         loss.backward()
-        norm = clip_and_step(self.model, self.optimiser, rate, 50.0)
+        norm = clip_and_step(self.trained, self.optimiser, rate, 50.0)
         self.norms = self.norms + norm
         decay = min(cfg.ema, (2 + step) / (11 + step))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
+            if self.prompting is not None:
+                for key, value in self.prompting.encoder.state_dict().items():
+                    self.heard[key].lerp_(value, 1 - decay)
         return log | {"norm": norm}
 
     def check(self) -> None:
@@ -213,14 +248,20 @@ class VocoderLearner:
 
     def state(self) -> Mapping[str, Any]:
         self.check()
+        prompts = {} if self.prompting is None else {"prompting": self.prompting.state_dict(), "heard": self.heard}
         return {
             "model": self.model.state_dict(), "average": self.average, "judges": self.judges.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict(), **prompts,
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
         restore(self.model, state["model"], checkpoint)
         restore(self.judges, state["judges"], checkpoint)
+        if ("prompting" in state) != (self.prompting is not None):
+            raise ConfigError(f"{checkpoint} is of a run {'with' if 'prompting' in state else 'without'} prompts")
+        if self.prompting is not None:
+            restore(self.prompting, state["prompting"], checkpoint)
+            self.heard = {key: value.to(self.device) for key, value in state["heard"].items()}
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
@@ -234,6 +275,8 @@ class VocoderLearner:
     def export(self, work: Work, about: Mapping[str, Any]) -> None:
         description = {"vocoder": self.model.cfg.to_dict(), "training": self.cfg.to_dict(), **about}
         save_export(work.export, "vocoder", description, self.average)
+        if self.prompting is not None:
+            save_export(work.export, "prompt", {"prompt": self.prompting.encoder.cfg.to_dict(), **about}, self.heard)
 
 
 def train_vocoder(
@@ -247,13 +290,19 @@ def train_vocoder(
     device: str | torch.device = "cpu",
     progress_bar: bool = True,
     start: Bundle | None = None,
+    prompts: PromptConfig | None = None,
+    speakers: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> UnitVocoder:
     """Train on clips that `data.prepare` left (or go on from the checkpoint in `out`); leaves an export of the averaged
     weights, see `Work`.
 
     Args:
         save_s: seconds between two checkpoints; every: steps between two lines of the log.
-        start: a voice whose vocoder is gone on from; the discriminators begin anew.
+        start: a voice whose vocoder (and prompt encoder) is gone on from; the discriminators begin anew.
+        prompts: shape of a prompt encoder that is trained along, see `prompting.py`. speakers: of the clips, where not
+            all of them are stored in the vocoder's tables. names: of those that are: who is new to `start` begins as
+            the mean of its speakers.
 
     Returns:
         The averaged model.
@@ -262,6 +311,6 @@ def train_vocoder(
         SpearSpecError: there are no clips, or the checkpoint or the voice belongs to another model.
     """
     clock = Clock(voc.sample_rate // voc.token_samples, voc.hop, voc.sample_rate)
-    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start)
+    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start, prompts, speakers, names)
     carry_out([Run("vocoder", learner, out, steps=cfg.steps, every=every, save_s=save_s)], progress=progress_bar)
     return learner.averaged()

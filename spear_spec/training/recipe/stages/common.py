@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from spear_spec.config import SamplingConfig
@@ -11,9 +12,11 @@ from spear_spec.semantic.tokenizer import read_centroids
 from spear_spec.text import PhonemeTokenizer
 from spear_spec.training.data.ctc import Spoken
 from spear_spec.training.data.prepared import Prepared, load_rows
+from spear_spec.training.data.spread import Hands
 from spear_spec.training.data.utterances import Utterance, read_utterances
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
+from spear_spec.training.t2s.begin import same_alphabet
 from spear_spec.voice.bundle import Bundle, open_voice
 
 HELD_OUT = 120  # utterances that trainers report on
@@ -24,9 +27,27 @@ def front_end(plan: Plan) -> PhonemeTokenizer:
     return PhonemeTokenizer(speakers=Layout(plan.out).prepared.names())
 
 
+def encoder(front: PhonemeTokenizer) -> Callable[[str, str], list[int]]:
+    """(phonemes, speaker) to text ids. A reader that is not trained on has no token and is read as the first one."""
+    known = set(front.speakers)
+    return lambda phonemes, speaker: front.encode_phonemes(phonemes, speaker if speaker in known else front.speakers[0])
+
+
 def utterances(plan: Plan, folder: Prepared, front: PhonemeTokenizer) -> list[Utterance]:
-    """Utterances of a prepared folder, in this recipe's alphabet."""
-    return read_utterances(folder, front.encode_phonemes, len(front.vocab), clock=plan.clock)
+    """Utterances of a prepared folder, in this recipe's alphabet, but for those whose text is in doubt."""
+    return read_utterances(folder, encoder(front), len(front.vocab), clock=plan.clock, drop=folder.doubted())
+
+
+def parts(plan: Plan) -> list[Prepared]:
+    """The prepared folders that have audio."""
+    at = Layout(plan.out)
+    return [at.prepared, at.dev, *([at.test] if plan.prepare.test else [])]
+
+
+def hands(plan: Plan, *, device: bool) -> Hands:
+    """Who works in shards; device: whether on the plan's device."""
+    gpu = device and plan.device.startswith("cuda")
+    return Hands(plan.workers, plan.ray, plan.threads, gpu, plan.progress)
 
 
 def few(items: list[Utterance], most: int = HELD_OUT) -> list[Utterance]:
@@ -40,18 +61,16 @@ def clusters(plan: Plan) -> int:
 
 
 def start_from(voice: str | None, front: PhonemeTokenizer | None = None) -> Bundle | None:
-    """The voice to go on from; its text must be written as this recipe's is.
+    """The voice to go on from; its phonemes must be written as this recipe's are.
 
     Raises:
-        ConfigError: it is not. BundleError: there is no such voice.
+        ConfigError: they are not. BundleError: there is no such voice.
     """
     if voice is None:
         return None
     bundle = open_voice(voice)
-    if front is not None and bundle.config.text != front.to_dict():
-        raise ConfigError(
-            f"voice {voice!r} has another alphabet or other speakers than this recipe: it cannot be gone on from"
-        )
+    if front is not None:
+        same_alphabet(bundle, front, voice)
     return bundle
 
 

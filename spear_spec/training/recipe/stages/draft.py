@@ -15,6 +15,7 @@ from spear_spec.training.recipe.stage import Stage, folder_of
 from spear_spec.training.recipe.stages.common import (
     HELD_OUT,
     chosen_sampling,
+    encoder,
     front_end,
     laws_of_drafts,
     start_from,
@@ -56,7 +57,7 @@ def run(plan: Plan) -> None:
 def speak(plan: Plan) -> None:
     """The target's samples; what this very target has spoken already is gone on with."""
     cfg, at, laws = plan.draft, Layout(plan.out), laws_of_drafts(chosen_sampling(plan))
-    model, encode = load_target(at.t2s.export, plan.device), front_end(plan).encode_phonemes
+    model, encode = load_target(at.t2s.export, plan.device), encoder(front_end(plan))
     STAGE.claim(
         plan, [at.samples.folder, at.held_out.folder], name="draft.samples", settings={}, reads=inputs(at), adopt=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from spear_spec.training.recipe.stages.common import chosen_sampling, front_end
 def run(plan: Plan) -> None:
     """Write the voice bundle."""
     at = Layout(plan.out)
+    if not (at.voice(plan.pack.name) / "config.json").exists():  # what a run that was cut off has left of it
+        shutil.rmtree(at.voice(plan.pack.name), ignore_errors=True)
     folder = voice_of(plan, at.voice(plan.pack.name), chosen_sampling(plan), at.draft.export, trained_drafters(plan))
     if not plan.pack.reference:
         add_reference(plan, folder)
@@ -94,6 +97,7 @@ def add_reference(plan: Plan, voice: Path, clips_each: int = 40, shortest: float
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Every export, and what the speakers sound like."""
     exports = [*at.target, *at.vocoder_export, at.centroids, *at.draft_export]
+    exports += at.prompt_export if plan.vocoder.prompts else ()
     drafters = [path for name in plan.drafters.names for path in at.drafter_export(name)]
     named = plan.pack.reference
     heard = [Path(named)] if named else [at.prepared.utterances, *sources(plan)]

@@ -17,7 +17,7 @@ from spear_spec.training.recipe.keys import write_json
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage
-from spear_spec.training.recipe.stages.common import dev_texts, front_end, spoken
+from spear_spec.training.recipe.stages.common import dev_texts, encoder, front_end, spoken
 from spear_spec.training.recipe.stages.pack import voice_of
 
 
@@ -65,7 +65,7 @@ def ctc_error(plan: Plan, law: SamplingConfig, folder: Prepared, limit: int = 60
     clips = at.dev.clips()
     clips = clips[:: max(1, len(clips) // limit)][:limit]
     shutil.rmtree(folder.folder, ignore_errors=True)
-    encode = front_end(plan).encode_phonemes
+    encode = encoder(front_end(plan))
     sample_folder(model, clips, folder, [law], encode, clock=plan.clock, seed=plan.seed, progress=plan.progress)
     return PhonemeCTC.load(at.ctc).error_rate(spoken(folder))
 

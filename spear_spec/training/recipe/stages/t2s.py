@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spear_spec.training.processes import find_processes
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, folder_of
@@ -12,9 +13,12 @@ from spear_spec.training.t2s.trainer import train_t2s
 
 
 def run(plan: Plan) -> None:
-    """Train the transformer, or go on with it."""
+    """Train the transformer, or go on with it; in several processes where several were started."""
     cfg, at = plan.t2s, Layout(plan.out)
-    STAGE.claim(plan, [at.t2s.folder], length=("every", "training.steps", "training.minutes"))
+    together = find_processes(plan.device)
+    if together.main:
+        STAGE.claim(plan, [at.t2s.folder], length=("every", "save_minutes", "training.steps", "training.minutes"))
+    together.wait()
     front = front_end(plan)
     train_t2s(
         utterances(plan, at.prepared, front),
@@ -26,15 +30,18 @@ def run(plan: Plan) -> None:
         clock=plan.clock,
         device=plan.device,
         every=cfg.every,
+        save_s=60 * cfg.save_minutes,
         progress_bar=plan.progress,
         start=start_from(cfg.start, front),
+        front=front,
+        processes=together,
     )
 
 
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Both prepared folders and the number of tokens."""
-    both = [path for f in (at.prepared, at.dev) for path in (f.utterances, f.tokens, f.durations)]
+    both = [path for f in (at.prepared, at.dev) for path in (f.utterances, f.tokens, f.durations, f.doubtful)]
     return [*both, at.prepared.speakers, at.centroids, *folder_of(plan.t2s.start)]
 
 
-STAGE = Stage("t2s", run, reads=reads, writes=lambda plan, at: at.target)
+STAGE = Stage("t2s", run, reads=reads, writes=lambda plan, at: at.target, together=True)

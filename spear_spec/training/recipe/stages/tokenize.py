@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from spear_spec.audio import load_audio
-from spear_spec.errors import AudioError, ConfigError
-from spear_spec.semantic import (
-    SemanticTokenizer,
-    SpeechEncoder,
-    SupervisedEncoder,
-    SupervisedTokenizer,
-    agreement,
-    fit_kmeans,
-)
+from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.semantic import agreement, fit_kmeans
 from spear_spec.semantic.tokenizer import TOKEN_RATE, read_centroids
 from spear_spec.training.data.corpus import Clip
-from spear_spec.training.data.prepared import given_rows, save_rows
+from spear_spec.training.data.prepared import Prepared, given_rows, load_rows, save_rows
+from spear_spec.training.data.spread import forget
+from spear_spec.training.data.tokens import Listener, find_features, find_tokens
 from spear_spec.training.recipe.keys import write_json
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, sources
-
-Tokenizer = SemanticTokenizer | SupervisedTokenizer
+from spear_spec.training.recipe.stages.common import hands, parts
+from spear_spec.voice.bundle import open_voice
 
 
 def run(plan: Plan) -> None:
@@ -36,49 +29,75 @@ def run(plan: Plan) -> None:
     cfg, at = plan.tokenize, Layout(plan.out)
     if plan.clock.token_rate != TOKEN_RATE:
         raise ConfigError(f"clock.token_rate: the tokenizer makes {TOKEN_RATE:g} tokens a second")
-    for key, file in (("centroids", cfg.centroids), ("supervised", cfg.supervised)):
-        if file and not Path(file).exists():
-            raise ConfigError(f"tokenize.{key}: no file {file}")
-    STAGE.claim(plan, [at.centroids, at.prepared.tokens, at.dev.tokens, at.check.folder])
-    parts = [(folder, folder.clips()) for folder in (at.prepared, at.dev)]
-    make, width = tokenizers(plan)
-    source = Path(cfg.centroids) if cfg.centroids else at.centroids
-    if source.exists():
-        tokenizer = make(read_centroids(source)[0])
-    else:
-        features = features_of(make(torch.zeros(1, width)), parts[0][1], cfg.fit_hours, plan)
-        tokenizer = make(fit_kmeans(features, cfg.clusters, seed=plan.seed))
-    tokenizer.save(at.centroids)
+    given_centroids(plan)
+    if cfg.supervised and not Path(cfg.supervised).exists():
+        raise ConfigError(f"tokenize.supervised: no file {cfg.supervised}")
+    folders = parts(plan)
+    STAGE.claim(plan, [at.centroids, *(each.tokens for each in folders), at.check.folder, at.shards("tokenize")])
+    quantise(plan)
     given = given_rows(cfg.given)
     made: dict[str, Tensor] = {}
     if given and cfg.check:
-        known = [clip for _, clips in parts for clip in clips if clip.id in given]
-        some = random.Random(plan.seed).sample(known, min(cfg.check, len(known)))
-        made = at.check.tokenize(some, tokenizer.encode, progress=plan.progress)
-        for folder, clips in parts:
+        known = [clip for folder in folders for clip in folder.clips() if clip.id in given]
+        made = tokens_of(plan, at.check, random.Random(plan.seed).sample(known, min(cfg.check, len(known))))
+        for folder in folders:
             if not folder.tokens.exists():
-                save_rows(folder.tokens, {clip.id: given[clip.id] for clip in clips if clip.id in given})
-    for folder, clips in parts:
-        tokens = folder.tokenize(clips, tokenizer.encode, progress=plan.progress)
+                save_rows(folder.tokens, {clip.id: given[clip.id] for clip in folder.clips() if clip.id in given})
+    for folder in folders:
+        tokens = tokens_of(plan, folder, folder.clips())
         if not cfg.check:
             made |= tokens
     if given:
         report_agreement(made, given, at.agreement)
 
 
-def tokenizers(plan: Plan) -> tuple[Callable[[Tensor], Tokenizer], int]:
-    """What makes the settings' tokenizer with centroids [K, D], and D, the width of the features that are divided.
+def given_centroids(plan: Plan) -> Path | None:
+    """The file of the centroids that are named, or of the voice's whose name it is; None: they are to be fitted.
 
     Raises:
-        SpearSpecError: an encoder cannot be loaded, or the supervised one does not fit the hidden states.
+        ConfigError: there is neither such a file nor such a voice.
     """
+    named = plan.tokenize.centroids
+    if named is None or Path(named).is_file():
+        return None if named is None else Path(named)
+    try:
+        bundle = open_voice(named)
+        return bundle.path / bundle.config.shards("centroids")[0].file
+    except (SpearSpecError, LookupError):
+        raise ConfigError(f"tokenize.centroids: no file {named}, and no voice of this name that has any") from None
+
+
+def listener(plan: Plan) -> Listener:
+    """What hears the clips."""
     cfg = plan.tokenize
-    if cfg.supervised is None:
-        speech = SpeechEncoder(cfg.encoder, cfg.layer, plan.device)
-        return lambda centroids: SemanticTokenizer(speech, cfg.layer, centroids), speech.dim
-    speech = SpeechEncoder(cfg.encoder, cfg.layers, plan.device)
-    supervised = SupervisedEncoder.load(cfg.supervised)
-    return lambda centroids: SupervisedTokenizer(speech, supervised, centroids), supervised.cfg.dim
+    return Listener(cfg.encoder, cfg.layer, tuple(cfg.layers), cfg.supervised, plan.device)
+
+
+def quantise(plan: Plan) -> None:
+    """The centroids: the ones that are given, or fitted to a sample of the speech."""
+    cfg, at, heard = plan.tokenize, Layout(plan.out), listener(plan)
+    if (file := given_centroids(plan)) is not None:
+        heard.tokenizer(read_centroids(file)[0]).save(at.centroids)
+    elif not at.centroids.exists():
+        place = at.shards("tokenize") / "features"
+        clips = at.prepared.clips()
+        features = find_features(heard, clips, cfg.fit_hours, plan.seed, place, hands(plan, device=True))
+        heard.tokenizer(fit_kmeans(features, cfg.clusters, seed=plan.seed)).save(at.centroids)
+        forget(place)
+
+
+def tokens_of(plan: Plan, folder: Prepared, clips: Sequence[Clip]) -> dict[str, Tensor]:
+    """Tokens of these clips, all in the folder's file in the end; what is in it already is not made again."""
+    at = Layout(plan.out)
+    tokens = load_rows(folder.tokens) if folder.tokens.exists() else {}
+    wanted = [clip for clip in clips if clip.id not in tokens]
+    place = at.shards("tokenize") / folder.folder.name
+    made, failed = find_tokens(listener(plan), at.centroids, wanted, place, hands(plan, device=True))
+    for name, reason in failed.items():
+        print(f"{name} has no tokens: {reason}")
+    tokens |= made
+    save_rows(folder.tokens, tokens)
+    return tokens
 
 
 def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Path) -> float:
@@ -94,32 +113,14 @@ def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Pa
     return share
 
 
-def features_of(probe: Tokenizer, clips: Sequence[Clip], hours: float, plan: Plan) -> Tensor:
-    """What the tokenizer divides, [N, D] at the tokens' rate, of randomly chosen clips: about `hours` of speech."""
-    chosen = random.Random(plan.seed).sample(list(clips), len(clips))
-    rows, seconds = [], 0.0
-    total = round(min(hours * 3600, sum(c.seconds for c in clips)))
-    with tqdm(total=total, desc="features", unit="s", disable=not plan.progress) as bar:
-        for clip in chosen:
-            if seconds >= hours * 3600:
-                break
-            try:
-                audio = load_audio(clip.audio)
-                rows.append(probe.features(audio.samples, audio.sample_rate).cpu())
-            except AudioError as error:
-                tqdm.write(f"{clip.id}: {error}")
-                continue
-            seconds += audio.seconds
-            bar.update(round(seconds) - bar.n)
-    return torch.cat(rows) if rows else torch.empty(0, probe.centroids.shape[1])
-
-
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Clips, their audio, and what is given: centroids, tokens, encoders."""
     cfg = plan.tokenize
-    named = [cfg.centroids, cfg.supervised, *(file for _, file in cfg.given)]
+    named: list[str | Path | None] = [cfg.supervised, *(file for _, file in cfg.given)]
+    with suppress(ConfigError):  # what is missing is told when the stage runs
+        named.append(given_centroids(plan))
     encoder = [Path(cfg.encoder)] if Path(cfg.encoder).is_dir() else []
-    clips = [at.prepared.utterances, at.dev.utterances]
+    clips = [folder.utterances for folder in parts(plan)]
     return [*clips, *sources(plan), *(Path(name) for name in named if name), *encoder]
 
 
@@ -128,6 +129,6 @@ STAGE = Stage(
     run,
     reads=reads,
     writes=lambda plan, at: [
-        at.centroids, at.prepared.tokens, at.dev.tokens, *([at.agreement] if plan.tokenize.given else [])
+        at.centroids, *(folder.tokens for folder in parts(plan)), *([at.agreement] if plan.tokenize.given else [])
     ],
 )  # fmt: skip

@@ -24,14 +24,17 @@ def run(plan: Plan) -> None:
     cfg, at = plan.vocoder, Layout(plan.out)
     analyse(plan)
     STAGE.claim(plan, [at.vocoder.folder], length=("workers", "training.steps", "training.tail"))
+    shape = cfg.config(clusters(plan), len(at.prepared.names()), plan.clock)
     train_vocoder(
         at.clips,
         at.vocoder.folder,
         cfg.training,
-        cfg.config(clusters(plan), len(at.prepared.names()), plan.clock),
+        shape,
         device=plan.device,
         progress_bar=plan.progress,
         start=start_from(cfg.start),
+        prompts=cfg.encoder(shape),
+        names=at.prepared.names(),
     )
 
 
@@ -65,9 +68,14 @@ def audio_inputs(plan: Plan, at: Layout) -> list[Path]:
     return [*own, *sources(plan), *(Path(file) for _, file in plan.vocoder.pitch)]
 
 
+def exports(plan: Plan, at: Layout) -> list[Path]:
+    """What the vocoder and, where one is trained, the prompt encoder leave."""
+    return [*at.vocoder_export, *(at.prompt_export if plan.vocoder.prompts else ())]
+
+
 STAGE = Stage(
     "vocoder",
     run,
     reads=lambda plan, at: [*audio_inputs(plan, at), at.centroids, *folder_of(plan.vocoder.start)],
-    writes=lambda plan, at: at.vocoder_export,
+    writes=exports,
 )
