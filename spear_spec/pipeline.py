@@ -360,13 +360,13 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
+        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
         segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
         sound = self.sound_of(voice, who)
-        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
         asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return (self if wanted is None else self._steady())._stream(asked, meter, timeline)
 
