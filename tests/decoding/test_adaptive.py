@@ -307,11 +307,7 @@ def test_unknown_rule_is_refused() -> None:
     assert make_stopping(None, 2) is None
     rule = make_stopping("acceptance", 2, 0.3)
     assert isinstance(rule, Acceptance) and rule.cost == 0.3
-    for name, cost, says in (
-        (None, 0.3, "cost goes with"),
-        ("adaedl", 0.3, "cost goes"),
-        ("acceptance", -1, "0 to 10"),
-    ):
+    for name, cost, says in ((None, 1, "cost goes"), ("adaedl", 1, "cost goes"), ("acceptance", -1, "0 to 10")):
         with pytest.raises(ConfigError, match=says):
             make_stopping(name, 1, cost)
     for make in (

@@ -33,7 +33,8 @@ def choose(clips: Sequence[Clip], speaker: str, minutes: float, seed: int) -> li
     """
     own = [clip for clip in clips if clip.speaker == speaker]
     random.Random(seed).shuffle(own)
-    chosen, seconds = [], 0.0
+    chosen: list[Clip] = []
+    seconds = 0.0
     for clip in own:
         if seconds + clip.seconds > 60 * minutes and chosen:
             break
