@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spear_spec.config import Clock, SamplingConfig
+from spear_spec.decoding.beam import beam_search
 from spear_spec.decoding.request import Request, encode
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.engine import Engine
@@ -30,6 +32,7 @@ from spear_spec.training.data.utterances import Ids, Utterance
 from spear_spec.training.low_resource.corrupt import Source
 from spear_spec.training.low_resource.likelihood import ctc_likelihood, likelihood
 
+WAYS = ("guided", "sample", "beam")
 MARKS = 3  # stress, blanks and punctuation in a row, at most: ", ˈ"
 SYMBOLS_A_TOKEN = 2  # phonemes and marks that a semantic token may stand for at most; speech has about .6
 
@@ -120,6 +123,16 @@ def neighbours(items: Iterable[Utterance], start: int, end: int, least: int = 3)
     return {pair for pair, times in count.items() if times >= least}
 
 
+class Written(Protocol):
+    """What the engine and the beam search give of a text alike."""
+
+    @property
+    def speech(self) -> list[int]: ...
+
+    @property
+    def ended(self) -> str | None: ...
+
+
 @dataclass(frozen=True)
 class Heard:
     """What a back-translator wrote for a clip. ended: why it stopped ("eos", "cap", "guard"); likelihood: of the
@@ -143,7 +156,8 @@ def hear(
     ctc: PhonemeCTC,
     usual: Collection[tuple[int, int]] = (),
     *,
-    guided: bool = True,
+    way: str = "guided",
+    beam: int = 10,
     candidates: int = 1,
     clock: Clock,
     batch: int = 48,
@@ -152,9 +166,10 @@ def hear(
 ) -> list[Heard]:
     """Write what is said in these clips into `out` (a JSON object a line), or go on with it.
 
-    guided: the phones are those that the CTC hears and the back-translator draws what stands between them (see
-    `follow`, also for `usual`); else it draws all. candidates: texts that are drawn for each clip; the one that
-    back-translator and CTC together find the likeliest (log-probabilities a symbol, added) is taken.
+    way: "guided": the phones are those that the CTC hears and the back-translator draws what stands between them (see
+    `follow`, also for `usual`); "sample": it draws all; "beam": the likeliest that a search of this width finds.
+    candidates: texts that are drawn for each clip; the one that back-translator and CTC together find the likeliest
+    (log-probabilities a symbol, added) is taken.
 
     Raises:
         OSError: the file cannot be written.
@@ -172,16 +187,21 @@ def hear(
             group = [clip for clip in group for _ in range(candidates)]
             texts = [source.write(tokens[clip.id].tolist())[:-1] for clip in group]
             seeds = [seed + candidates * place[clip.id] + n % candidates for n, clip in enumerate(group)]
-            if guided:
+            if way == "guided":
                 wanted = [[front.vocab.index(c) for c in ctc.transcribe(tokens[clip.id])] for clip in group]
                 written = follow(model, texts, wanted, marks, usual, sampling, seeds)
                 why = ["eos"] * len(group)
             else:
                 caps = [16 + SYMBOLS_A_TOKEN * len(tokens[clip.id]) for clip in group]
-                requests = [
-                    Request(*each) for each in zip(texts, [()] * len(texts), seeds, [sampling] * len(texts), caps)
-                ]
-                done = Engine(model, frame_rate=clock.token_rate).run(requests)
+                done: Sequence[Written]
+                if way == "beam":
+                    done = beam_search(model, texts, width=beam, cap=caps, frame_rate=clock.token_rate)
+                else:
+                    requests = [
+                        Request(text, seed=one, sampling=sampling, cap=cap)
+                        for text, one, cap in zip(texts, seeds, caps)
+                    ]
+                    done = Engine(model, frame_rate=clock.token_rate).run(requests)
                 written, why = [each.speech for each in done], [str(each.ended) for each in done]
             scores = likelihood(model, texts, written)
             best: dict[str, tuple[float, Heard]] = {}

@@ -64,7 +64,8 @@ def sift(
 
     between: fewest and most phones a token in the parallel part, see `spoken_range`.
     """
-    left, dropped = [], []
+    left: list[tuple[Heard, float, float]] = []
+    dropped = []
     for item in heard:
         spoken = phones(item.phonemes)
         rate = len(spoken) / max(1, len(tokens[item.id]))
@@ -76,7 +77,8 @@ def sift(
             dropped.append((item.id, "repeats itself"))
         else:
             left.append((item, item.likelihood, ctc_likelihood(ctc, tokens[item.id], item.phonemes)))
-    own, other = (_threshold([entry[n] for entry in left], cfg.keep) for n in (1, 2))
+    own = _threshold([first for _, first, _ in left], cfg.keep)
+    other = _threshold([second for _, _, second in left], cfg.keep)
     kept = []
     for item, first, second in left:
         if first < own:

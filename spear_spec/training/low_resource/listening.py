@@ -36,12 +36,12 @@ def evaluate(plan: LowResource) -> None:
     listener = Listener(plan, school.speaker()) if plan.evaluate.judge else None
     if listener is not None:
         rows = load_rows(at.shared.dev.tokens)
-        settings = {"clips": [clip.id for clip in clips], "voice": plan.evaluate.voice}
-        if (known := read_json(at.resynthesis)) is None or known.get("settings") != settings:
+        made_of = {"clips": [clip.id for clip in clips], "voice": plan.evaluate.voice}
+        if (known := read_json(at.resynthesis)) is None or known.get("settings") != made_of:
             found = listener.listen(clips, [rows[clip.id].tolist() for clip in clips], ["eos"] * len(clips))
-            write_json(at.resynthesis, {"settings": settings, "sentences": found})
+            write_json(at.resynthesis, {"settings": made_of, "sentences": found})
     arms: dict[str, Any] = (read_json(at.evaluation) or {}).get("arms", {})
-    settings = {"clips": [clip.id for clip in clips], "sampling": plan.evaluate.sampling.to_dict()}
+    settings: dict[str, Any] = {"clips": [clip.id for clip in clips], "sampling": plan.evaluate.sampling.to_dict()}
     settings |= {"seed": plan.corpus.seed, "judge": plan.evaluate.judge, "voice": plan.evaluate.voice}
     for arm in ARMS:
         if not at.best(arm).exists():

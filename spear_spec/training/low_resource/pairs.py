@@ -33,7 +33,8 @@ def choose(clips: Sequence[Clip], speaker: str, minutes: float, seed: int) -> li
     """
     own = [clip for clip in clips if clip.speaker == speaker]
     random.Random(seed).shuffle(own)
-    chosen, seconds = [], 0.0
+    chosen: list[Clip] = []
+    seconds = 0.0
     for clip in own:
         if seconds + clip.seconds > 60 * minutes and chosen:
             break
@@ -106,7 +107,8 @@ def pseudo(plan: LowResource) -> None:
         cfg.sampling,
         listener,
         neighbours(school.turned(known, tokens), writer.start_id, writer.eos_id),
-        guided=cfg.guided,
+        way=cfg.way,
+        beam=cfg.beam,
         candidates=cfg.candidates,
         clock=clock,
         batch=cfg.batch,

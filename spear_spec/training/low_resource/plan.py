@@ -10,6 +10,7 @@ from typing import Any
 from spear_spec.config import SamplingConfig, Strict, T2SConfig, number, whole
 from spear_spec.errors import ConfigError
 from spear_spec.training import settings
+from spear_spec.training.low_resource.backtranslate import WAYS
 from spear_spec.training.low_resource.filter import Filter
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.t2s.settings import T2STraining
@@ -107,15 +108,16 @@ class Ctc(Strict):
 
 @dataclass(frozen=True)
 class Pseudo(Strict):
-    """temperature, top_p: of the back-translator; guided: whether the phones of its texts are those that the CTC hears
-    (see `backtranslate.follow`); candidates: texts drawn for each clip, of which the likeliest is
-    taken; batch: clips at a time; limit: clips at most, drawn by chance (None: all); durations: whether pseudo-pairs
-    get those of the CTC (only where the parallel part has durations).
+    """way: "guided", "sample" or "beam" (width `beam`), see `backtranslate.hear`; temperature, top_p: of the
+    back-translator; candidates: texts drawn for each clip, of which the likeliest is taken; batch: clips at a time;
+    limit: clips at most, drawn by chance (None: all); durations: whether pseudo-pairs get those of the CTC (only where
+    the parallel part has durations).
     """
 
-    temperature: float = 0.5
+    way: str = "guided"
+    beam: int = 10
+    temperature: float = 0.3
     top_p: float = 0.95
-    guided: bool = True
     candidates: int = 1
     batch: int = 48
     limit: int | None = None
@@ -125,6 +127,9 @@ class Pseudo(Strict):
     def __post_init__(self) -> None:
         whole("batch", self.batch, 1, 10_000)
         whole("candidates", self.candidates, 1, 100)
+        whole("beam", self.beam, 1, 1000)
+        if self.way not in WAYS:
+            raise ConfigError(f"way must be one of {', '.join(WAYS)}, not {self.way!r}")
 
     @property
     def sampling(self) -> SamplingConfig:

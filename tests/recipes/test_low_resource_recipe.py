@@ -38,6 +38,7 @@ def settings(encoder: Path, ljspeech: Path) -> dict[str, Any]:
         "back": {"every": 2, "training": {**FEW, "join_share": 0.0}},
         "pseudo": {
             "batch": 4,
+            "way": "sample",
             "temperature": 1.0,
             "top_p": 1.0,
             "candidates": 4,
@@ -163,6 +164,7 @@ def test_settings_that_ship_can_be_read(name: str) -> None:
         ({"stages": ["dance"]}, "unknown stage dance"),
         ({"pretrian": {}}, "unknown key pretrian"),
         ({"freeze": {"lower": 4}}, r"freeze\.lower: the encoder has 2 layers"),
+        ({"pseudo": {"way": "guess"}}, "way must be one of guided, sample, beam"),
         ({"pseudo": {"filter": {"keep": 2.0}}}, "keep must lie in"),
     ],
 )
