@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
             from spear_spec.serving.scheduler import Scheduler, for_serving
 
             lengths = None if tuned is None else tuned.lengths
-            scheduler = stack.enter_context(Scheduler(for_serving(tts, lengths), limits))
+            scheduler = stack.enter_context(
+                Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
+            )
             _warm_up(scheduler)
             web.join()
         from spear_spec.serving.app import create_app
