@@ -7,113 +7,45 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spear_spec.acoustic.behind import Behind
 from spear_spec.acoustic.contract import AcousticStage, Heard
 from spear_spec.acoustic.prompt import MOST_S, Source, check_hears, hear, open_prompt, warn
 from spear_spec.acoustic.provenance import provenance
-from spear_spec.acoustic.speaking import Voiced, in_one_go, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed
 from spear_spec.acoustic.takes import (
-    JUDGED_S,
-    LIKELIHOOD,
-    BestOf,
-    Chosen,
     SoundJudge,
-    best,
     check_best_of,
-    scored,
-    take_seed,
 )
-from spear_spec.audio import Audio, FloatArray, TimedWord
+from spear_spec.audio import Audio
 from spear_spec.config import SamplingConfig, SpecConfig, shown
-from spear_spec.decoding import Drafter, Parts, Request, Verifier, check
+from spear_spec.decoding import Drafter, Parts, Verifier, check
 from spear_spec.decoding import complete as completed
 from spear_spec.decoding.beam import LENGTH_PENALTY
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
-from spear_spec.decoding.likelihood import mean_log_probability
 from spear_spec.decoding.request import Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
-from spear_spec.engine import Beams, Decoder, Engine, Utterance, check_runtime
+from spear_spec.engine import Beams, Decoder, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
 from spear_spec.meter import Meter
 from spear_spec.models.alignment import check_aligned
 from spear_spec.models.contract import Target
-from spear_spec.text import FrontEnd, Reading, Segment, read
+from spear_spec.saying import Asked, AudioChunk, WholeBy, say
+from spear_spec.text import FrontEnd, Reading, read
 from spear_spec.timing.timeline import Timeline
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
 
 MOST_TOGETHER = 4096
-
-
-@dataclass(frozen=True)
-class AudioChunk:
-    """A piece of a stream: samples float32 [T] at `sample_rate` Hz of the sentence with this index and text.
-
-    ended: None but for the last chunk of a sentence: "eos", or "cap" or "guard" when it was cut off. words: in that
-    last chunk, those of the sentence with their times from the stream's beginning, where timestamps were asked for.
-    said: what the sentence is made of, likewise.
-    """
-
-    samples: FloatArray
-    sample_rate: int
-    sentence: int
-    text: str
-    ended: str | None = None
-    words: tuple[TimedWord, ...] = ()
-    said: tuple[Segment, Utterance] | None = field(default=None, repr=False, compare=False)
-
-
-WholeBy = Callable[[Sequence[int]], Whole]  # by text ids
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A text to speak, with what `TTS.stream` was asked for. voice: whose sound it is. whole: what a request wants of
-    its words, by its ids. search: where its tokens are searched for and not drawn.
-    """
-
-    segments: Iterator[Segment]
-    voice: str | Heard
-    law: SamplingConfig
-    seed: int
-    cap: int | None
-    batch: int
-    speed: float
-    whole: WholeBy | None
-    best_of: BestOf | None
-    search: Beams | None
-
-    def request(self, segment: Segment, index: int, take: int = 0) -> Request:
-        """A take of its sentence of this number."""
-        whole = None if self.whole is None else self.whole(segment.ids)
-        seed = sentence_seed(take_seed(self.seed, take), index)
-        return Request(segment.ids, seed=seed, sampling=self.law, cap=self.cap, whole=whole)
-
-    def noise(self, index: int, take: int = 0) -> torch.Generator:
-        """All chance in its sound."""
-        return sentence_noise(take_seed(self.seed, take), index)
-
-
-Job = Callable[[], AudioChunk]  # makes a piece of sound
-
-
-def _STEP() -> AudioChunk:
-    """In place of a job: a step of decoding is over, and a piece that is ready may be handed out."""
-    raise AssertionError
 
 
 @dataclass
@@ -360,15 +292,15 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
+        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
         segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
         whole = whole_by(self.front_end, self.target) if complete else None
         sound = self.sound_of(voice, who)
-        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
-        asked = _Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
-        return (self if wanted is None else self._steady())._stream(asked, meter, timeline)
+        asked = Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
+        return say(asked, self if wanted is None else self._steady(), meter, timeline)
 
     def _steady(self) -> TTS:
         """With the draft length of one row for any number of them: takes that stand beside each other are then what
@@ -384,143 +316,6 @@ class TTS:
         if again:
             raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave complete, best_of out")
         return self.decoder.beams(width, length_penalty)
-
-    def _stream(self, asked: _Asked, meter: Meter, timeline: Timeline | None) -> Iterator[AudioChunk]:
-        with Behind[AudioChunk](self._overlaps) as behind:
-            where = "behind_s" if behind.threaded else "acoustic_s"
-            jobs = self._jobs(asked, meter, where)
-            failed: Exception | None = None
-            while True:
-                try:
-                    job = next(jobs, None)
-                except Exception as error:  # what was decoded before it is heard before it
-                    job, failed = None, error
-                if job is not None and job is not _STEP:
-                    behind.submit(job)
-                over = job is None
-                while behind.waiting and (over or behind.full or behind.ready or meter.ttfa_s is None):
-                    with meter.clock("wait_s"):
-                        chunk = behind.take()
-                    if len(chunk.samples) or chunk.ended is not None:
-                        meter.hear(chunk.samples)
-                        yield chunk if timeline is None else _timed(chunk, timeline)
-                if failed is not None:
-                    raise failed
-                if over:
-                    return
-
-    @property
-    def _overlaps(self) -> bool:
-        """Whether sound is made in a thread of its own, beside the decoding of what follows."""
-        return torch.get_num_threads() > 1 and bool(getattr(self.stage, "overlaps", False))
-
-    def _jobs(self, asked: _Asked, meter: Meter, where: str) -> Iterator[Job]:
-        """Decode a text and give the jobs that make its sound, in order; between them _STEP for every step. where: the
-        meter's field that their time is added to.
-        """
-        engine = asked.search or self.decoder.engine()
-        waiting: deque[tuple[Segment, list[Utterance]]] = deque()  # decoded together, spoken in order
-        spoken = 0
-        while True:
-            with meter.clock("front_s"):
-                new = list(islice(asked.segments, asked.batch - len(waiting)))
-            with meter.clock("t2s_s"):
-                waiting.extend(zip(new, _admitted(engine, asked, new, spoken + len(waiting))))
-            if not waiting:
-                return
-            segment, takes = waiting.popleft()
-            if asked.best_of is None:
-                [utterance] = takes
-                voiced = Voiced(self.stage, segment, utterance, asked.voice, asked.noise(spoken), asked.speed)
-                yield from self._speak(engine, segment, utterance, voiced, spoken, meter, where)
-            else:
-                yield from self._choose(engine, asked, segment, takes, spoken, meter, where)
-            spoken += 1
-
-    def _choose(
-        self,
-        engine: Engine | Beams,
-        asked: _Asked,
-        segment: Segment,
-        takes: Sequence[Utterance],
-        index: int,
-        meter: Meter,
-        where: str,
-    ) -> Iterator[Job]:
-        """Decode until every take has ended; the job makes the sound of the best one."""
-        assert asked.best_of is not None
-        judge = asked.best_of.judge
-        while any(take.ended is None for take in takes):
-            with meter.clock("t2s_s"):
-                engine.step()
-            yield _STEP
-        ended = [take.ended for take in takes]
-        for take in takes:
-            meter.count(take.stats, "eos", take.redrawn)
-        rate = self.bundle.config.clock.token_rate * segment.rate * asked.speed
-        if judge is not None and min(len(take.speech) for take in takes) < JUDGED_S * rate:
-            judge = None
-        likely: list[float] = []
-        if judge is None:
-            with meter.clock("t2s_s"):
-                likely = [mean_log_probability(self.target, segment.ids, take.tokens) for take in takes]
-
-        def sound(number: int) -> tuple[FloatArray, FloatArray]:
-            noise = asked.noise(index, number)
-            return in_one_go(Voiced(self.stage, segment, takes[number], asked.voice, noise, asked.speed))
-
-        def job() -> AudioChunk:
-            with meter.clock(where):
-                if judge is None:
-                    scores, number = likely, best(likely, ended)
-                    silence, speech = sound(number)
-                else:
-                    sounds = [sound(number) for number in range(len(takes))]
-                    scores = [scored(judge, speech, self.sample_rate) for _, speech in sounds]
-                    number = best(scores, ended)
-                    silence, speech = sounds[number]
-            kept, name = takes[number], LIKELIHOOD if judge is None else judge.name
-            chosen = Chosen(index, name, number, take_seed(asked.seed, number), tuple(scores))
-            meter.choose(chosen, str(kept.ended))
-            warn_if_cut(kept)
-            samples = np.concatenate([silence, speech])
-            return AudioChunk(samples, self.sample_rate, index, segment.text, kept.ended, said=(segment, kept))
-
-        yield job
-
-    def _speak(
-        self,
-        engine: Engine | Beams,
-        segment: Segment,
-        utterance: Utterance,
-        voiced: Voiced,
-        index: int,
-        meter: Meter,
-        where: str,
-    ) -> Iterator[Job]:
-        """Decode until the utterance has ended; its tokens go to the stage as they come."""
-
-        def job(sound: Callable[[], FloatArray], ended: str | None) -> Job:
-            def run() -> AudioChunk:
-                with meter.clock(where):
-                    samples = sound()
-                said = None if ended is None else (segment, utterance)
-                return AudioChunk(samples, self.sample_rate, index, segment.text, ended, said=said)
-
-            return run
-
-        while voiced.ended is None:
-            voiced.see()
-            while not voiced.due(meter.ttfa_s is not None):
-                with meter.clock("t2s_s"):
-                    engine.step()
-                yield _STEP
-                voiced.see()
-            sound = voiced.take()
-            if voiced.ended is not None:
-                meter.count(utterance.stats, voiced.ended, utterance.redrawn)
-                warn_if_cut(utterance)
-            yield job(sound, voiced.ended)
 
     def texts(self, sentences: Sequence[str], speaker: str | None = None) -> list[list[int]]:
         """Text ids of every segment of these sentences, in order.
@@ -539,18 +334,6 @@ class TTS:
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
 
 
-def _admitted(engine: Engine | Beams, asked: _Asked, segments: Sequence[Segment], first: int) -> list[list[Utterance]]:
-    """The takes of sentences, in the engine; `first` is the number of the first sentence."""
-    if asked.best_of is None:
-        requests = [asked.request(segment, first + at) for at, segment in enumerate(segments)]
-        return [[utterance] for utterance in engine.admit(requests)]
-    # one at a time: in a common call of the encoder the rounding of a text could depend on the others
-    return [
-        [engine.admit([asked.request(segment, first + at, take)])[0] for take in range(asked.best_of.count)]
-        for at, segment in enumerate(segments)
-    ]
-
-
 def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
     """What a request wants of its words, where the front end and the target tell where these are.
 
@@ -562,12 +345,3 @@ def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
         raise ConfigError("the front end of this voice does not tell where its words are: leave complete off")
     check_aligned(target)
     return lambda ids: Whole(places(ids))
-
-
-def _timed(chunk: AudioChunk, timeline: Timeline) -> AudioChunk:
-    """The chunk with its sentence's words, if it is the last one."""
-    timeline.hear(len(chunk.samples))
-    if chunk.said is None:
-        return chunk
-    segment, utterance = chunk.said
-    return replace(chunk, words=timeline.end(segment, utterance.speech, chunk.sentence))

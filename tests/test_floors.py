@@ -36,6 +36,7 @@ ROOMS = (
     "voice",
     "meter",
     "timing",
+    "saying",
     "pipeline",
     "books",
     "interop",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spear_spec import meter as meters
-from spear_spec import pipeline
+from spear_spec import saying
 from spear_spec.acoustic.behind import MOST_WAITING, Behind
 from spear_spec.acoustic.unit.native import NativeStream
 from spear_spec.acoustic.unit.stage import UnitStage
@@ -34,7 +34,7 @@ def tts(tmp_path_factory: pytest.TempPathFactory) -> TTS:
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with --threads 2; torch itself keeps the threads it has, or its sums might differ."""
     monkeypatch.delenv(native.SWITCH, raising=False)
-    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(saying.torch, "get_num_threads", lambda: 2)
 
 
 def sound_threads() -> list[str]:
@@ -61,11 +61,11 @@ def test_the_same_pieces_in_the_same_order(tts: TTS, batch: int, monkeypatch: py
         return push(self, tokens)
 
     monkeypatch.setattr(NativeStream, "push", watched)
-    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(saying.torch, "get_num_threads", lambda: 1)
     alone = pieces(tts, batch=batch)
     assert where == {HERE()}
     where.clear()
-    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(saying.torch, "get_num_threads", lambda: 2)
     assert pieces(tts, batch=batch) == alone
     assert len(where) == 1 and HERE() not in where
     assert sound_threads() == []
@@ -154,16 +154,16 @@ def test_a_listener_who_leaves_takes_the_thread_along(tts: TTS, two: None) -> No
 
 def test_who_overlaps(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(native.SWITCH, raising=False)
-    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: 2)
-    assert tts._overlaps
+    monkeypatch.setattr(saying.torch, "get_num_threads", lambda: 2)
+    assert saying.beside(tts.stage)
     monkeypatch.setenv(native.SWITCH, "0")  # torch would want both threads
-    assert not tts._overlaps
+    assert not saying.beside(tts.stage)
     monkeypatch.delenv(native.SWITCH)
-    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: 1)
-    assert not tts._overlaps
-    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(saying.torch, "get_num_threads", lambda: 1)
+    assert not saying.beside(tts.stage)
+    monkeypatch.setattr(saying.torch, "get_num_threads", lambda: 2)
     monkeypatch.delattr(UnitStage, "overlaps")  # as of a stage that does not know of it
-    assert not tts._overlaps
+    assert not saying.beside(tts.stage)
 
 
 def test_jobs_are_bounded_and_dropped_when_left() -> None:

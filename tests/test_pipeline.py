@@ -188,7 +188,8 @@ def test_a_beam_search_in_place_of_a_draw(tts: TTS) -> None:
     [
         ({"temperature": 0.5}, "leave temperature out"),
         ({"top_k": 5, "top_p": 0.5, "guidance": 2.0}, "leave top_k, top_p out"),
-        ({"complete": True}, "leave complete off"),
+        ({"complete": True}, "leave complete, best_of out"),
+        ({"best_of": 2}, "leave complete, best_of out"),
         ({"length_penalty": -1}, "length_penalty"),
     ],
 )

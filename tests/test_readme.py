@@ -15,6 +15,9 @@ import soundfile
 import spear_spec
 from spear_spec.serving.scheduler import Scheduler, for_serving
 from tests.serving.live import live
+from tests.stubs.hearing import hearing_voice
+from tests.stubs.speech import RATE, speech
+from tests.stubs.voice import make_voice
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block.split("```")[0] for block in README.split("```python\n")[1:]]
@@ -32,7 +35,7 @@ def run(code: str, **given: Any) -> dict[str, Any]:
 
 def test_every_block_is_run() -> None:
     """Another block needs another test."""
-    told = ("for chunk in tts.stream", "from openai", "verify_drafter", 'drafter="medusa"', "engine.admit")
+    told = ("for chunk in tts.stream", "anna.wav", "from openai", "verify_drafter", 'drafter="medusa"', "engine.admit")
     assert [[words in block for words in told] for block in BLOCKS] == np.eye(len(told), dtype=bool).tolist()
 
 
@@ -48,19 +51,28 @@ def test_first_steps() -> None:
     assert after["plain"].describe()["drafter"] == "none"
 
 
+def test_a_prompt(tmp_path: Path) -> None:
+    voice = str(hearing_voice(make_voice(tmp_path / "tiny").path, tmp_path / "hearing"))
+    soundfile.write("anna.wav", speech(), RATE)
+    after = run(BLOCKS[1], spear_spec=spear_spec, VOICE=voice)
+    heard = after["tts"].hear("anna.wav")
+    assert np.array_equal(after["audio"].samples, after["tts"].synthesize("Hello there.", voice=heard).samples)
+    assert heard.sha256 in after["audio"].tags["comment"]
+
+
 def test_a_server_that_is_asked() -> None:
     tts = for_serving(spear_spec.TTS.load(device="cpu"))
     with Scheduler(tts) as scheduler, live(scheduler) as server:
-        run(BLOCKS[1].replace("http://127.0.0.1:8880", server.url))
+        run(BLOCKS[2].replace("http://127.0.0.1:8880", server.url))
     samples, rate = soundfile.read("hello.mp3", dtype="float32")
     assert rate == tts.sample_rate
     assert 0.3 < len(samples) / rate < 4 and np.abs(samples).max() > 0.1
 
 
 def test_other_ways_to_draft() -> None:
-    given = run(BLOCKS[2].split("\nresult = ")[0])  # the class
+    given = run(BLOCKS[3].split("\nresult = ")[0])  # the class
     names: list[str] = []
-    for line in BLOCKS[3].strip().splitlines():
+    for line in BLOCKS[4].strip().splitlines():
         given = run(line, **given)
         names.append(given["tts"].describe()["drafter"])
     assert names == ["eagle", "medusa", "repeat"]
@@ -68,7 +80,7 @@ def test_other_ways_to_draft() -> None:
 
 
 def test_requests_that_come_and_go() -> None:
-    given = run(BLOCKS[4], spear_spec=spear_spec)
+    given = run(BLOCKS[5], spear_spec=spear_spec)
     first, second, third = given["first"], given["second"], given["third"]
     assert (first.ended, second.ended) == ("eos", "cancelled")
     assert third.ended in ("eos", "cap") and 0 < len(third.tokens) <= 60

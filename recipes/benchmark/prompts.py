@@ -2,7 +2,7 @@
 
     python recipes/benchmark/prompts.py --voice VOICE --corpus LIBRITTS --out runs/prompts
         [--splits dev-clean,test-clean] [--others train-clean-100] [--sentences 30] [--prompt-s 3] [--prompts 3]
-        [--text ../shared/text/dev.txt] [--best-of 1] [--seed 0]
+        [--text ../shared/text/dev.txt] [--speaker NAME] [--best-of 1] [--seed 0]
 
 Of each reader of the splits some clips are cut to 3 s of speech: the prompts. The sentences are spoken with one after
 the other of them, and once more by the shipped voice (af_heart). Told are, with intervals over utterances:
@@ -40,11 +40,12 @@ from spear_spec.acoustic.prompt import Prompt, open_prompt
 from spear_spec.audio import load_audio, write_atomically
 from spear_spec.bench.machine import commit, hardware
 from spear_spec.errors import AudioError, SpearSpecError
-from spear_spec.evaluation.judge import Measurement, Samples, require
+from spear_spec.evaluation.cer import character_errors
+from spear_spec.evaluation.judge import Measurement, Samples
 from spear_spec.evaluation.mos import MosJudge
 from spear_spec.evaluation.speaker import SpeakerJudge
 from spear_spec.evaluation.statistics import ratio_interval
-from spear_spec.evaluation.wer import WordErrorJudge, _normaliser, word_errors
+from spear_spec.evaluation.wer import WordErrorJudge, word_errors
 from spear_spec.pipeline import TTS
 from spear_spec.tuning.store import fingerprint
 
@@ -85,26 +86,21 @@ class Judges:
         }
 
 
-def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """(errors, characters of the reference), both levelled by Whisper's English normaliser."""
-    wanted, heard = (_normaliser()(text).strip() for text in (reference, hypothesis))
-    if not wanted:
-        return len(heard), 0
-    found = require("jiwer", "jiwer").process_characters(wanted, heard)
-    return found.substitutions + found.deletions + found.insertions, found.hits + found.substitutions + found.deletions
-
-
 class Rows:
     """Judged utterances on disk, a line each, by the key of all that they depend on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.found: dict[str, Row] = {}
-        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        text = path.read_text("utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")  # behind a line that a stop cut off
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self.found[row["key"]] = row
-            except (ValueError, KeyError, TypeError):  # a line that a stop cut off is made again
+            except (ValueError, KeyError, TypeError):  # it is made again
                 continue
 
     def get(self, key: Row, make: Callable[[], Row]) -> Row:
@@ -222,10 +218,11 @@ def speak(args: argparse.Namespace, readers: Sequence[Reader], sentences: Sequen
             "text": sentence,
             "seed": args.seed + number,
             "best_of": args.best_of,
+            "speaker": args.speaker if reader is not None else None,
         }
 
         def make(voice: TTS = voice, prompt: Prompt | None = prompt, key: Row = key) -> Row:
-            options: dict[str, Any] = {"seed": key["seed"], "best_of": args.best_of}
+            options: dict[str, Any] = {"seed": key["seed"], "best_of": args.best_of, "speaker": key["speaker"]}
             if prompt is not None:
                 if prompt.sha256 not in heard:
                     heard[prompt.sha256] = voice.hear((prompt.samples, prompt.sample_rate))
@@ -345,6 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sentences", type=int, default=30)
     parser.add_argument("--prompt-s", type=float, default=3.0)
     parser.add_argument("--prompts", type=int, default=3, help="of each reader")
+    parser.add_argument("--speaker", help="who reads, of the voice's speakers (default: the first)")
     parser.add_argument("--best-of", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -5,8 +5,10 @@
 
 TEACHER is the folder that `setup.sh` of the teacher made (Kokoro-82M, Apache-2.0); TEXT.txt has one sentence a line. Of
 the 28 English voices 24 read train-clean-100, two dev-clean and two test-clean, so the last four are never trained on.
-Beside the 24 there are mixed readers: style vectors between those of two or three of the 24 (the four take no part).
-They are there because a speaker encoder generalises with the number of its speakers, not with their minutes.
+There are readers more, all in train-clean-100, because a speaker encoder generalises with the number and the spread of
+its speakers, not with their minutes: mixed ones, whose style vector lies between those of two or three of the 24
+(--mixed); the teacher's voices of other languages, reading English (--others); and strong ones, whose style lies beyond
+that of one voice, away from another's (--strong). The four take no part in any of them.
 
 Writes what LibriTTS holds: SUBSET/READER/CHAPTER/READER_CHAPTER_PARAGRAPH_SENTENCE.wav (24 kHz mono, 16 bits) with its
 .normalized.txt and .original.txt; at the end CHAPTER.trans.tsv, CHAPTER.book.tsv and SPEAKERS.txt. Also
@@ -20,6 +22,7 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +51,10 @@ class Reader:
         return max(self.shares, key=lambda share: share[1])[0][1].upper()
 
 
-def readers(voices: list[str], mixed: int, seed: int) -> list[Reader]:
-    """The 28 voices, then `mixed` readers between two or three voices of the training part."""
+def readers(voices: list[str], mixed: int, seed: int, others: Sequence[str] = (), strong: int = 0) -> list[Reader]:
+    """The 28 voices, then `mixed` readers between two or three voices of the training part, one for each of the voices
+    `others`, and `strong` ones beyond a voice of the training part or of the others.
+    """
     seen = [voice for voice in voices if voice not in UNSEEN]
     plain = [
         Reader(100 + n, UNSEEN.get(voice, "train-clean-100"), ((voice, 1.0),)) for n, voice in enumerate(sorted(voices))
@@ -61,7 +66,14 @@ def readers(voices: list[str], mixed: int, seed: int) -> list[Reader]:
         weights = [chance.uniform(0.25, 1.0) for _ in chosen]
         shares = tuple((voice, weight / sum(weights)) for voice, weight in zip(chosen, weights, strict=True))
         between.append(Reader(1000 + n, "train-clean-100", shares))
-    return plain + between
+    abroad = [Reader(300 + n, "train-clean-100", ((voice, 1.0),)) for n, voice in enumerate(sorted(others))]
+    chance = random.Random(seed + 1)
+    beyond = []
+    for n in range(strong):
+        one, other = chance.sample([*seen, *sorted(others)], 2)
+        share = chance.uniform(0.15, 0.4)
+        beyond.append(Reader(2000 + n, "train-clean-100", ((one, 1 + share), (other, -share))))
+    return plain + between + abroad + beyond
 
 
 def schedule(people: list[Reader], texts: list[str], plain_s: float, mixed_s: float) -> list[tuple[Reader, int, str]]:
@@ -69,7 +81,7 @@ def schedule(people: list[Reader], texts: list[str], plain_s: float, mixed_s: fl
 
     A sentence is guessed to last .065 s a letter; a reader goes on until the minutes asked for are full.
     """
-    left = {reader.number: plain_s if len(reader.shares) == 1 else mixed_s for reader in people}
+    left = {reader.number: plain_s if reader.number < 300 else mixed_s for reader in people}
     read = dict.fromkeys(left, 0)
     lines = iter(texts)
     asked = []
@@ -161,22 +173,25 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=3.0, help="minutes of each of the 28 voices")
     parser.add_argument("--mixed", type=int, default=72, help="readers between the voices")
-    parser.add_argument("--mixed-minutes", type=float, default=0.75)
+    parser.add_argument("--others", action="store_true", help="the teacher's voices of other languages read, too")
+    parser.add_argument("--strong", type=int, default=0, help="readers beyond the voices")
+    parser.add_argument("--mixed-minutes", type=float, default=0.75, help="minutes of each of these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="0/1", help="K/N: this process speaks every Nth sentence")
     a = parser.parse_args()
     part, parts = map(int, a.part.split("/"))
     voices = sorted(file.stem for file in (a.teacher / "voices").glob("[ab][fm]_*.bin"))
-    people = readers(voices, a.mixed, a.seed)
+    others = [v for file in (a.teacher / "voices").glob("*.bin") if (v := file.stem) not in voices] if a.others else []
+    people = readers(voices, a.mixed, a.seed, others, a.strong)
     texts = [line.strip() for line in a.text.read_text("utf-8").splitlines()[a.first_line :] if len(line.split()) >= 4]
     asked = schedule(people, texts, 60 * a.minutes, 60 * a.mixed_minutes)
     a.out.mkdir(parents=True, exist_ok=True)
     meta = a.out / f"meta.{part}.jsonl"
-    done = {json.loads(line)["id"] for line in meta.read_text("utf-8").splitlines()} if meta.exists() else set()
+    done = {json.loads(line)["id"] for file in a.out.glob("meta.*.jsonl") for line in file.open(encoding="utf-8")}
 
     import soundfile
 
-    teacher = Teacher(a.teacher, voices)
+    teacher = Teacher(a.teacher, [*voices, *others])
     started, spoken = time.time(), 0.0
     with meta.open("a", encoding="utf-8") as log:
         for n, (reader, number, text) in enumerate(asked):

@@ -55,7 +55,10 @@ class AcousticStage(Protocol):
 
     A stage may also have `prompt(samples, sample_rate) -> Heard`: the voice heard in a clip, float32 [T], mono;
     `open` takes what it gave in place of a name. It raises AudioError where the clip cannot be used. Without it a stage
-    has named speakers only.
+    has named speakers only. `prompt_s`: most seconds of speech that it wants to hear.
+
+    A stage that hears by semantic tokens has a `tokenizer`, None as it is built: whoever opens the voice puts there
+    what makes the voice's tokens int64 [T] of mono samples and their rate.
     """
 
     module: nn.Module | None

@@ -199,6 +199,15 @@ def _whose(say: argparse.ArgumentParser) -> None:
     )
 
 
+def _complete(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--complete",
+        choices=("on", "off"),
+        default="off",
+        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled (default off)",
+    )
+
+
 def _untuned(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untuned",
@@ -307,6 +316,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     )
     _speculation(serve)
     _untuned(serve)
+    _complete(serve)
     _runtime(serve)
     limits = serve.add_argument_group("limits: beyond them requests are refused")
     for flag, low, high, usual, what in (
@@ -403,12 +413,7 @@ def build_parser() -> argparse.ArgumentParser:
     _untuned(say)
     _reading(say)
     _whose(say)
-    say.add_argument(
-        "--complete",
-        choices=("on", "off"),
-        default="off",
-        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled (default off)",
-    )
+    _complete(say)
     say.add_argument(
         "--timestamps",
         metavar="FILE",

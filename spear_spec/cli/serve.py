@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
             _log(settings.log_text)
             from spear_spec.serving.scheduler import Scheduler, for_serving
 
-            scheduler = stack.enter_context(Scheduler(for_serving(tts, tuned and tuned.lengths), limits))
+            lengths = None if tuned is None else tuned.lengths
+            scheduler = stack.enter_context(
+                Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
+            )
             _warm_up(scheduler)
             web.join()
         from spear_spec.serving.app import create_app

@@ -230,8 +230,8 @@ class BeamSearch:
         return done
 
     def _candidates(self) -> list[list[_Candidate]]:
-        """Of each text the best continuations of its beginnings: so many that as many as the beam is wide go on though
-        every beginning may end.
+        """Of each text the best continuations of its beginnings: so many that as many as the beam is wide go on, though
+        every beginning may end, and some by the guard.
         """
         texts, runtime, device = self._texts, self._runtime, self.target.device
         rows = [(at, place, beginning) for at, text in enumerate(texts) for place, beginning in enumerate(text.live)]
@@ -247,7 +247,8 @@ class BeamSearch:
         most, vocabulary = max(len(text.live) for text in texts), scores.shape[-1]
         table = scores.new_full((len(texts), most, vocabulary), -torch.inf)
         table[[at for at, _, _ in rows], [place for _, place, _ in rows]] = scores
-        best = table.flatten(1).topk(min(2 * self.width, most * vocabulary))
+        stuck = max(sum(len(beginning.guard.fatal) for beginning in text.live) for text in texts)
+        best = table.flatten(1).topk(min(2 * self.width + stuck, most * vocabulary))
         return [
             # ties are settled here, not by topk
             sorted(

@@ -29,6 +29,11 @@ class Guard:
         self._last: list[int] = []  # newest first
         self._runs = [0] * _CYCLES
 
+    @property
+    def fatal(self) -> set[int]:
+        """The tokens of which the next one would be one too many."""
+        return {token for token, run in zip(self._last, self._runs) if run + 1 >= self._limit}
+
     def copy(self) -> Guard:
         """One that has seen the same tokens."""
         other = Guard.__new__(Guard)

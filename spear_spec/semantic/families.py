@@ -203,7 +203,7 @@ class Pipeline:
             ) from None
         except (OSError, RuntimeError) as error:  # built for another torch
             raise MissingExtraError(f"torchaudio does not load here: {' '.join(str(error).split())[:150]}") from None
-        bundle = getattr(pipelines, name, None)
+        bundle: Any = getattr(pipelines, name, None)
         if not hasattr(bundle, "get_model") or not hasattr(bundle, "sample_rate"):
             raise ConfigError(f"torchaudio has no pipeline {name!r} of a speech encoder; HUBERT_BASE is one")
         if bundle.sample_rate != SAMPLE_RATE:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spear_spec.acoustic.contract import AcousticStage
 
 SCHEMA = "spear-stage/1"
+_OWN = ("vocoder", "prompt")  # parts of a voice's own stage
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def load_acoustic(bundle: Bundle, stage: str | os.PathLike[str], device: torch.d
             bundle.config,
             sample_rate=cfg.sample_rate,
             vocoder=shape,
-            files={**{part: files for part, files in bundle.config.files.items() if part != "vocoder"}, **cfg.files},
+            prompt=None,  # it is of the voice's own stage
+            files={part: files for part, files in bundle.config.files.items() if part not in _OWN} | cfg.files,
             packages={**bundle.config.packages, **cfg.packages},
             kinds={**bundle.config.kinds, "vocoder": cfg.stage["kind"]},
         )

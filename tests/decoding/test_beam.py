@@ -223,6 +223,7 @@ def test_what_is_longer_can_overtake() -> None:
     """The end comes first, with .6; 0 1 2 and the end has .4, all of it spent on the first token."""
     model = outside()
     table = torch.full((5, 4), -40.0, dtype=torch.float64)
+    table[:, 3], table[4] = -800, -800  # nothing else ends meanwhile
     table[4, 3], table[4, 0], table[0, 1], table[1, 2], table[2, 3] = math.log(0.6), math.log(0.4), 0, 0, 0
     forward = model.forward
 

@@ -60,6 +60,24 @@ def test_readers_are_numbered_and_the_same_each_time(made: ModuleType, people: l
     assert people[0].gender == VOICES[0][1].upper()
 
 
+def test_readers_of_other_languages_and_beyond_the_voices(made: ModuleType, people: list[Any]) -> None:
+    others = ["zm_yunxi", "ef_dora", "hm_psi"]
+    more = made.readers(VOICES, 72, 0, others, 40)
+    assert more[:100] == people
+    assert [reader.name for reader in more[100:103]] == sorted(others)
+    beyond = more[103:]
+    assert len(beyond) == 40
+    assert len({reader.number for reader in more}) == 143
+    for reader in beyond:
+        (one, most), (other, least) = reader.shares
+        assert most + least == pytest.approx(1)
+        assert 1.15 <= most <= 1.4
+        assert one != other
+        assert not {one, other} & set(made.UNSEEN)
+    assert {reader.subset for reader in more[100:]} == {"train-clean-100"}
+    assert {voice for reader in beyond for voice, _ in reader.shares} & set(others)
+
+
 def test_everybody_reads_in_turn_until_the_minutes_are_full(made: ModuleType, people: list[Any]) -> None:
     few = [people[0], people[1], people[28]]
     texts = [f"This is sentence {n:04d}." for n in range(500)]  # 22 letters: 1.93 s as they are guessed

@@ -10,10 +10,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from spear_spec.cli import serve
+from spear_spec.cli.options import build_parser
 from tests.stubs.voice import make_voice
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +97,20 @@ def test_from_start_to_end(server: Process) -> None:
     assert "ended=done" in said and "zymurgy" not in said and "sk-" not in said and "Traceback" not in said
     assert server.process.stdout is not None and server.process.stdout.read() == ""
     assert server.left() == []
+
+
+def test_complete_reaches_the_scheduler(voice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Enough(Exception):
+        pass
+
+    def scheduler(tts: Any, limits: Any, *, complete: bool) -> None:
+        asked.append(complete)
+        raise Enough
+
+    monkeypatch.setattr("spear_spec.serving.scheduler.Scheduler", scheduler)
+    for flags in ([], ["--complete", "on"], ["--complete", "off"]):
+        with pytest.raises(Enough):
+            serve.run(build_parser().parse_args(["serve", "--voice", voice, "--port", "0", *flags]))
+    assert asked == [False, True, False]

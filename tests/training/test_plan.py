@@ -15,9 +15,12 @@ from spear_spec.training.recipe.stages.sampling import choose
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["default_voice", "libritts", "low_resource"])
+@pytest.mark.parametrize(
+    "name",
+    ["default_voice/config", "low_resource/config", *(f"libritts/conf/{size}" for size in ("base", "small", "tiny"))],
+)
 def test_the_recipes_own_files_are_valid(name: str) -> None:
-    values = read_file(ROOT / "recipes" / name / "config.toml")
+    values = read_file(ROOT / "recipes" / f"{name}.toml")
     plan = Plan.from_dict({"out": "x", **values, "prepare": {"corpora": ["c"], **values.get("prepare", {})}})
     assert plan.stages == STAGES
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from spear_spec.acoustic.audiolm import AudioLMStage, Prompt
 from spear_spec.acoustic.contract import Heard
+from spear_spec.acoustic.unit.prompt import PromptConfig, PromptEncoder
 from spear_spec.audio import load_audio, resample
 from spear_spec.cli import main
 from spear_spec.errors import BundleError, ConfigError
@@ -26,6 +27,7 @@ from spear_spec.voice.parts import load_stage
 from spear_spec.voice.save import save_voice
 from tests.stubs.audiolm import PROMPT, RATE, make_stage, parts
 from tests.voice.damage import edit
+from tests.voice.test_save import again
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,8 @@ def test_a_voice_speaks_through_it(original: Path, made: Path) -> None:
         len(tts.synthesize("Hello.", speaker="am_michael", seed=1, max_tokens=20).samples)
         and "af_heart" in stage.speakers
     )
-    with pytest.raises(ConfigError, match="one speed"):
-        tts.synthesize("Hello.", speed=1.5)
+    fast = tts.synthesize("Hello.", seed=1, max_tokens=20, speed=1.5)
+    assert abs(len(fast.samples) - len(audio.samples) / 1.5) < 2  # it has one speed: a time-stretch does the rest
 
 
 def test_within_the_voices_folder_it_goes_by_its_name(voice: Path, made: Path) -> None:
@@ -74,6 +76,16 @@ def test_within_the_voices_folder_it_goes_by_its_name(voice: Path, made: Path) -
     assert isinstance(load_acoustic(open_voice(voice), "audiolm"), AudioLMStage)
     with pytest.raises(BundleError, match=r"no acoustic stage 'other' \(in its folder: audiolm\)"):
         load_acoustic(open_voice(voice), "other")
+
+
+def test_the_voices_own_prompt_encoder_stays_out(original: Path, made: Path, tmp_path: Path) -> None:
+    source = open_voice(original)
+    config, shape = source.config, PromptConfig(vector=32, dim=16, blocks=1, attention=8, embedding=12)
+    configs = {"t2s": config.t2s, "vocoder": config.vocoder, "draft": config.draft, **config.drafters}
+    weights = {part: source.tensors(part) for part in config.files} | {"prompt": PromptEncoder(shape).state_dict()}
+    bundle = again(source, tmp_path / "hearing", configs={**configs, "prompt": shape.to_dict()}, weights=weights)
+    assert isinstance(load_acoustic(bundle, made), AudioLMStage)
+    assert not isinstance(load_stage(bundle), AudioLMStage)
 
 
 def test_a_voice_may_ship_with_it(original: Path, tmp_path: Path) -> None:

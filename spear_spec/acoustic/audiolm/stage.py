@@ -72,6 +72,7 @@ class AudioLMStage:
     module: nn.Module | None = None
 
     lookahead = None
+    rates = 1.0, 1.0  # a time-stretch does the rest
     prompt_s = 3.0  # of speech that a prompt is cut to, as AudioLM's
 
     def __post_init__(self) -> None:

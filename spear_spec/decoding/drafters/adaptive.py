@@ -188,11 +188,11 @@ def best_length(chances: Sequence[float], cost: float) -> int:
     before it were: k of them give 1 + reach(1) + ... + reach(k) tokens for a cost of 1 + cost k.
     """
     tokens, reach, best, length = 1.0, 1.0, 0.0, 0
-    for number, chance in enumerate(chances, 1):
+    for count, chance in enumerate(chances, 1):
         reach *= chance
         tokens += reach
-        if tokens / (1 + cost * number) > best:
-            best, length = tokens / (1 + cost * number), number
+        if tokens / (1 + cost * count) > best:
+            best, length = tokens / (1 + cost * count), count
     return length
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from spear_spec.training.data.corpus import DURATION_RATE
 from spear_spec.training.data.ctc import BLANK, UPSAMPLE, PhonemeCTC, Spoken, phones
 from spear_spec.training.loop import Run, carry_out
 from spear_spec.training.optimise import clip_and_step, learning_rate
+from spear_spec.training.order import Order, chance, seed_of
 from spear_spec.training.precision import mixed
 
 
@@ -47,23 +48,24 @@ def output_labels(model: PhonemeCTC, item: Spoken, clock: Clock) -> Tensor:
     return torch.from_numpy(ids[np.minimum(spoken, len(ids) - 1)])
 
 
-def batches(
-    model: PhonemeCTC, data: Sequence[Spoken], tokens_a_step: int, rng: random.Random, clock: Clock
-) -> Iterator[Batch]:
-    """Endless batches of like lengths, on the CPU."""
-    pad = nn.utils.rnn.pad_sequence
+def groups_of(data: Sequence[Spoken], tokens_a_step: int, rng: random.Random) -> list[list[Spoken]]:
+    """One epoch: groups of like lengths."""
     groups: list[list[Spoken]] = [[]]
     for item in sorted(data, key=lambda item: len(item.tokens)):
         if groups[-1] and (len(groups[-1]) + 1) * len(item.tokens) > tokens_a_step:
             groups.append([])
         groups[-1].append(item)
-    while True:
-        rng.shuffle(groups)
-        for group in groups:
-            tokens = pad([item.tokens.long() for item in group], batch_first=True, padding_value=model.pad_id)
-            labels = pad([output_labels(model, item, clock) for item in group], batch_first=True, padding_value=-1)
-            lengths = torch.tensor([len(item.tokens) * UPSAMPLE for item in group])
-            yield Batch(tokens, lengths, [model.encode(item.phonemes) for item in group], labels)
+    rng.shuffle(groups)
+    return groups
+
+
+def collate(model: PhonemeCTC, group: Sequence[Spoken], clock: Clock) -> Batch:
+    """One batch, on the CPU."""
+    pad = nn.utils.rnn.pad_sequence
+    tokens = pad([item.tokens.long() for item in group], batch_first=True, padding_value=model.pad_id)
+    labels = pad([output_labels(model, item, clock) for item in group], batch_first=True, padding_value=-1)
+    lengths = torch.tensor([len(item.tokens) * UPSAMPLE for item in group])
+    return Batch(tokens, lengths, [model.encode(item.phonemes) for item in group], labels)
 
 
 class CtcLearner:
@@ -81,25 +83,28 @@ class CtcLearner:
         seed: int,
         device: str | torch.device,
     ) -> None:
-        self.model, self.data, self.clock = model.to(device).train(), data, clock
-        self.tokens_a_step, self.peak, self.seed, self.device = tokens_a_step, peak, seed, torch.device(device)
+        self.model, self.clock = model.to(device).train(), clock
+        self.peak, self.seed, self.device = peak, seed, torch.device(device)
         self.framewise = 0.0 if all(item.frames is None for item in data) else framewise
         self.optimizer = torch.optim.AdamW(model.parameters(), peak, betas=(0.9, 0.98), weight_decay=0.01)
-        self.stream: Iterator[Batch] = iter(())
+        self.order = Order(lambda rng: groups_of(data, tokens_a_step, rng), seed)
 
     def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
         restore(self.model, state["model"], checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
+        if "order" in state:
+            self.order.load(state["order"])
 
     def begin(self, step: int) -> None:
-        torch.manual_seed(self.seed + step)
-        rng = random.Random(self.seed + step)
-        self.stream = batches(self.model, self.data, self.tokens_a_step, rng, self.clock)
+        """Every step draws by its own number."""
 
     def learn(self, step: int, progress: float, shared: Any) -> Mapping[str, Tensor | float]:
         rate = learning_rate(step, progress, peak=self.peak, floor=0.0, warmup=20)
-        batch, model = next(self.stream), self.model
-        hidden = (torch.rand(batch.tokens.shape) < 0.1) & (batch.tokens != model.pad_id)
+        model = self.model
+        batch = collate(model, self.order[step], self.clock)
+        torch.manual_seed(seed_of(self.seed, "dropout", step))
+        draws = chance(self.seed, "masks", step)
+        hidden = (torch.rand(batch.tokens.shape, generator=draws) < 0.1) & (batch.tokens != model.pad_id)
         with mixed(self.device):
             log_probs = model(batch.tokens.masked_fill(hidden, model.mask_id).to(self.device))
         if progress < self.framewise and bool((batch.labels >= 0).any()):
@@ -116,7 +121,9 @@ class CtcLearner:
         return {}
 
     def state(self) -> Mapping[str, Any]:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "order": self.order.state()
+        }  # fmt: skip
 
     def export(self, work: Work, about: Mapping[str, Any]) -> None:
         """Nothing of it goes into a voice."""
@@ -138,6 +145,7 @@ def train_ctc(
     centroids: Tensor | None = None,
     framewise: float = 0.5,
     device: str | torch.device = "cpu",
+    save_s: float = 30.0,
     progress: bool = True,
 ) -> PhonemeCTC:
     """Train for `minutes` (or `steps`), the learning rate falling to 0 on a cosine, or go on from `out`.
@@ -145,7 +153,8 @@ def train_ctc(
     For the first `framewise` of the run each output learns the phone that the durations say is spoken there: a CTC left
     alone spends most of such a short run writing nothing but blanks. Without durations there is no such help, and the
     run must be several times as long. A tenth of the tokens is masked, so that it listens to the neighbours as well.
-    `centroids` [K, D] of the tokens start the embedding (a random projection of them).
+    `centroids` [K, D] of the tokens start the embedding (a random projection of them). save_s: seconds between two
+    checkpoints; with `steps` a run that was killed ends with the weights that it would have had.
 
     Raises:
         ConfigError: there is nothing to train on, or the checkpoint in `out` is of another shape.
@@ -166,6 +175,6 @@ def train_ctc(
         model, usable, clock=clock, tokens_a_step=tokens_a_step, peak=learning_rate, framewise=framewise, seed=seed,
         device=device,
     )  # fmt: skip
-    run = Run("ctc", learner, out, steps=steps, minutes=0.0 if steps else minutes, every=100, save_s=30.0)
+    run = Run("ctc", learner, out, steps=steps, minutes=0.0 if steps else minutes, every=100, save_s=save_s)
     carry_out([run], progress=progress)
     return model.eval()

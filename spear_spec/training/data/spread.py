@@ -137,8 +137,9 @@ def _by_ray(
         items = [
             {"clips": json.dumps([asdict(clip) for clip in shards[n]]), "path": str(paths[n].resolve())} for n in wanted
         ]
+        actor: Any = _OnRay  # a class, of which each actor makes one
         rows = data.from_items(items, override_num_blocks=len(items)).map(
-            _OnRay,
+            actor,
             fn_constructor_args=(task, hands.threads),
             concurrency=min(hands.workers, len(items)),
             num_cpus=hands.threads if hands.ray != "local" else 1,
