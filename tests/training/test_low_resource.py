@@ -26,6 +26,7 @@ from spear_spec.training.loop import Run, carry_out
 from spear_spec.training.low_resource import backtranslate
 from spear_spec.training.low_resource.backtranslate import MARKS, Heard, follow, hear, neighbours, read_heard, turned
 from spear_spec.training.low_resource.corrupt import Source, deleted, draw, nearest, survivors, thinned
+from spear_spec.training.low_resource.durations import customs, share_out
 from spear_spec.training.low_resource.filter import Filter, sift, stuck
 from spear_spec.training.low_resource.freeze import reading, writing
 from spear_spec.training.low_resource.learner import Pupil, best_weights
@@ -379,6 +380,17 @@ def test_of_several_texts_the_likeliest_is_taken(
         assert found[n].phonemes == max(scored)[2]
         differ += max(scored) != scored[0]
     assert differ
+
+
+def test_marks_get_the_share_of_time_that_they_have_in_the_parallel_part() -> None:
+    # by hand: letters 2 and 4, stress 1, stop 9, end 3 frames
+    known = [Clip("a", "one", "", "", "nˈɛ.", [5, 2, 1, 4, 9, 3]), Clip("b", "one", "", "", "n")]
+    usual = customs(known)
+    assert usual == {"letter": 3.0, "ˈ": 1.0, ".": 9.0, "": 3.0}
+    # the CTC gave the marks nothing: ˈ and ɛ share 8 frames as 1 to 3, the stop and the end 16 frames as 9 to 3
+    assert share_out("nˈɛ.", [7, 2, 0, 8, 0, 16], usual) == [7, 2, 2, 6, 12, 4]
+    assert share_out("n", [1, 2, 3], usual) == [1, 2, 3]
+    assert sum(share_out("ˈɛˈə", [0, 5, 0, 1, 7, 2], usual)) == 15
 
 
 # --- the filter

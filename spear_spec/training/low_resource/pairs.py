@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from spear_spec.config import T2SConfig
 from spear_spec.errors import ConfigError
 from spear_spec.evaluation.edits import edit_distance
@@ -18,6 +20,7 @@ from spear_spec.training.data.ctc import PhonemeCTC, phones
 from spear_spec.training.data.ctc_training import train_ctc
 from spear_spec.training.data.prepared import load_rows, save_rows
 from spear_spec.training.low_resource.backtranslate import Heard, hear, neighbours
+from spear_spec.training.low_resource.durations import customs, share_out
 from spear_spec.training.low_resource.filter import sift, spoken_range
 from spear_spec.training.low_resource.learner import best_weights
 from spear_spec.training.low_resource.lessons import School
@@ -132,7 +135,9 @@ def pseudo(plan: LowResource) -> None:
         place = at.folder / "shards"
         shutil.rmtree(place, ignore_errors=True)  # they may be of other texts
         workers = hands(plan.corpus, device=False)
-        save_rows(at.pseudo.durations, find_frames(clips, at.pseudo.tokens, at.ctc, clock, place, workers)[0])
+        found, usual = find_frames(clips, at.pseudo.tokens, at.ctc, clock, place, workers)[0], customs(known)
+        shared = {name: share_out(written[name], row.tolist(), usual) for name, row in found.items()}
+        save_rows(at.pseudo.durations, {name: torch.tensor(row) for name, row in shared.items()})
     at.pseudo.write(clips, at.shared.prepared.names(), dropped)
     print(f"{len(clips)} pseudo-pairs kept, {len(dropped)} left out ({at.pseudo.dropped})", flush=True)
     truth = {clip.id: clip.phonemes for clip in audio if clip.phonemes}
