@@ -1,7 +1,7 @@
 """Where the low-resource recipe keeps what, in its folder OUT beside what `recipe.layout.Layout` names:
 
 pretrain/                      the denoising model: checkpoint.pt, train.log, best.pt, export/
-PART/                          one parallel part ("af_heart-15min", "all")
+PART/                          one parallel part ("NAME-15min", "all")
   parallel/                    its clips and tokens (see data/prepared.py)
   scratch/, finetune/, back/, forward/, final/
   ctc/, ctc.safetensors        the CTC that is trained on it
