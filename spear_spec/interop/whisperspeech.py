@@ -8,7 +8,6 @@ logits by output_mult 3 head_width / width (muP), and narrow embeddings go throu
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.interop.tensors import check_tensor
+from spear_spec.interop.tensors import check_tensor, read_checkpoint
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
 
 # what the package takes for what a file leaves out
@@ -60,7 +59,7 @@ def load_whisperspeech(source: str | Path | Mapping[str, Any], *, dtype: torch.d
     Raises:
         BundleError: the file is missing, damaged, or another model's; says what is wrong.
     """
-    held = _read(Path(source)) if isinstance(source, (str, Path)) else source
+    held = read_checkpoint(Path(source)) if isinstance(source, (str, Path)) else source
     if not isinstance(held, Mapping) or not all(
         isinstance(held.get(part), Mapping) for part in ("config", "tunables", "state_dict")
     ):
@@ -71,24 +70,12 @@ def load_whisperspeech(source: str | Path | Mapping[str, Any], *, dtype: torch.d
     weights = _Weights(held["state_dict"])
     cfg = _config(shape, tunables, weights)
     ours = _translate(weights, shape, tunables, cfg)
-    weights.check_all_read()
+    weights.check_allread_checkpoint()
     with torch.device("meta"):
         model = WhisperSpeechT2S(cfg)
     dtype = dtype or held["state_dict"]["lang_embeddings.weight"].dtype
     model.load_state_dict({name: tensor.to(dtype) for name, tensor in ours.items()}, assign=True)
     return model.requires_grad_(False).eval()
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise BundleError(f"{path}: no such checkpoint file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes bring out errors of many types
-        reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
-            raise BundleError(f"{path}: holds more than plain tensors, numbers and names") from None
-        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
 
 
 def _shape(given: Mapping[str, Any]) -> dict[str, int]:
@@ -160,7 +147,7 @@ class _Weights:
         self.read.add(name)
         return value.detach().double()
 
-    def check_all_read(self) -> None:
+    def check_allread_checkpoint(self) -> None:
         """Refuse tensors that were not asked for: they would have changed the result."""
         left = [str(name) for name in self.state if name not in self.read]
         if left:
