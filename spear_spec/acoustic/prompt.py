@@ -73,13 +73,6 @@ def open_prompt(source: Source, most_s: float = MOST_S) -> Prompt:
     return Prompt(samples, rate, sounding.speech_s, sha256, tuple(warnings))
 
 
-def read_prompt(source: Source, most_s: float = MOST_S) -> tuple[FloatArray, int]:
-    """`open_prompt`'s samples float32 [T] and their rate; its warnings are logged."""
-    prompt = open_prompt(source, most_s)
-    warn(prompt)
-    return prompt.samples, prompt.sample_rate
-
-
 def warn(prompt: Prompt) -> None:
     """Log what is wrong with it."""
     for warning in prompt.warnings:

@@ -7,7 +7,6 @@ their shapes: the last embedding row is taken for the end token.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +17,10 @@ from torch import Tensor
 
 from spear_spec.config import T2SConfig
 from spear_spec.errors import BundleError, ConfigError
+from spear_spec.interop.tensors import plain, read_checkpoint
 from spear_spec.models.spear_tts import TextToSemantic
 
+_MORE = "holds more than plain tensors; save the state dict alone with torch.save"
 _ANCHOR = "target_transformer.final_norm.gamma"
 _TIED = (  # names that share one tensor in the peer; the first is ours to read
     ("semantic_token_emb.weight", "token_emb.speech.weight", "to_logits.speech.weight"),
@@ -161,7 +162,9 @@ def load_spear_tts(
     Raises:
         BundleError: the file is missing, damaged, truncated or foreign; says which tensor is wrong.
     """
-    state = _with_tied(_tensors(_read(Path(source)) if isinstance(source, (str, Path)) else source))
+    state = _with_tied(
+        _tensors(read_checkpoint(Path(source), _load, _MORE) if isinstance(source, (str, Path)) else source)
+    )
     cfg = config_from_state_dict(state, early_exit_layer=early_exit_layer)
     dtype = dtype or state["semantic_token_emb.weight"].dtype
     with torch.device("meta"):
@@ -192,22 +195,12 @@ def to_spear_tts_state_dict(model: TextToSemantic) -> dict[str, Tensor]:
     return theirs
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise BundleError(f"{path}: no such checkpoint file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
 
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes bring out errors of many types, safetensors' own among them
-        reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
-            raise BundleError(
-                f"{path}: holds more than plain tensors; save the state dict alone with torch.save"
-            ) from None
-        raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
+        return load_file(path)
+    return plain(path)
 
 
 def _tensors(source: Any) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,20 @@ def check_tensor(name: str, value: Any, shape: tuple[int, ...], said: str) -> No
         raise BundleError(f"checkpoint: {name} holds NaN or infinity")
 
 
-def read_checkpoint(path: Path) -> Any:
+def plain(path: Path) -> Any:
+    """What a file of torch holds, nothing of it unpickled."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_checkpoint(
+    path: Path,
+    load: Callable[[Path], Any] = plain,
+    more: str = "holds more than plain tensors, numbers and names",
+) -> Any:
     """What a file holds, if it is tensors, numbers and names alone.
+
+    Args:
+        load: reads it; anything that it raises is told as damage. more: what is said of a file that holds more.
 
     Raises:
         BundleError: it is missing, damaged, or holds more.
@@ -36,16 +48,18 @@ def read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise BundleError(f"{path}: no such checkpoint file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load(path)
     except Exception as error:  # broken bytes bring out errors of many types
         reason = str(error).partition("\n")[0][:150].strip() or type(error).__name__
         if isinstance(error, pickle.UnpicklingError) and "Weights only" in reason:
-            raise BundleError(f"{path}: holds more than plain tensors, numbers and names") from None
+            raise BundleError(f"{path}: {more}") from None
         raise BundleError(f"{path}: damaged, truncated or no checkpoint ({reason})") from None
 
 
 class Weights:
-    """A state dict whose tensors are read once, checked, in float64."""
+    """A state dict whose tensors are read once, checked, in float64. said: what leads to a shape that is wanted."""
+
+    said = "not"
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.state, self.read = state, set[str]()
@@ -62,9 +76,11 @@ class Weights:
 
     def take(self, name: str, *shape: int) -> Tensor:
         """The tensor of this name and shape."""
-        value = self.state.get(name)
+        if name not in self.state:
+            raise BundleError(f"checkpoint: {name} is missing")
+        value = self.state[name]
         if not isinstance(value, Tensor):
-            raise BundleError(f"checkpoint: {name} is missing or no tensor")
-        check_tensor(name, value, shape, "not")
+            raise BundleError(f"checkpoint: {name} is a {type(value).__name__}, no tensor")
+        check_tensor(name, value, shape, self.said)
         self.read.add(name)
         return value.detach().double()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.errors import BundleError, ConfigError
-from spear_spec.interop.tensors import check_tensor, read_checkpoint
+from spear_spec.interop.tensors import Weights, read_checkpoint
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
 
 # what the package takes for what a file leaves out
@@ -70,7 +70,7 @@ def load_whisperspeech(source: str | Path | Mapping[str, Any], *, dtype: torch.d
     weights = _Weights(held["state_dict"])
     cfg = _config(shape, tunables, weights)
     ours = _translate(weights, shape, tunables, cfg)
-    weights.check_allread_checkpoint()
+    weights.check_all_read()
     with torch.device("meta"):
         model = WhisperSpeechT2S(cfg)
     dtype = dtype or held["state_dict"]["lang_embeddings.weight"].dtype
@@ -123,11 +123,8 @@ def _known(part: str, given: Mapping[str, Any], names: Any) -> None:
         raise BundleError(f"checkpoint: {part} holds {unknown[0]!r}, which WhisperSpeech 0.8's t2s does not know")
 
 
-class _Weights:
-    """A state dict whose tensors are read once, checked, in float64."""
-
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        self.state, self.read = state, set[str]()
+class _Weights(Weights):
+    said = "config says"
 
     def rows(self, name: str) -> int:
         """Rows of a matrix."""
@@ -136,18 +133,7 @@ class _Weights:
             raise BundleError(f"checkpoint: {name} is missing or no matrix; is it a WhisperSpeech t2s model?")
         return len(value)
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        """The tensor of this name and shape."""
-        if name not in self.state:
-            raise BundleError(f"checkpoint: {name} is missing")
-        value = self.state[name]
-        if not isinstance(value, Tensor):
-            raise BundleError(f"checkpoint: {name} is a {type(value).__name__}, not a tensor")
-        check_tensor(name, value, shape, "config says")
-        self.read.add(name)
-        return value.detach().double()
-
-    def check_allread_checkpoint(self) -> None:
+    def check_all_read(self) -> None:
         """Refuse tensors that were not asked for: they would have changed the result."""
         left = [str(name) for name in self.state if name not in self.read]
         if left:

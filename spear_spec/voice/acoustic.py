@@ -8,7 +8,6 @@ It is read with the care that a voice is read with.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from spear_spec.audio import write_atomically
 from spear_spec.config import Strict, require, shown, whole, words
-from spear_spec.errors import AudioError, BundleError, ConfigError
-from spear_spec.voice.bundle import CONFIG_BYTES, Bundle, read_config
+from spear_spec.errors import BundleError, ConfigError
+from spear_spec.voice.bundle import Bundle, read_config
 from spear_spec.voice.listening import Listening, tokens_digest
 from spear_spec.voice.registry import STAGES
-from spear_spec.voice.save import SHARD_BYTES, write_parts
+from spear_spec.voice.save import SHARD_BYTES, config_bytes, write_parts, writing
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +175,7 @@ def save_stage(
     """
     folder = Path(folder)
     semantic = {"k": bundle.config.semantic["k"], "rate": bundle.config.semantic["rate"]}
-    try:
+    with writing(f"the stage {folder}"):
         package = STAGES.package(kind)
         with write_parts(folder, {"vocoder": weights}, shard_bytes, SCHEMA) as files:
             cfg = StageConfig(
@@ -190,12 +189,7 @@ def save_stage(
                 files=files,
                 packages={} if package is None else {kind: package},
             )
-            data = (json.dumps(cfg.to_dict(), ensure_ascii=False) + "\n").encode()
-            require(len(data) <= CONFIG_BYTES, f"config.json would have {len(data)} bytes, over {CONFIG_BYTES}")
+            data = config_bytes(cfg.to_dict())
         write_atomically(folder / "config.json", data)
-    except OSError as error:
-        raise BundleError(f"cannot write the stage {folder}: {error.strerror or error}") from None
-    except (AudioError, ConfigError) as error:
-        raise BundleError(f"cannot write the stage {folder}: {error}") from None
     load_acoustic(bundle, folder.absolute())
     return folder

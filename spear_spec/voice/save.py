@@ -62,7 +62,7 @@ def save_voice(
     """
     folder = Path(folder)
     kinds = {**DEFAULT_KINDS, "text": text.get("kind", DEFAULT_KINDS["text"]), **(kinds or {})}
-    try:
+    with writing(f"the voice {folder}"):
         for part in weights:
             if part not in (*PARTS, *configs):
                 raise BundleError(f"unknown part {part!r}; known are {', '.join((*PARTS, *configs))}")
@@ -87,14 +87,31 @@ def save_voice(
                 kinds=kinds,
                 packages=_packages(kinds, [part for part in configs if part not in PARTS]),
             )
-            data = (json.dumps(config.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
-            require(len(data) <= CONFIG_BYTES, f"config.json would have {len(data)} bytes, over {CONFIG_BYTES}")
+            data = config_bytes(config.to_dict(), indent=1)
         write_atomically(folder / "config.json", data)
-    except OSError as error:
-        raise BundleError(f"cannot write the voice {folder}: {error.strerror or error}") from None
-    except (AudioError, ConfigError) as error:
-        raise BundleError(f"cannot write the voice {folder}: {error}") from None
     return open_voice(folder.absolute())
+
+
+def config_bytes(values: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """A folder's `config.json`.
+
+    Raises:
+        ConfigError: it would be larger than what is read.
+    """
+    data = (json.dumps(values, indent=indent, ensure_ascii=False) + "\n").encode()
+    require(len(data) <= CONFIG_BYTES, f"config.json would have {len(data)} bytes, over {CONFIG_BYTES}")
+    return data
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Tell in one way why a voice or a stage cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"cannot write {what}: {error.strerror or error}") from None
+    except (AudioError, ConfigError) as error:
+        raise BundleError(f"cannot write {what}: {error}") from None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spear_spec.acoustic.prompt import LEAST_S, MOST_S, SLOWEST_RATE, open_prompt, read_prompt
+from spear_spec.acoustic.prompt import LEAST_S, MOST_S, SLOWEST_RATE, open_prompt, warn
 from spear_spec.acoustic.speech import HOP_S, listen, spread
 from spear_spec.audio import Audio, FloatArray, resample
 from spear_spec.errors import AudioError
@@ -127,8 +127,9 @@ def test_noise_and_clipping_are_told() -> None:
 
 
 def test_warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    samples, rate = read_prompt((np.clip(speech() * 20, -0.5, 0.5), RATE))
-    assert rate == RATE and len(samples) > RATE
+    prompt = open_prompt((np.clip(speech() * 20, -0.5, 0.5), RATE))
+    assert prompt.sample_rate == RATE and len(prompt.samples) > RATE
+    warn(prompt)
     assert "prompt: the prompt is clipped" in caplog.text
 
 

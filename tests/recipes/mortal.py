@@ -30,7 +30,7 @@ TICKS = (
     ("os", "rename"),
     ("pathlib", "Path.rename"),
     ("spear_spec.semantic.encoder", "SpeechEncoder.hidden"),
-    ("spear_spec.training.data.align", "ctc_frames"),
+    ("spear_spec.training.data.align", "best_paths"),
     ("spear_spec.training.loop", "Run.advance"),
     ("spear_spec.training.loop", "Run.save"),
     ("spear_spec.training.drafts.sample", "sample_tokens"),

@@ -12,9 +12,7 @@ import torch
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.training.data.align import (
     align_clips,
-    best_path,
     best_paths,
-    ctc_frames,
     diagonal,
     worst_believed,
 )
@@ -33,14 +31,14 @@ def test_best_path_is_the_best_of_all_paths(labels: list[int], seed: int) -> Non
     log_probs = torch.randn(6, 3, generator=torch.Generator().manual_seed(seed)).log_softmax(-1).double().numpy()
     paths = [p for p in itertools.product(range(3), repeat=6) if collapse(p) == labels]
     scores = [sum(log_probs[t, label] for t, label in enumerate(p)) for p in paths]
-    found = best_path(log_probs, labels)
+    found = best_paths([log_probs], [labels])[0][0]
     assert tuple(0 if i < 0 else labels[i] for i in found) == paths[int(np.argmax(scores))]
 
 
 def test_best_path_needs_room() -> None:
     log_probs = np.log(np.full((3, 3), 1 / 3))
-    assert best_path(log_probs, [1, 2, 1, 2]) == []
-    assert best_path(log_probs, [1, 1]) == [0, -1, 1]
+    assert best_paths([log_probs], [[1, 2, 1, 2]])[0][0] == []
+    assert best_paths([log_probs], [[1, 1]])[0][0] == [0, -1, 1]
 
 
 def test_paths_found_together_are_those_found_alone() -> None:
@@ -102,7 +100,7 @@ def test_ctc_without_durations_takes_longer(tmp_path: Path) -> None:
 def test_ctc_alignment_finds_the_durations(trained: PhonemeCTC) -> None:
     errors = []
     for item in corpus(20, seed=2):
-        frames = ctc_frames(trained, item.tokens, item.phonemes, CLOCK)
+        [(frames, _)] = align_clips(trained, [(item.tokens, item.phonemes)], CLOCK)
         assert len(frames) == len(item.phonemes) + 2
         assert sum(frames) == round(len(item.tokens) * 1.6)
         assert min(frames) >= 0

@@ -46,11 +46,6 @@ def _frames(ends: npt.NDArray[np.float64], clock: Clock) -> list[int]:
     return [int(n) for n in np.diff(at, prepend=0)]
 
 
-def best_path(log_probs: npt.NDArray[np.float64], labels: list[int]) -> list[int]:
-    """`best_paths` of one clip, without the score."""
-    return best_paths([log_probs], [labels])[0][0]
-
-
 def best_paths(
     log_probs: Sequence[npt.NDArray[np.float64]], labels: Sequence[list[int]]
 ) -> list[tuple[list[int], float]]:
@@ -135,11 +130,6 @@ def align_clips(model: PhonemeCTC, clips: Sequence[tuple[Tensor, str]], clock: C
             else:
                 out[number] = Aligned(diagonal(phonemes, len(tokens), clock), np.inf)
     return [out[number] for number in range(len(clips))]
-
-
-def ctc_frames(model: PhonemeCTC, tokens: Tensor, phonemes: str, clock: Clock) -> list[int]:
-    """The durations of one clip, see `align_clips`."""
-    return align_clips(model, [(tokens, phonemes)], clock)[0].frames
 
 
 def _durations(model: PhonemeCTC, where: npt.NDArray[np.int64], phonemes: str, clock: Clock) -> list[int]:

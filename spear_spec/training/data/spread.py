@@ -78,17 +78,17 @@ def spread(
     folder.mkdir(parents=True, exist_ok=True)
     shards = [list(clips[i : i + shard]) for i in range(0, len(clips), shard)]
     paths = [folder / f"{number:06d}" for number in range(len(shards))]
-    wanted = [number for number, path in enumerate(paths) if not path.exists()]
-    done = sum(len(shards[n]) for n in range(len(shards)) if paths[n].exists())
+    wanted = [(each, path) for each, path in zip(shards, paths) if not path.exists()]
+    done = len(clips) - sum(len(each) for each, _ in wanted)
     with tqdm(total=len(clips), initial=done, desc=name, unit="clip", disable=not hands.progress) as bar:
         if hands.ray is not None and wanted:
-            _by_ray(task, shards, paths, wanted, hands, bar.update)
+            _by_ray(task, wanted, hands, bar.update)
         elif hands.workers > 1 and len(wanted) > 1:
-            _by_processes(task, shards, paths, wanted, hands, bar.update)
+            _by_processes(task, wanted, hands, bar.update)
         else:
-            for number in wanted:
-                do_shard(task, shards[number], paths[number], hands.threads)
-                bar.update(len(shards[number]))
+            for each, path in wanted:
+                do_shard(task, each, path, hands.threads)
+                bar.update(len(each))
     return paths
 
 
@@ -98,19 +98,14 @@ def forget(folder: Path) -> None:
 
 
 def _by_processes(
-    task: Task,
-    shards: list[list[Clip]],
-    paths: list[Path],
-    wanted: list[int],
-    hands: Hands,
-    told: Callable[[int], object],
+    task: Task, wanted: list[tuple[list[Clip], Path]], hands: Hands, told: Callable[[int], object]
 ) -> None:
     with ProcessPoolExecutor(min(hands.workers, len(wanted)), get_context("spawn")) as pool:
-        running = {pool.submit(do_shard, task, shards[n], paths[n], hands.threads): n for n in wanted}
+        running = {pool.submit(do_shard, task, clips, path, hands.threads): len(clips) for clips, path in wanted}
         try:
             for future in as_completed(running):
                 future.result()
-                told(len(shards[running[future]]))
+                told(running[future])
         except BrokenProcessPool:
             raise WorkerError(
                 "a worker process died (out of memory, or killed): what it had finished stays; run the same command "
@@ -120,14 +115,7 @@ def _by_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _by_ray(
-    task: Task,
-    shards: list[list[Clip]],
-    paths: list[Path],
-    wanted: list[int],
-    hands: Hands,
-    told: Callable[[int], object],
-) -> None:
+def _by_ray(task: Task, wanted: list[tuple[list[Clip], Path]], hands: Hands, told: Callable[[int], object]) -> None:
     assert hands.ray is not None
     ray = start_ray(hands.ray, hands.workers, STORE)
     try:
@@ -135,7 +123,8 @@ def _by_ray(
 
         data.DataContext.get_current().enable_progress_bars = False
         items = [
-            {"clips": json.dumps([asdict(clip) for clip in shards[n]]), "path": str(paths[n].resolve())} for n in wanted
+            {"clips": json.dumps([asdict(clip) for clip in clips]), "path": str(path.resolve())}
+            for clips, path in wanted
         ]
         actor: Any = _OnRay  # a class, of which each actor makes one
         rows = data.from_items(items, override_num_blocks=len(items)).map(

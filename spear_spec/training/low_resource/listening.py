@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from spear_spec.acoustic.contract import AcousticStage
+from spear_spec.audio import write_atomically
 from spear_spec.decoding.request import Request
 from spear_spec.engine import Engine
 from spear_spec.evaluation.cer import CharacterErrorJudge, character_errors
@@ -143,7 +144,7 @@ def write_table(plan: LowResource) -> None:
             cells += [f"{found['nll']:.3f}", f"{found['accuracy']:.3f}", str(found["step"])]
             lines.append(f"| {' | '.join(cells)} |")
             before = found
-    at.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(at.table, ("\n".join(lines) + "\n").encode())
     print("\n".join(lines), flush=True)
 
 

@@ -8,7 +8,6 @@ that was cut off goes on where it stopped. Several parallel parts may share a fo
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +16,11 @@ from typing import Any
 
 import torch
 
-from spear_spec.errors import SpearSpecError
 from spear_spec.training.low_resource import lessons, listening, pairs
 from spear_spec.training.low_resource.layout import ARMS, Places
 from spear_spec.training.low_resource.plan import SHARED, STAGES, LowResource
+from spear_spec.training.recipe.command import command
 from spear_spec.training.recipe.keys import claim, difference, key_of, read_json, without, write_json
-from spear_spec.training.recipe.plan import read_file, set_value
 from spear_spec.training.recipe.run import run_plan
 
 Paths = Callable[[Places], Sequence[Path]]
@@ -172,22 +170,9 @@ def run_low_resource(plan: LowResource) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of `python -m spear_spec.training.low_resource.run`; returns the exit status."""
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("config", help="a JSON or TOML file")
-    ap.add_argument("--stages", nargs="*", default=[], metavar="STAGE", help=" ".join(STAGES))
-    ap.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="over what the file says")
-    args = ap.parse_args(argv)
-    try:
-        values = read_file(args.config)
-        for assignment in args.set:
-            set_value(values, assignment)
-        if args.stages:
-            values["stages"] = list(args.stages)
-        run_low_resource(LowResource.from_dict(values))
-    except SpearSpecError as error:
-        print(f"low_resource: {error}", flush=True)
-        return 2
-    return 0
+    return command(
+        "low_resource", __doc__, lambda values: run_low_resource(LowResource.from_dict(values)), argv, STAGES
+    )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ python -m spear_spec.training.recipe.download CONFIG [--set prepare.data=LibriTT
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.errors import ConfigError
 from spear_spec.training.data.download import download
-from spear_spec.training.recipe.plan import Plan, read_file, set_value
+from spear_spec.training.recipe.command import command
+from spear_spec.training.recipe.plan import Plan
 
 
 def run(plan: Plan) -> None:
@@ -34,19 +34,7 @@ def run(plan: Plan) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of `python -m spear_spec.training.recipe.download`; returns the exit status."""
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("config", help="a JSON or TOML file")
-    ap.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="over what the file says")
-    args = ap.parse_args(argv)
-    try:
-        values = read_file(args.config)
-        for assignment in args.set:
-            set_value(values, assignment)
-        run(Plan.from_dict(values))
-    except SpearSpecError as error:
-        print(f"download: {error}", flush=True)
-        return 2
-    return 0
+    return command("download", __doc__, lambda values: run(Plan.from_dict(values)), argv, ())
 
 
 if __name__ == "__main__":

@@ -9,18 +9,18 @@ The t2s stage takes several GPUs: accelerate launch --multi_gpu -m spear_spec.tr
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Sequence
 
 import torch
 
-from spear_spec.errors import ConfigError, SpearSpecError
+from spear_spec.errors import ConfigError
 from spear_spec.training.processes import started
+from spear_spec.training.recipe.command import command, values_of
 from spear_spec.training.recipe.keys import difference, read_json, write_json
 from spear_spec.training.recipe.layout import Layout
-from spear_spec.training.recipe.plan import STAGES, Plan, read_file, set_value
+from spear_spec.training.recipe.plan import STAGES, Plan
 
 
 def run_config(config: str | os.PathLike[str], assignments: Sequence[str] = (), stages: Sequence[str] = ()) -> None:
@@ -33,12 +33,7 @@ def run_config(config: str | os.PathLike[str], assignments: Sequence[str] = (), 
     Raises:
         SpearSpecError: the file, a corpus or a stage's input cannot be used.
     """
-    values = read_file(config)
-    for assignment in assignments:
-        set_value(values, assignment)
-    if stages:
-        values["stages"] = list(stages)
-    run_plan(Plan.from_dict(values))
+    run_plan(Plan.from_dict(values_of(config, assignments, stages)))
 
 
 def run_plan(plan: Plan) -> None:
@@ -85,23 +80,7 @@ def run_plan(plan: Plan) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of `python -m spear_spec.training.recipe.run`; returns the exit status."""
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("config", help="a JSON or TOML file")
-    ap.add_argument("--stages", nargs="*", default=[], metavar="STAGE", help=" ".join(STAGES))
-    ap.add_argument(
-        "--set",
-        nargs="*",
-        default=[],
-        metavar="KEY=VALUE",
-        help="over what the file says: section.key=value, values as JSON",
-    )
-    args = ap.parse_args(argv)
-    try:
-        run_config(args.config, args.set, args.stages)
-    except SpearSpecError as error:
-        print(f"train: {error}", flush=True)
-        return 2
-    return 0
+    return command("train", __doc__, lambda values: run_plan(Plan.from_dict(values)), argv, STAGES)
 
 
 if __name__ == "__main__":
