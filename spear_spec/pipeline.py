@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from spear_spec.models.contract import Target
 from spear_spec.saying import Asked, AudioChunk, WholeBy, say
 from spear_spec.text import FrontEnd, Reading, read
 from spear_spec.timing.timeline import Timeline
+from spear_spec.voice.acoustic import find_stage
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
@@ -67,6 +69,7 @@ class TTS:
     own_drafter: Drafter | None = None  # objects of the user's, in place of what `spec` names
     own_verifier: Verifier | None = None
     runtime: str = "eager"  # see `Decoder`
+    acoustic: Path | None = None  # the folder of the stage, where it is not the voice's own
 
     @classmethod
     def load(
@@ -111,7 +114,8 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
-            front_end, target, stage = load_parts(bundle, where, kind, acoustic)
+            folder = None if acoustic is None else find_stage(bundle, acoustic)
+            front_end, target, stage = load_parts(bundle, where, kind, folder)
             drafts = Drafts(bundle, target, where, kind)
             embedding = embedding_for(settings, bundle)
             check(settings, drafts, embedding)
@@ -120,8 +124,9 @@ class TTS:
                 raise
             raise BundleError(f"{bundle.path / 'config.json'}: spec: {error}") from None  # nothing else was asked for
         tts = cls(
-            bundle, front_end, target, stage, drafts, settings, bundle.sampling, embedding=embedding, runtime=runtime
-        )
+            bundle, front_end, target, stage, drafts, settings, bundle.sampling, embedding=embedding, runtime=runtime,
+            acoustic=folder,
+        )  # fmt: skip
         tts = tts.using(**own) if own else tts
         tts.load_s = time.perf_counter() - began
         return tts

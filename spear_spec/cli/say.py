@@ -32,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
     check_json_target(args.json)
     check_prompt(args)
     whole_file = args.file is not None and args.output is not None and args.out_dir is None
-    if args.acoustic is not None and (whole_file or bulk.wanted(args)):
-        raise ConfigError("--acoustic goes with a text or the lines of --file, not with a book or bulk synthesis")
     if beam_options(args):
         args.drafter = "none"
     if bulk.wanted(args):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.report import note
 from spear_spec.errors import MissingExtraError
+from spear_spec.text import Reading
 
 if TYPE_CHECKING:
     from spear_spec.serving.scheduler import Scheduler
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         origins=tuple(args.cors_origin),
         voice_names={name: str(speaker) for name, speaker in args.voice_names},
         log_text=args.log_text,
+        reading=Reading.of(args.pause, args.lexicon),
     )
     given = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
     limits = Limits(characters=args.max_characters, **{n: v for n, v in given.items() if v is not None})
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             scheduler = stack.enter_context(
                 Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
             )
-            _warm_up(scheduler)
+            _warm_up(scheduler, settings.reading)
             web.join()
         from spear_spec.serving.app import create_app
         from spear_spec.serving.server import Server
@@ -113,13 +115,17 @@ def _import_the_rest() -> None:
     import spear_spec.serving.server  # noqa: F401
 
 
-def _warm_up(scheduler: Scheduler) -> None:
-    """Everything that is made when it is first used is made now."""
+def _warm_up(scheduler: Scheduler, reading: Reading) -> None:
+    """Everything that is made when it is first used is made now.
+
+    Raises:
+        ConfigError: the voice cannot read so.
+    """
     from spear_spec.serving.encode import ENCODERS
     from spear_spec.serving.speech import Ask, Sound
 
     pieces: list[Any] = []
-    for event in scheduler.speak(Ask(WARM_UP, seed=0)):
+    for event in scheduler.speak(Ask(WARM_UP, seed=0, reading=reading)):
         if isinstance(event, Sound):
             pieces.append(event.samples)
     for make in ENCODERS.values():
@@ -133,7 +139,7 @@ def _log(text: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     if not text:
-        handler.addFilter(lambda record: not str(record.msg).startswith("text:"))
+        handler.addFilter(lambda record: not str(record.msg).startswith(("text:", "SSML:")))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

@@ -139,7 +139,8 @@ class Playground:
         wanted = parse(SpeakRequest, await self._body(request))
         self.service.check_length(len(wanted.input))
         _, whose = self.service.whose(wanted.voice)
-        ask = Ask(wanted.input, seed=_seed(wanted.seed), speed=wanted.speed, tokens=True, **whose)
+        reading = self.service.settings.reading
+        ask = Ask(wanted.input, seed=_seed(wanted.seed), speed=wanted.speed, tokens=True, reading=reading, **whose)
         speech = self.service.scheduler.speak(ask)
         self.service.speaking.add(speech)
 

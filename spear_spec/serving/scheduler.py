@@ -32,10 +32,10 @@ from spear_spec.serving.kinds import token_kinds
 from spear_spec.serving.limits import Limits
 from spear_spec.serving.listener import Listener, Sentence
 from spear_spec.serving.order import joining
-from spear_spec.serving.pieces import Cutter, Part
+from spear_spec.serving.pieces import Cutter, Document, Part
 from spear_spec.serving.speech import Ask, Busy, Done, Sound, Speech, Written
 from spear_spec.serving.state import Observation, State, Totals
-from spear_spec.text import Segment
+from spear_spec.text import Segment, check_reads, read
 from spear_spec.voice.bundle import choose_speaker
 
 log = logging.getLogger("spear_spec")
@@ -162,6 +162,7 @@ class Scheduler:
 
     def _enter(self, ask: Ask, *, opened: bool) -> Listener:
         who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
+        check_reads(self.tts.front_end, ask.reading)
         if ask.voice is not None:
             check_hears(self.tts.stage, self.tts.speakers)
         if check_speed(ask.speed, self.tts.stage) != 1:
@@ -175,7 +176,7 @@ class Scheduler:
             self._numbers += 1
             listener = Listener(self._numbers, speech, ask, who, law, now, now, now)
             if opened:
-                listener.cutter = Cutter()
+                listener.cutter = Document() if ask.reading.ssml else Cutter(ask.reading.pauses)
             else:
                 listener.parts.append(Part(ask.text))
                 listener.characters = len(ask.text)
@@ -366,7 +367,7 @@ class Scheduler:
         error: Exception | None = None
         try:
             if part is not None:
-                pieces = self.tts.front_end.segments(part.text, listener.speaker)
+                pieces = read(self.tts.front_end, part.text, listener.speaker, listener.ask.reading)
             if pieces is not None:
                 segment = next(pieces, None)
         except Exception as caught:
@@ -392,7 +393,8 @@ class Scheduler:
         return True
 
     def _ready(self, listener: Listener, segment: Segment) -> None:
-        length = max(0.3, len(segment.ids) * self._s_a_symbol + segment.pause_s) / listener.ask.speed
+        spoken = len(segment.ids) * self._s_a_symbol / segment.rate
+        length = max(0.3, spoken + segment.pause_s) / listener.ask.speed
         listener.ready.append(Sentence(listener.count, segment, length, self._clock()))
         listener.count += 1
         self._to_step.notify()
@@ -622,8 +624,8 @@ class Scheduler:
             warn_if_cut(voiced.utterance)
             symbols = len(sentence.segment.ids)
             if symbols > 20:
-                told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols
-                self._s_a_symbol += 0.05 * (told - self._s_a_symbol)
+                told = sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s
+                self._s_a_symbol += 0.05 * (told * sentence.segment.rate / symbols - self._s_a_symbol)
             self._finish_if_done(listener)
             self._to_step.notify()
 
