@@ -124,7 +124,7 @@ def test_a_wav_header_with_tags() -> None:
     tags = provenance("v;x", "a=b\n", Heard(0, KIND, "ab" * 32))
     assert tags["comment"].endswith(f"; voice=v_x; speaker=a_b_; prompt-sha256={'ab' * 32}")
     assert wav_info({}) == b""
-    from spear_spec.cli.output import wav_header
+    from spear_spec.audio import wav_header
 
     data = wav_header(8000, 4, wav_info(tags)) + b"\1\0\2\0"
     kind, size, form = struct.unpack("<4sI4s", data[:12])

@@ -29,9 +29,9 @@ class Settings(Strict):
     voice: name or folder, as a worker opens it; fingerprint: of what was found there. spec, sampling: in full.
     packing: a file for each line, or one tar file for each shard. prompt: the file whose voice speaks what has none of
     its own, as a worker opens it, and its SHA-256. provenance: as `TTS.synthesize`. pauses: the fields of `Pauses`.
-    lexicon: a file, as a worker opens it, and the SHA-256 of what it says. ssml: texts are SSML. best_of, judge: so many
-    takes of each sentence, and who chooses, by name. acoustic: another stage than the voice's own, as a worker opens it,
-    and its fingerprint.
+    lexicon: a file, as a worker opens it, and the SHA-256 of what it says. ssml: texts are SSML. best_of, judge: so
+    many takes of each sentence, and who chooses, by name. acoustic: another stage than the voice's own, as a worker
+    opens it, and its fingerprint.
 
     Raises:
         ConfigError: a value that cannot be used.

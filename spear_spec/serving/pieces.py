@@ -40,10 +40,11 @@ class Pieces(Protocol):
 
 
 class Cutter:
-    """See `Pieces`; pauses: of which it tells the silence before a part. What it gives depends on the pieces alone, not on when they come.
+    """See `Pieces`. What it gives depends on the pieces alone, not on when they come.
 
     Whole sentences come out as they went in; the first clause of a text is not waited for to the end of its sentence,
     later sentences are, unless they grow longer than what is spoken in one breath.
+    pauses: the silences between parts.
     """
 
     def __init__(self, pauses: Pauses = Pauses()) -> None:  # noqa: B008  it is frozen

@@ -25,8 +25,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from spear_spec.audio import to_int16
 from spear_spec.serving.body import check_type, read_body, read_json
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.errors import ApiError, shutting_down
 from spear_spec.serving.events import Events, Mailbox, event
 from spear_spec.serving.race import Lap, contestants, race, usual

@@ -37,8 +37,8 @@ class Replicas(Strict):
     under way that one should have; more replicas are started above it. characters, streams, queue, rows, seconds: of
     `Limits`, for each replica. drain_s: a replica that is ended goes on so long with what it is speaking. upscale_s,
     downscale_s: so long the number of requests has to ask for another number of replicas. api_key_file: API keys, one a
-    line, on every node; $SPEAR_SPEC_API_KEYS works too. prompts: a folder of recordings, on every node. lexicon: a file,
-    on every node. pause: as `Pauses.of` takes it. acoustic: as in `TTS.load`.
+    line; $SPEAR_SPEC_API_KEYS works too. prompts: a folder of recordings. lexicon: a file. These are the same on every
+    node. pause: as `Pauses.of` takes it. acoustic: as in `TTS.load`.
 
     Raises:
         ConfigError: a value that cannot be used.

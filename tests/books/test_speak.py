@@ -62,7 +62,7 @@ def expected(tts: TTS) -> list[np.ndarray]:
     def said(text: str) -> np.ndarray:
         own = derive(5, int.from_bytes(sha256(text.encode()).digest()[:8]), 5)
         samples = tts.synthesize(text, seed=own, max_tokens=4).samples
-        return np.clip(np.floor(samples.astype(np.float64) * 32768 + 0.5), -32768, 32767).astype(np.int16)
+        return np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
     rate = tts.sample_rate
     between, after = (np.zeros(int(s * rate), np.int16) for s in (Pauses().paragraph, CHAPTER_PAUSE_S))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 
 from spear_spec import TTS
 from spear_spec.acoustic import takes
@@ -97,7 +96,7 @@ def test_the_best_of_three(worker: Worker, settings: Settings, judge: str, name:
     found = {line.id: result for line, result in Choir(worker.choir.tts, given).speak(lines)}
     refused = found.pop("greedy")
     assert isinstance(refused, ConfigError) and "temperature above 0" in str(refused)
-    numbers = set()
+    numbers, judges = set(), set()
     for key, result in found.items():
         assert isinstance(result, Spoken)
         options = {"seed": 3, "max_tokens": 40, "best_of": 3, "judge": name, **OWN[key]}
@@ -106,8 +105,9 @@ def test_the_best_of_three(worker: Worker, settings: Settings, judge: str, name:
         assert [one.to_dict() for one in result.chosen] == alone.stats["best_of"]["sentences"]
         assert (result.stats.tokens, result.ended) == (alone.stats["tokens"], alone.stats["ended"])
         numbers |= {one.chosen for one in result.chosen}
-        assert {one.judge for one in result.chosen} == {"likelihood" if name == "likelihood" else "silence 1"}
+        judges |= {one.judge for one in result.chosen}
     assert len(numbers) > 1
+    assert judges <= {"likelihood", "silence 1"} and ("silence 1" in judges) == (name == "silence")  # short ones
 
 
 def test_the_command(settings: Settings, tmp_path: Path, lexicon: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +137,7 @@ def test_the_command(settings: Settings, tmp_path: Path, lexicon: Path, capsys: 
     assert main(asked) == 2
     assert "lexicon_sha256" in capsys.readouterr().err
     given = Settings.from_dict({**settings.to_dict(), "acoustic": str(stage), "acoustic_fingerprint": "0"})
-    with pytest.raises(BundleError, match="the stage .* is not the one that this run began with"):
+    with pytest.raises(BundleError, match=r"the stage .* is not the one that this run began with"):
         Worker(given, "nowhere")
 
 

@@ -15,10 +15,9 @@ from websockets.sync.client import connect
 
 import spear_spec.serving.app
 from spear_spec import TTS
-from spear_spec.audio import FloatArray
+from spear_spec.audio import FloatArray, to_int16
 from spear_spec.cli import main
 from spear_spec.errors import ConfigError
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.ray import Replicas
 from spear_spec.serving.scheduler import Scheduler
 from spear_spec.serving.settings import ServerSettings
