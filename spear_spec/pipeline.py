@@ -42,7 +42,6 @@ from spear_spec.models.contract import Target
 from spear_spec.saying import Asked, AudioChunk, WholeBy, say
 from spear_spec.text import FrontEnd, Reading, read
 from spear_spec.timing.timeline import Timeline
-from spear_spec.voice.acoustic import find_stage
 from spear_spec.voice.bundle import Bundle, choose_speaker, open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
@@ -114,7 +113,7 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
-            folder = None if acoustic is None else find_stage(bundle, acoustic)
+            folder = None if acoustic is None else _stage_folder(bundle, acoustic)
             front_end, target, stage = load_parts(bundle, where, kind, folder)
             drafts = Drafts(bundle, target, where, kind)
             embedding = embedding_for(settings, bundle)
@@ -337,6 +336,12 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
+
+
+def _stage_folder(bundle: Bundle, acoustic: str | os.PathLike[str]) -> Path:
+    from spear_spec.voice.acoustic import find_stage  # most voices speak through their own
+
+    return find_stage(bundle, acoustic)
 
 
 def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
