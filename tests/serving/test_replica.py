@@ -13,9 +13,10 @@ from starlette.testclient import TestClient
 
 from spear_spec import TTS
 from spear_spec.audio import to_int16
+from spear_spec.cli import main
 from spear_spec.errors import ConfigError
 from spear_spec.serving.draft_lengths import for_serving
-from spear_spec.serving.ray import Replica
+from spear_spec.serving.ray import Replica, Replicas
 from tests.stubs.audiolm import RATE, make_stage
 from tests.stubs.prompting import prompting_voice
 from tests.stubs.speech import RATE as PROMPT_RATE
@@ -67,3 +68,25 @@ def test_another_stage(told: dict[str, Any], tts: TTS, tmp_path: Path) -> None:
         replica.scheduler.close()
     with pytest.raises(ConfigError, match="this voice takes no prompts"):
         Replica({"voice": str(tts.bundle.path), "prompts": told["prompts"]})
+
+
+def test_the_command(
+    told: dict[str, Any], tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `serve --ray` tells the replicas: paths are found from any folder."""
+    made: list[Replicas] = []
+
+    def read(values: dict[str, Any]) -> Replicas:
+        made.append(Replicas(**values))
+        raise ConfigError("far enough")
+
+    stage = make_stage(tmp_path / "stage", tts.bundle)
+    monkeypatch.setattr(Replicas, "from_dict", read)
+    monkeypatch.chdir(Path(told["voice"]).parent)
+    asked = ["serve", "--ray", "--voice", told["voice"], "--prompts", "prompts", "--lexicon", "own.tsv"]
+    assert main([*asked, "--pause", ".2,.5", "--acoustic", str(stage), "--replicas", "1:3"]) == 2
+    assert "far enough" in capsys.readouterr().err
+    [given] = made
+    assert (given.prompts, given.lexicon) == (told["prompts"], told["lexicon"])
+    assert list(given.pause or ()) == [0.2, 0.5] and given.acoustic == str(stage)  # type: ignore[arg-type]
+    assert (given.min_replicas, given.max_replicas) == (1, 3)
