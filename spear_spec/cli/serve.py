@@ -14,18 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.report import note
 from spear_spec.errors import MissingExtraError
 from spear_spec.text import Reading
 
-if TYPE_CHECKING:
-    from spear_spec.serving.scheduler import Scheduler
-
 NEEDED = ("fastapi", "uvicorn", "websockets", "av", "prometheus_client")
-WARM_UP = "Ready, 1 of 2."  # a number, so that every part of the front end is there before the first listener is
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,12 +72,13 @@ def run(args: argparse.Namespace) -> int:
             settings = replace(settings, prompts=hear_prompts(tts, files))
             _log(settings.log_text)
             from spear_spec.serving.scheduler import Scheduler, for_serving
+            from spear_spec.serving.warm_up import warm_up
 
             lengths = None if tuned is None else tuned.lengths
             scheduler = stack.enter_context(
                 Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
             )
-            _warm_up(scheduler, settings.reading)
+            warm_up(scheduler, settings.reading)
             web.join()
         from spear_spec.serving.app import create_app
         from spear_spec.serving.server import Server
@@ -113,25 +109,6 @@ def _import_the_rest() -> None:
 
     import spear_spec.serving.app
     import spear_spec.serving.server  # noqa: F401
-
-
-def _warm_up(scheduler: Scheduler, reading: Reading) -> None:
-    """Everything that is made when it is first used is made now.
-
-    Raises:
-        ConfigError: the voice cannot read so.
-    """
-    from spear_spec.serving.encode import ENCODERS
-    from spear_spec.serving.speech import Ask, Sound
-
-    pieces: list[Any] = []
-    for event in scheduler.speak(Ask(WARM_UP, seed=0, reading=reading)):
-        if isinstance(event, Sound):
-            pieces.append(event.samples)
-    for make in ENCODERS.values():
-        encoder = make(scheduler.sample_rate)
-        encoder.feed(pieces[-1])
-        encoder.finish()
 
 
 def _log(text: bool) -> None:

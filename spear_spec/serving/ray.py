@@ -117,14 +117,13 @@ class Replica:
         from spear_spec.serving.prompts import hear_prompts, prompt_files
         from spear_spec.serving.scheduler import Scheduler, for_serving
         from spear_spec.serving.settings import ServerSettings
-        from spear_spec.serving.speech import Ask
+        from spear_spec.serving.warm_up import warm_up
 
         given = Replicas.from_dict(settings)
         tts = TTS.load(given.voice, given.device, dtype=given.dtype, threads=given.threads, acoustic=given.acoustic)
         self.scheduler = Scheduler(for_serving(tts), given.limits)
         reading = Reading.of(given.pause, given.lexicon)
-        for _ in self.scheduler.speak(Ask("Ready, 1 of 2.", seed=0, reading=reading)):
-            pass  # what is made when it is first used is made now
+        warm_up(self.scheduler, reading)
         keys = read_keys(given.api_key_file, os.environ.get(VARIABLE))
         files = {} if given.prompts is None else prompt_files(given.prompts, tts.speakers)
         house = ServerSettings(

@@ -18,6 +18,7 @@ from spear_spec.cli import serve
 from spear_spec.cli.options import build_parser
 from spear_spec.errors import BundleError
 from spear_spec.serving.scheduler import Scheduler
+from spear_spec.serving.warm_up import warm_up
 from spear_spec.text import Reading
 from tests.serving.live import Live, live
 from tests.stubs.audiolm import RATE, make_stage
@@ -33,7 +34,7 @@ def stage(tts: TTS, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tts: TTS, stage: Path) -> Iterator[Live]:
     with Scheduler(TTS.load(tts.bundle.path, "cpu", drafter="none", acoustic=stage)) as scheduler:
-        serve._warm_up(scheduler, Reading())  # every encoder takes its rate
+        warm_up(scheduler, Reading())  # every encoder takes its rate
         with live(scheduler) as one:
             yield one
 

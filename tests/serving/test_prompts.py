@@ -166,7 +166,7 @@ def test_the_command(
 
     monkeypatch.setattr(spear_spec.serving.app, "create_app", create_app)
     monkeypatch.setattr("spear_spec.cli.serve._log", lambda text: None)
-    monkeypatch.setattr("spear_spec.cli.serve._warm_up", lambda scheduler, reading: None)
+    monkeypatch.setattr("spear_spec.serving.warm_up.warm_up", lambda scheduler, reading: None)
     asked = ["serve", "--voice", voice, "--device", "cpu", "--port", "0", "--prompts"]
     assert main([*asked, str(folder), "--voice-name", "nova=anna"]) == 2
     [settings] = made

@@ -148,7 +148,7 @@ def test_the_command(
 
     monkeypatch.setattr(spear_spec.serving.app, "create_app", create_app)
     monkeypatch.setattr("spear_spec.cli.serve._log", lambda text: None)
-    monkeypatch.setattr("spear_spec.cli.serve._warm_up", lambda scheduler, reading: warmed.append(reading))
+    monkeypatch.setattr("spear_spec.serving.warm_up.warm_up", lambda scheduler, reading: warmed.append(reading))
     (tmp_path / "own.tsv").write_text("nguyen\t/nwɪn/\n")
     asked = ["serve", "--voice", str(tts.bundle.path), "--device", "cpu", "--port", "0"]
     assert main([*asked, "--pause", ".2,.5", "--lexicon", str(tmp_path / "own.tsv")]) == 2
