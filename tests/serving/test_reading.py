@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -97,6 +98,14 @@ def test_a_session(server: Live, alone: TTS, text: str, asked: dict[str, Any], w
     sound, events = talk(server, pieces, **asked)
     assert events[-1]["type"] == "speech.audio.done"
     same(sound, alone.synthesize(text, seed=5, lexicon=LEXICON, **wanted).samples)
+
+
+def test_the_page(server: Live, alone: TTS) -> None:
+    """It reads as the server does."""
+    answer = server.http.post("/playground/speak", json={"input": TEXT, "seed": "5"}, timeout=60)
+    told = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    sound = b"".join(base64.b64decode(event["pcm"]) for event in told if "pcm" in event)
+    same(sound, alone.synthesize(TEXT, seed=5, pause=HOUSE, lexicon=LEXICON).samples)
 
 
 def test_what_cannot_be_read(server: Live) -> None:
