@@ -20,6 +20,7 @@ from spear_spec.errors import AudioError
 
 FloatArray = npt.NDArray[np.float32]
 
+UNKNOWN = 0xFFFFFFFF  # the size of a wav file that is still being written
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
 
 
@@ -71,14 +72,13 @@ class Audio:
         known = _FORMATS.get(suffix.lower())
         if known is None:
             raise AudioError(f"cannot write audio as {suffix!r}: use {' or '.join(_FORMATS)}")
-        if not np.isfinite(self.samples).all():
-            raise AudioError("the audio holds NaN or infinite samples and was not written")
+        samples = to_int16(self.samples)
         buffer = io.BytesIO()
         form, subtype = known
         with soundfile.SoundFile(buffer, "w", self.sample_rate, 1, subtype, format=form) as file:
             for name, value in self.tags.items():
                 setattr(file, name, value)
-            file.write(np.clip(self.samples, -1.0, 1.0))
+            file.write(samples)
         return buffer.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -171,6 +171,29 @@ def read_channels(source: str | os.PathLike[str] | BinaryIO, seconds: float | No
     if not np.isfinite(samples).all():
         raise AudioError(f"cannot read audio {name}: it holds NaN or infinite samples")
     return samples, rate
+
+
+def to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
+    """float32 [T] to 16 bit [T], clipped: the nearest whole number of 32,768ths.
+
+    What reads 16 bit divides by 32,768 (libsndfile, FFmpeg, browsers), so the gain is 1, silence stays 0, and nothing
+    below full scale is off by more than half a step.
+
+    Raises:
+        AudioError: NaN or infinity.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioError("the audio holds NaN or infinite samples and was not written")
+    return np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype("<i2")
+
+
+def wav_header(rate: int, size: int = UNKNOWN, info: bytes = b"") -> bytes:
+    """44 bytes and `info` (`wav_info`) before mono samples of 16 bit; size: theirs in bytes. Readers take an unknown
+    one as "to the end".
+    """
+    riff = struct.pack("<4sI4s", b"RIFF", min(size + 36 + len(info), UNKNOWN), b"WAVE")
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return riff + form + info + struct.pack("<4sI", b"data", min(size, UNKNOWN))
 
 
 def wav_info(tags: Mapping[str, str]) -> bytes:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class TTS:
     own_drafter: Drafter | None = None  # objects of the user's, in place of what `spec` names
     own_verifier: Verifier | None = None
     runtime: str = "eager"  # see `Decoder`
+    acoustic: Path | None = None  # the folder of the stage, where it is not the voice's own
 
     @classmethod
     def load(
@@ -111,7 +113,8 @@ class TTS:
         bundle = voice if isinstance(voice, Bundle) else open_voice(voice)
         try:
             settings = choose_spec(bundle, None if "drafter" in own else drafter, named)  # type: ignore[arg-type]
-            front_end, target, stage = load_parts(bundle, where, kind, acoustic)
+            folder = None if acoustic is None else _stage_folder(bundle, acoustic)
+            front_end, target, stage = load_parts(bundle, where, kind, folder)
             drafts = Drafts(bundle, target, where, kind)
             embedding = embedding_for(settings, bundle)
             check(settings, drafts, embedding)
@@ -120,8 +123,9 @@ class TTS:
                 raise
             raise BundleError(f"{bundle.path / 'config.json'}: spec: {error}") from None  # nothing else was asked for
         tts = cls(
-            bundle, front_end, target, stage, drafts, settings, bundle.sampling, embedding=embedding, runtime=runtime
-        )
+            bundle, front_end, target, stage, drafts, settings, bundle.sampling, embedding=embedding, runtime=runtime,
+            acoustic=folder,
+        )  # fmt: skip
         tts = tts.using(**own) if own else tts
         tts.load_s = time.perf_counter() - began
         return tts
@@ -332,6 +336,12 @@ class TTS:
         Drafter "none" has no verifier and gamma 0.
         """
         return replace(self.decoder, sampling=self.sampling.changed(**sampling)).describe(batch=batch, seed=seed)
+
+
+def _stage_folder(bundle: Bundle, acoustic: str | os.PathLike[str]) -> Path:
+    from spear_spec.voice.acoustic import find_stage  # most voices speak through their own
+
+    return find_stage(bundle, acoustic)
 
 
 def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:

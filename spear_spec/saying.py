@@ -17,11 +17,10 @@ import torch
 from spear_spec.acoustic.behind import Behind
 from spear_spec.acoustic.contract import AcousticStage, Heard
 from spear_spec.acoustic.speaking import Voiced, in_one_go, sentence_noise, sentence_seed, warn_if_cut
-from spear_spec.acoustic.takes import JUDGED_S, LIKELIHOOD, BestOf, Chosen, best, scored, take_seed
+from spear_spec.acoustic.takes import BestOf, choose, judge_of, likelihoods, take_seed
 from spear_spec.audio import FloatArray, TimedWord
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Request
-from spear_spec.decoding.likelihood import mean_log_probability
 from spear_spec.decoding.request import Whole
 from spear_spec.engine import Beams, Decoder, Engine, Utterance
 from spear_spec.meter import Meter
@@ -177,21 +176,16 @@ class _Saying:
 
     def _choose(self, best_of: BestOf, segment: Segment, takes: Sequence[Utterance], index: int) -> Iterator[Job]:
         """Decode until every take has ended; the job makes the sound of the best one."""
-        asked, meter, judge = self.asked, self.meter, best_of.judge
+        asked, meter = self.asked, self.meter
         while any(take.ended is None for take in takes):
             with meter.clock("t2s_s"):
                 self.engine.step()
             yield _STEP
-        ended = [take.ended for take in takes]
         for take in takes:
             meter.count(take.stats, "eos", take.redrawn)
-        rate = self.voice.decoder.frame_rate * segment.rate * asked.speed
-        if judge is not None and min(len(take.speech) for take in takes) < JUDGED_S * rate:
-            judge = None
-        likely: list[float] = []
-        if judge is None:
-            with meter.clock("t2s_s"):
-                likely = [mean_log_probability(self.voice.decoder.target, segment.ids, take.tokens) for take in takes]
+        judge = judge_of(best_of, takes, self.voice.decoder.frame_rate * segment.rate * asked.speed)
+        with meter.clock("t2s_s"):
+            likely = [] if judge is not None else likelihoods(self.voice.decoder.target, segment.ids, takes)
 
         def sound(number: int) -> tuple[FloatArray, FloatArray]:
             noise = asked.noise(index, number)
@@ -199,19 +193,11 @@ class _Saying:
 
         def job() -> AudioChunk:
             with meter.clock(self.where):
-                if judge is None:
-                    scores, number = likely, best(likely, ended)
-                    silence, speech = sound(number)
-                else:
-                    sounds = [sound(number) for number in range(len(takes))]
-                    scores = [scored(judge, speech, self.voice.stage.sample_rate) for _, speech in sounds]
-                    number = best(scores, ended)
-                    silence, speech = sounds[number]
-            kept, name = takes[number], LIKELIHOOD if judge is None else judge.name
-            chosen = Chosen(index, name, number, take_seed(asked.seed, number), tuple(scores))
-            meter.choose(chosen, str(kept.ended))
+                best = choose(judge, likely, takes, sound, self.voice.stage.sample_rate)
+            kept = takes[best.number]
+            meter.choose(best.chosen(index, asked.seed), str(kept.ended))
             warn_if_cut(kept)
-            samples = np.concatenate([silence, speech])
+            samples = np.concatenate([best.silence, best.speech])
             return AudioChunk(
                 samples, self.voice.stage.sample_rate, index, segment.text, kept.ended, said=(segment, kept)
             )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import spear_spec.acoustic.takes
 import spear_spec.saying
 from spear_spec import TTS
 from spear_spec.acoustic.takes import JUDGES, MOST_TAKES, best, take_seed
@@ -76,7 +77,7 @@ def test_what_is_kept_is_what_its_seed_says_alone(tts: TTS, spec: dict[str, Any]
 
 
 def test_the_judge_hears_every_take_and_its_best_is_kept(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spear_spec.saying, "JUDGED_S", 0.0)
+    monkeypatch.setattr(spear_spec.acoustic.takes, "JUDGED_S", 0.0)
     judge = Longest()
     audio = tts.synthesize(TEXT, seed=5, best_of=3, judge=judge, pause=0.25)
     alone = [sentences(tts, seed=take_seed(5, take), pause=0.25) for take in range(3)]
@@ -193,7 +194,7 @@ def test_the_predictor_of_opinion_scores(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("installed", "name"), [(True, "mos"), (False, "likelihood")])
 def test_who_judges_by_default(tts: TTS, installed: bool, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spear_spec.acoustic.takes.find_spec", lambda _: object() if installed else None)
-    monkeypatch.setattr(spear_spec.saying, "JUDGED_S", 0.0)
+    monkeypatch.setattr(spear_spec.acoustic.takes, "JUDGED_S", 0.0)
     judge = Longest()
     monkeypatch.setitem(JUDGES._known, "mos", lambda: judge)
     told = tts.synthesize(TEXT, best_of=2, max_tokens=20).stats["best_of"]["sentences"]
@@ -218,7 +219,7 @@ def test_what_cannot_be_asked_for(tts: TTS, tmp_path: Path) -> None:
 
 
 def test_a_judge_that_breaks_its_word(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spear_spec.saying, "JUDGED_S", 0.0)
+    monkeypatch.setattr(spear_spec.acoustic.takes, "JUDGED_S", 0.0)
 
     class Silent(Longest):
         def score(self, samples: FloatArray, sample_rate: int) -> Any:

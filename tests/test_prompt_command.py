@@ -17,7 +17,7 @@ import soundfile
 from spear_spec import TTS, __version__
 from spear_spec.acoustic.contract import Heard
 from spear_spec.acoustic.provenance import provenance, read_provenance
-from spear_spec.audio import Audio, wav_info
+from spear_spec.audio import Audio, wav_header, wav_info
 from spear_spec.books import FORMATS
 from spear_spec.cli import main
 from spear_spec.errors import AudioError
@@ -124,8 +124,6 @@ def test_a_wav_header_with_tags() -> None:
     tags = provenance("v;x", "a=b\n", Heard(0, KIND, "ab" * 32))
     assert tags["comment"].endswith(f"; voice=v_x; speaker=a_b_; prompt-sha256={'ab' * 32}")
     assert wav_info({}) == b""
-    from spear_spec.cli.output import wav_header
-
     data = wav_header(8000, 4, wav_info(tags)) + b"\1\0\2\0"
     kind, size, form = struct.unpack("<4sI4s", data[:12])
     assert (kind, size, form) == (b"RIFF", len(data) - 8, b"WAVE")

@@ -35,9 +35,8 @@ stages=(prepare tokenize align t2s vocoder sampling draft drafters pack evaluate
 from=0 to=11
 corpora=() dev=() given=() pitch=() settings=()
 usage() { sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
-# a list of strings as JSON
-list() { "$python" -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"; }
-pairs() { "$python" -c 'import json, sys; print(json.dumps([p.split("=", 1) for p in sys.argv[1:]]))' "$@"; }
+# shellcheck source=recipes/json.sh
+. "$here/../json.sh"
 
 while (($#)); do
   case $1 in

@@ -36,9 +36,8 @@ python=${PYTHON:-python3}
 config=$here/conf/tiny.toml
 corpora=() dev=() given=() minutes=() settings=() stages=()
 usage() { sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
-# a list of strings as JSON
-list() { "$python" -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"; }
-pairs() { "$python" -c 'import json, sys; print(json.dumps([p.split("=", 1) for p in sys.argv[1:]]))' "$@"; }
+# shellcheck source=recipes/json.sh
+. "$here/../json.sh"
 
 while (($#)); do
   case $1 in

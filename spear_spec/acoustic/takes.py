@@ -17,7 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 from spear_spec.audio import FloatArray
 from spear_spec.config import shown
 from spear_spec.decoding.chance import TAKE, derive
+from spear_spec.decoding.likelihood import mean_log_probability
+from spear_spec.engine import Utterance
 from spear_spec.errors import ConfigError, ContractError, MissingExtraError
+from spear_spec.models.contract import Target
 from spear_spec.registry import Registry
 
 MOST_TAKES = 64
@@ -97,8 +100,60 @@ def scored(judge: SoundJudge, samples: FloatArray, sample_rate: int) -> float:
         raise ContractError(f"judge {judge.name}: a score must be a number, not {shown(score)}") from None
 
 
-def check_best_of(count: object, judge: object, temperature: float) -> BestOf | None:
-    """What was asked for; None: one take. judge None: "mos" where distillmos is installed, else "likelihood".
+def judge_of(best_of: BestOf, takes: Sequence[Utterance], rate: float) -> SoundJudge | None:
+    """Who judges these takes of a sentence, `rate` tokens of which are a second; None: their likelihood."""
+    short = min(len(take.speech) for take in takes) < JUDGED_S * rate
+    return None if short else best_of.judge
+
+
+def likelihoods(target: Target, ids: Sequence[int], takes: Sequence[Utterance]) -> list[float]:
+    """The mean log-probability of each take's tokens, for text ids."""
+    return [mean_log_probability(target, ids, take.tokens) for take in takes]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The take that is kept, with the silence before it and its speech, float32 [T] each; all scores, by `judge`."""
+
+    number: int
+    silence: FloatArray
+    speech: FloatArray
+    judge: str
+    scores: tuple[float, ...]
+
+    def chosen(self, sentence: int, seed: int) -> Chosen:
+        """What results tell of it; seed: of the text."""
+        return Chosen(sentence, self.judge, self.number, take_seed(seed, self.number), self.scores)
+
+
+def choose(
+    judge: SoundJudge | None,
+    likely: Sequence[float],
+    takes: Sequence[Utterance],
+    sound: Callable[[int], tuple[FloatArray, FloatArray]],
+    sample_rate: int,
+) -> Kept:
+    """The best of takes that have ended.
+
+    Args:
+        judge, likely: of `judge_of`, `likelihoods`; these are needed where nobody listens. sound: makes the silence and
+            the speech of a take; where nobody listens, of the one that is kept alone.
+
+    Raises:
+        ContractError: the judge says what is no number.
+    """
+    ended = [take.ended for take in takes]
+    if judge is None:
+        number = best(likely, ended)
+        return Kept(number, *sound(number), LIKELIHOOD, tuple(likely))
+    sounds = [sound(number) for number in range(len(takes))]
+    scores = [scored(judge, speech, sample_rate) for _, speech in sounds]
+    number = best(scores, ended)
+    return Kept(number, *sounds[number], judge.name, tuple(scores))
+
+
+def check_takes(count: object, judge: object, temperature: float) -> str | SoundJudge | None:
+    """The judge that was asked for; None: one take. judge None: "mos" where distillmos is installed, else "likelihood".
 
     Raises:
         ConfigError: a count or a judge that cannot be used. MissingExtraError: the judge is not installed.
@@ -115,12 +170,22 @@ def check_best_of(count: object, judge: object, temperature: float) -> BestOf | 
         return None
     if temperature == 0:
         raise ConfigError("best_of needs a temperature above 0: at 0 all takes are the same")
-    if not isinstance(judge, str):
-        return BestOf(count, judge)
-    if judge == LIKELIHOOD:
-        return BestOf(count)
     if judge == "mos" and find_spec("distillmos") is None:
         raise MissingExtraError(
             "judge mos needs distillmos (requirements/judges-nodeps.txt); or take the judge likelihood"
         )
-    return BestOf(count, JUDGES.get(judge)())
+    return judge
+
+
+def check_best_of(count: int, judge: str | SoundJudge | None, temperature: float) -> BestOf | None:
+    """What was asked for, the judge made ready; None: one take.
+
+    Raises:
+        As `check_takes`.
+    """
+    given = check_takes(count, judge, temperature)
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        return BestOf(count, given)
+    return BestOf(count) if given == LIKELIHOOD else BestOf(count, JUDGES.get(given)())

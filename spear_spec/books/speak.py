@@ -135,6 +135,7 @@ def _settings(tts: TTS, seed: int, options: Mapping[str, Any]) -> dict[str, Any]
         **described,
         **{key: repr(value) for key, value in given.items() if key != "meter"},
         "voice": sha256((tts.bundle.path / "config.json").read_bytes()).hexdigest(),
+        **({} if tts.acoustic is None else {"stage": sha256((tts.acoustic / "config.json").read_bytes()).hexdigest()}),
         "pause": asdict(Pauses.of(given.get("pause"))),
         "lexicon": None if lexicon is None else lexicon.to_json(),
     }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 import numpy as np
 
 from spear_spec.acoustic.contract import Heard
-from spear_spec.acoustic.speaking import Voiced, sentence_noise, sentence_seed
+from spear_spec.acoustic.speaking import Voiced, in_one_go, sentence_noise, sentence_seed
+from spear_spec.acoustic.takes import Chosen, check_best_of, check_takes, choose, judge_of, likelihoods, take_seed
 from spear_spec.audio import Audio, FloatArray
 from spear_spec.bulk.lines import Line
 from spear_spec.bulk.settings import Settings
@@ -21,7 +21,7 @@ from spear_spec.decoding.proposal import DecodeStats
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import AudioError, SpearSpecError
 from spear_spec.pipeline import TTS
-from spear_spec.text import Segment
+from spear_spec.text import Segment, check_reads, read
 from spear_spec.voice.bundle import choose_speaker
 
 _WORST = ("eos", "cap", "guard")
@@ -32,7 +32,8 @@ log = logging.getLogger("spear_spec")
 @dataclass(frozen=True)
 class Spoken:
     """A line that was spoken. seed, speaker, prompt (its SHA-256): what it was spoken with; ended: as in `Utterance`,
-    the worst of its sentences; warnings: of the text front end."""
+    the worst of its sentences; warnings: of the text front end; chosen: which take of each sentence, where there were
+    several."""
 
     audio: Audio
     seed: int
@@ -41,6 +42,7 @@ class Spoken:
     ended: str
     warnings: tuple[str, ...] = ()
     prompt: str | None = None
+    chosen: tuple[Chosen, ...] = ()
 
 
 @dataclass(eq=False)
@@ -55,17 +57,32 @@ class _Part:
     law: SamplingConfig
     cap: int | None
     segments: Iterator[Segment]
-    sound: dict[int, list[FloatArray]] = field(default_factory=dict)  # of each sentence
+    sound: dict[int, FloatArray] = field(default_factory=dict)  # of each sentence
     started: int = 0
     whole: bool = False  # no sentence is left to start
     stats: DecodeStats = field(default_factory=DecodeStats)
     ended: str = "eos"
     warnings: list[str] = field(default_factory=list)
+    chosen: dict[int, Chosen] = field(default_factory=dict)
     error: SpearSpecError | None = None
 
     @property
     def done(self) -> bool:
         return self.error is not None or (self.whole and len(self.sound) == self.started)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sentence:
+    """One of a line's, in the engine."""
+
+    part: _Part
+    index: int
+    segment: Segment
+    takes: tuple[Utterance, ...]
+
+    @property
+    def ended(self) -> bool:
+        return all(take.ended is not None for take in self.takes)
 
 
 class Choir:
@@ -75,11 +92,13 @@ class Choir:
     end. A line that cannot be spoken takes nobody with it.
 
     Raises:
-        AudioError, ConfigError: the prompt of the settings cannot be used.
+        AudioError, ConfigError: the prompt, the lexicon or the judge of the settings cannot be used.
     """
 
     def __init__(self, tts: TTS, settings: Settings) -> None:
         self.tts, self.settings = tts, settings
+        self._reading, self._best_of = settings.reading(), check_best_of(settings.best_of, settings.judge, 1.0)
+        check_reads(tts.front_end, self._reading)
         self._heard: dict[str, Heard] = {}
         if settings.prompt is not None and settings.prompt_sha256 is not None:
             self._hear(settings.prompt, settings.prompt_sha256)  # a prompt for all lines is refused at once
@@ -103,11 +122,10 @@ class Choir:
     def _together(self, lines: Sequence[Line]) -> Iterator[tuple[Line, Spoken | SpearSpecError]]:
         engine = self.tts.decoder.engine()
         waiting = deque(lines)
-        rows: dict[int, tuple[_Part, int, Segment, Utterance]] = {}
-        number = count()
+        under_way: list[_Sentence] = []
         part: _Part | None = None  # whose sentences are being started
         while True:
-            while len(rows) < self.settings.batch and (part is not None or waiting):
+            while _rows(under_way) < self.settings.batch and (part is not None or waiting):
                 if part is None:
                     line = waiting.popleft()
                     try:
@@ -117,36 +135,44 @@ class Choir:
                         continue
                 segment = self._next(part)
                 if segment is None:
-                    if part.done and not _under_way(part, rows):
+                    if part.done and not any(one.part is part for one in under_way):
                         yield part.line, self._result(part)
                     part = None
                     continue
                 index, part.started = part.started, part.started + 1
-                own = sentence_seed(part.seed, index)
-                # one at a time: in a common call of the encoder the rounding of a text could depend on the others
-                [utterance] = engine.admit([Request(segment.ids, seed=own, sampling=part.law, cap=part.cap)])
-                rows[next(number)] = part, index, segment, utterance
-            if not rows:
+                takes = tuple(self._take(engine, part, index, segment, take) for take in range(self.settings.best_of))
+                under_way.append(_Sentence(part, index, segment, takes))
+            if not under_way:
                 return
-            _run(engine, rows)
-            for key in [key for key, (*_, utterance) in rows.items() if utterance.ended is not None]:
-                owner, index, segment, utterance = rows.pop(key)
-                self._sound(owner, index, segment, utterance)
-                if owner.done and owner is not part and not _under_way(owner, rows):
+            while not any(sentence.ended for sentence in under_way):
+                engine.step()
+            for sentence in [one for one in under_way if one.ended]:
+                under_way.remove(sentence)
+                self._sound(sentence)
+                owner = sentence.part
+                if owner.done and owner is not part and not any(one.part is owner for one in under_way):
                     yield owner.line, self._result(owner)
+
+    def _take(self, engine: Engine, part: _Part, index: int, segment: Segment, take: int) -> Utterance:
+        seed = sentence_seed(take_seed(part.seed, take), index)
+        # one at a time: in a common call of the encoder the rounding of a text could depend on the others
+        [utterance] = engine.admit([Request(segment.ids, seed=seed, sampling=part.law, cap=part.cap)])
+        return utterance
 
     def _begin(self, line: Line) -> _Part:
         settings = self.settings
         speaker = choose_speaker(self.tts.bundle, settings.speaker if line.speaker is None else line.speaker)
+        law = self.tts.sampling.changed(**line.sampling)
+        check_takes(settings.best_of, settings.judge, law.temperature)
         return _Part(
             line,
             settings.seed if line.seed is None else line.seed,
             speaker,
             self._voice(line, speaker),
             settings.speed if line.speed is None else line.speed,
-            self.tts.sampling.changed(**line.sampling),
+            law,
             settings.max_tokens if line.max_tokens is None else line.max_tokens,
-            self.tts.front_end.segments(line.text, speaker),
+            read(self.tts.front_end, line.text, speaker, self._reading.changed(line.pause, line.lexicon, line.ssml)),
         )
 
     def _voice(self, line: Line, speaker: str) -> str | Heard:
@@ -181,41 +207,50 @@ class Choir:
         part.whole = segment is None
         return segment
 
-    def _sound(self, part: _Part, index: int, segment: Segment, utterance: Utterance) -> None:
-        """An utterance has ended: make its sound."""
-        assert utterance.ended is not None
-        part.stats += utterance.stats
-        part.ended = max(part.ended, utterance.ended, key=_WORST.index)
-        part.sound[index] = []
+    def _sound(self, sentence: _Sentence) -> None:
+        """A sentence has ended: make its sound, of the best of its takes."""
+        part, index, takes = sentence.part, sentence.index, sentence.takes
+        for take in takes:
+            part.stats += take.stats
+        part.sound[index] = np.zeros(0, dtype=np.float32)
         if part.error is not None:
             return
+
+        def sound(number: int) -> tuple[FloatArray, FloatArray]:
+            noise = sentence_noise(take_seed(part.seed, number), index)
+            return in_one_go(Voiced(self.tts.stage, sentence.segment, takes[number], part.voice, noise, part.speed))
+
         try:
-            noise = sentence_noise(part.seed, index)
-            voiced = Voiced(self.tts.stage, segment, utterance, part.voice, noise, part.speed)
-            voiced.see()
-            while voiced.due(heard=True):
-                part.sound[index].append(voiced.take()())
+            kept = 0
+            if self._best_of is None:
+                silence, speech = sound(kept)
+            else:
+                decoder, ids = self.tts.decoder, sentence.segment.ids
+                judge = judge_of(self._best_of, takes, decoder.frame_rate * sentence.segment.rate * part.speed)
+                likely = [] if judge is not None else likelihoods(decoder.target, ids, takes)
+                best = choose(judge, likely, takes, sound, self.tts.sample_rate)
+                part.chosen[index] = best.chosen(index, part.seed)
+                kept, silence, speech = best.number, best.silence, best.speech
         except SpearSpecError as error:
             part.error = error
+            return
+        part.ended = max(part.ended, str(takes[kept].ended), key=_WORST.index)
+        part.sound[index] = np.concatenate([silence, speech])
 
     def _result(self, part: _Part) -> Spoken | SpearSpecError:
         if part.error is not None:
             return part.error
-        pieces = [piece for index in sorted(part.sound) for piece in part.sound[index]]
+        pieces = [part.sound[index] for index in sorted(part.sound)]
         tags = self.tts.tags(part.speaker, part.voice, self.settings.provenance)
         audio = Audio(np.concatenate(pieces), self.tts.sample_rate, tags=tags)
         prompt = part.voice.sha256 if isinstance(part.voice, Heard) else None
-        return Spoken(audio, part.seed, part.speaker, part.stats, part.ended, tuple(part.warnings), prompt)
+        chosen = tuple(part.chosen[index] for index in sorted(part.chosen))
+        return Spoken(audio, part.seed, part.speaker, part.stats, part.ended, tuple(part.warnings), prompt, chosen)
 
 
-def _run(engine: Engine, rows: dict[int, tuple[_Part, int, Segment, Utterance]]) -> None:
-    """Decode until an utterance has ended."""
-    while all(utterance.ended is None for *_, utterance in rows.values()):
-        engine.step()
-
-
-def _under_way(part: _Part, rows: dict[int, tuple[_Part, int, Segment, Utterance]]) -> bool:
-    return any(owner is part for owner, *_ in rows.values())
+def _rows(sentences: Iterable[_Sentence]) -> int:
+    """Of the engine that they take."""
+    return sum(take.ended is None for sentence in sentences for take in sentence.takes)
 
 
 class _told(logging.Filter):

@@ -14,6 +14,7 @@ from spear_spec.config import SamplingConfig, number, shown
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.request import check_cap
 from spear_spec.errors import ConfigError, SpearSpecError, TextError
+from spear_spec.text import Reading
 
 LONGEST_ID = 100
 SPEEDS = (0.25, 4.0)
@@ -27,7 +28,8 @@ class Line:
     """One text to speak into a file of its own.
 
     number: in the input, from 1. id: names the file; letters, digits, '.', '_', '-'. What is None or left out comes
-    from the settings of the run. prompt: the file whose voice speaks it, and its SHA-256 when the run began.
+    from the settings of the run. prompt: the file whose voice speaks it, and its SHA-256 when the run began. pause: as
+    `Pauses.of`; lexicon: words to pronunciations, as `Lexicon.of`; ssml: whether the text is SSML.
 
     Raises:
         ConfigError, TextError: a field that cannot be used.
@@ -43,6 +45,9 @@ class Line:
     sampling: Mapping[str, float] = field(default_factory=dict)
     prompt: str | None = None
     prompt_sha256: str | None = None
+    pause: float | list[float] | None = None
+    lexicon: Mapping[str, str] | None = None
+    ssml: bool | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or len(self.id) > LONGEST_ID or not _ID.fullmatch(self.id):
@@ -67,6 +72,9 @@ class Line:
             number("speed", self.speed, *SPEEDS)
         check_cap(self.max_tokens)
         SamplingConfig().changed(**self.sampling)
+        if not isinstance(self.lexicon, Mapping | None):
+            raise ConfigError(f"lexicon must be an object of words and pronunciations, not {shown(self.lexicon)}")
+        Reading().changed(self.pause, self.lexicon, self.ssml)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without what was left out; `Line(**d)` reads it back."""
@@ -74,7 +82,9 @@ class Line:
         return {name: value for name, value in given.items() if value is not None and value != {}}
 
 
-_KNOWN = ("id", "text", "speaker", "prompt", "seed", "speed", "max_tokens", *_SAMPLING)
+_KNOWN = (
+    "id", "text", "speaker", "prompt", "seed", "speed", "max_tokens", "pause", "lexicon", "ssml", *_SAMPLING
+)  # fmt: skip
 
 
 def parse_lines(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from spear_spec.acoustic.takes import MOST_TAKES
 from spear_spec.config import SamplingConfig, SpecConfig, Strict, number, require, whole
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.request import check_cap
+from spear_spec.errors import ConfigError
+from spear_spec.text import Lexicon, Pauses, Reading
 
 FORMATS = ("wav", "flac")
 PACKINGS = ("files", "tar")
 MOST_ROWS = 4096
 BATCH = 16
 SHARD_LINES = 64
-_NOT_HEARD = ("voice", "batch", "prompt")  # say nothing about what is written
+_NOT_HEARD = ("voice", "batch", "prompt", "lexicon", "acoustic")  # say nothing about what is written
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,10 @@ class Settings(Strict):
 
     voice: name or folder, as a worker opens it; fingerprint: of what was found there. spec, sampling: in full.
     packing: a file for each line, or one tar file for each shard. prompt: the file whose voice speaks what has none of
-    its own, as a worker opens it, and its SHA-256. provenance: as `TTS.synthesize`.
+    its own, as a worker opens it, and its SHA-256. provenance: as `TTS.synthesize`. pauses: the fields of `Pauses`.
+    lexicon: a file, as a worker opens it, and the SHA-256 of what it says. ssml: texts are SSML. best_of, judge: so
+    many takes of each sentence, and who chooses, by name. acoustic: another stage than the voice's own, as a worker
+    opens it, and its fingerprint.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -51,6 +57,14 @@ class Settings(Strict):
     prompt: str | None = None
     prompt_sha256: str | None = None
     provenance: bool | None = None
+    pauses: dict[str, float] = field(default_factory=lambda: asdict(Pauses()))
+    lexicon: str | None = None
+    lexicon_sha256: str | None = None
+    ssml: bool = False
+    best_of: int = 1
+    judge: str | None = None
+    acoustic: str | None = None
+    acoustic_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -62,8 +76,24 @@ class Settings(Strict):
         whole("lines of a shard", self.shard_lines, 1, 10**6)
         whole("batch", self.batch, 1, MOST_ROWS)
         require((self.prompt is None) == (self.prompt_sha256 is None), "a prompt goes with its SHA-256")
+        require((self.lexicon is None) == (self.lexicon_sha256 is None), "a lexicon goes with its SHA-256")
+        require((self.acoustic is None) == (self.acoustic_fingerprint is None), "a stage goes with its fingerprint")
+        whole("best_of", self.best_of, 1, MOST_TAKES)
+        require((self.best_of == 1) == (self.judge is None), "several takes go with the name of a judge")
+        Pauses(**self.pauses)
         SamplingConfig.from_dict(self.sampling)
         SpecConfig.from_dict(self.spec)
+
+    def reading(self) -> Reading:
+        """How texts are read.
+
+        Raises:
+            ConfigError: the lexicon cannot be read, or says something else than it did.
+        """
+        lexicon = Lexicon.of(self.lexicon)
+        if lexicon is not None and digest(lexicon.to_json()) != self.lexicon_sha256:
+            raise ConfigError(f"the lexicon {self.lexicon} is not the one that this run began with")
+        return Reading(Pauses(**self.pauses), lexicon, self.ssml)
 
     def heard(self) -> dict[str, Any]:
         """What the files depend on: kept with them, and compared before more is added."""

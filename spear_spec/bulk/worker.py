@@ -35,9 +35,18 @@ class Worker:
 
         self._spoken = Spoken
         self.settings, self.folder = settings, Folder(Path(folder))
-        tts = TTS.load(settings.voice, settings.device, dtype=settings.dtype, threads=settings.threads, **settings.spec)
+        tts = TTS.load(
+            settings.voice,
+            settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            acoustic=settings.acoustic,
+            **settings.spec,
+        )
         if fingerprint(tts.bundle.path) != settings.fingerprint:
             raise BundleError(f"the voice {tts.name} at {platform.node()} is not the one that this run began with")
+        if tts.acoustic is not None and fingerprint(tts.acoustic) != settings.acoustic_fingerprint:
+            raise BundleError(f"the stage {tts.acoustic} at {platform.node()} is not the one that this run began with")
         tts.sampling = SamplingConfig.from_dict(settings.sampling)
         self.choir = Choir(tts, settings)
 
@@ -87,6 +96,7 @@ class Worker:
             "target_calls": result.stats.target_calls,
             "ended": result.ended,
             **({} if result.prompt is None else {"prompt_sha256": result.prompt}),
+            **({"best_of": [one.to_dict() for one in result.chosen]} if result.chosen else {}),
         }
 
 

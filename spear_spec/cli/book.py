@@ -43,7 +43,7 @@ def say_book(args: argparse.Namespace, options: dict[str, Any]) -> int:
     ) as bar:
         provenance = wanted_provenance(args)
         spoken = speak_book(tts, book, target, progress=bar.update, provenance=provenance, **options)
-    write_json(_result(tts, args, spoken, tuned), args.json)
+    write_json(_result(tts, args, options, spoken, tuned), args.json)
     note(
         f"{target}: {len(spoken.marks)} chapters, {_clock(spoken.seconds)} of speech"
         + (f" ({spoken.found} of {spoken.found + spoken.spoken} pieces were there already)" if spoken.found else "")
@@ -51,7 +51,9 @@ def say_book(args: argparse.Namespace, options: dict[str, Any]) -> int:
     return 0
 
 
-def _result(tts: TTS, args: argparse.Namespace, spoken: Spoken, tuned: Tuned | None) -> dict[str, Any]:
+def _result(
+    tts: TTS, args: argparse.Namespace, options: dict[str, Any], spoken: Spoken, tuned: Tuned | None
+) -> dict[str, Any]:
     """The book/1 object."""
     rate = tts.sample_rate
     return {
@@ -61,7 +63,7 @@ def _result(tts: TTS, args: argparse.Namespace, spoken: Spoken, tuned: Tuned | N
         "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
-        **told_prompt(args),
+        **told_prompt(args, options),
         "file": str(spoken.file),
         "audio_s": round(spoken.seconds, 4),
         "pieces": {"spoken": spoken.spoken, "found": spoken.found},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from spear_spec.cli.prompt import wanted_provenance
 from spear_spec.cli.report import note, write_json
 from spear_spec.cli.texts import read_text
 from spear_spec.errors import ConfigError, DeviceError
+from spear_spec.text import Lexicon, Pauses
 
 if TYPE_CHECKING:
     from spear_spec.bulk.crew import Event
@@ -47,16 +49,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("-o goes with one text; --file writes into --out-dir")
     if args.out_dir is None:
         raise ConfigError("--file needs --out-dir")
-    if args.pause is not None or args.lexicon is not None or args.ssml or args.play:
-        raise ConfigError("bulk synthesis takes no --pause, --lexicon, --ssml and --play")
+    if args.play:
+        raise ConfigError("bulk synthesis writes files: leave --play out")
     if args.runtime != "eager":
         raise ConfigError(f"bulk synthesis runs eagerly: leave --runtime {args.runtime} out")
     if args.beam is not None:
         raise ConfigError("bulk synthesis draws its tokens: leave --beam out")
     if args.timestamps is not None:
         raise ConfigError("bulk synthesis writes no timestamps: leave --timestamps out")
-    if args.best_of > 1:
-        raise ConfigError("bulk synthesis speaks each line once: leave --best-of out")
     text = read_text(args.file)
     from spear_spec.bulk.lines import parse_lines
     from spear_spec.bulk.run import speak_lines
@@ -79,9 +79,8 @@ def run(args: argparse.Namespace) -> int:
             lines, settings, Path(args.out_dir), workers=workers, ray=args.ray, told=lambda event: _show(event, bar)
         )
     write_json({**totals, "workers": workers, "ray": args.ray, "folder": args.out_dir}, args.json)
-    seconds = totals["samples"] / bundle.config.clock.sample_rate
     note(
-        f"{totals['spoken']} lines, {seconds:.0f} s of speech in {args.out_dir}"
+        f"{totals['spoken']} lines, {totals['samples'] / _rate(args, bundle):.0f} s of speech in {args.out_dir}"
         + (f" ({totals['resumed']} lines were there)" if totals["resumed"] else "")
         + (f"; {totals['failed']} lines failed: their reasons are in manifest.jsonl" if totals["failed"] else "")
         + (f"; {totals['deaths']} workers died and were replaced" if totals["deaths"] else "")
@@ -98,8 +97,10 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
     """
     from spear_spec import __version__
     from spear_spec.acoustic.prompt import digest_of
-    from spear_spec.bulk.settings import BATCH, Settings
+    from spear_spec.acoustic.takes import check_takes
+    from spear_spec.bulk.settings import BATCH, Settings, digest
     from spear_spec.tuning.store import fingerprint
+    from spear_spec.voice.acoustic import anywhere, find_stage
     from spear_spec.voice.bundle import choose_speaker
 
     device = args.device or ("cpu" if args.ray is not None else _device())
@@ -109,6 +110,9 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
     voice = args.voice
     if voice is not None and Path(voice).is_dir():
         voice = str(Path(voice).resolve())
+    sampling, lexicon = bundle.sampling.changed(**sampling_overrides(args)), Lexicon.of(args.lexicon)
+    judge = check_takes(args.best_of, args.judge, sampling.temperature)
+    stage = None if args.acoustic is None else find_stage(bundle, args.acoustic)
     return Settings(
         voice=voice,
         name=bundle.config.name,
@@ -118,7 +122,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
         seed=args.seed,
         speed=args.speed,
         max_tokens=args.max_tokens,
-        sampling=bundle.sampling.changed(**sampling_overrides(args)).to_dict(),
+        sampling=sampling.to_dict(),
         spec=_spec(args, bundle, batch).to_dict(),
         device=device,
         dtype=args.dtype or "float32",
@@ -130,6 +134,14 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
         prompt=None if args.voice_prompt is None else str(Path(args.voice_prompt).resolve()),
         prompt_sha256=None if args.voice_prompt is None else digest_of(args.voice_prompt),
         provenance=wanted_provenance(args),
+        pauses=asdict(Pauses.of(args.pause)),
+        lexicon=None if lexicon is None else str(Path(args.lexicon).resolve()),
+        lexicon_sha256=None if lexicon is None else digest(lexicon.to_json()),
+        ssml=args.ssml,
+        best_of=args.best_of,
+        judge=None if judge is None else str(judge),
+        acoustic=None if stage is None else anywhere(bundle, args.acoustic),
+        acoustic_fingerprint=None if stage is None else fingerprint(stage),
     )
 
 
@@ -143,6 +155,15 @@ def _spec(args: argparse.Namespace, bundle: Bundle, batch: int) -> SpecConfig:
     if drafter is None and not given:
         drafter = "none"
     return steady(choose_spec(bundle, drafter, given), batch)
+
+
+def _rate(args: argparse.Namespace, bundle: Bundle) -> int:
+    """Samples a second of what is written."""
+    from spear_spec.voice.acoustic import StageConfig, find_stage
+
+    if args.acoustic is None:
+        return bundle.config.clock.sample_rate
+    return StageConfig.read(find_stage(bundle, args.acoustic)).sample_rate
 
 
 def _device() -> str:

@@ -156,7 +156,7 @@ def _common(parser: argparse.ArgumentParser, *, batches: bool = False, speculati
     )
 
 
-def _reading(parser: argparse.ArgumentParser) -> None:
+def _reading(parser: argparse.ArgumentParser, *, ssml: bool = True) -> None:
     reading = parser.add_argument_group("reading")
     reading.add_argument(
         "--pause",
@@ -167,7 +167,8 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--lexicon", metavar="FILE", help="how words are spoken: word<TAB>/ipa/ or a respelling; JSON; PLS"
     )
-    reading.add_argument("--ssml", action="store_true", help="the text is SSML (docs/reading.md)")
+    if ssml:
+        reading.add_argument("--ssml", action="store_true", help="the text is SSML (docs/reading.md)")
 
 
 def _speed(text: str) -> float:
@@ -314,6 +315,8 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     voice.add_argument(
         "--prompts", metavar="FOLDER", help="recordings of speech: each is one more voice, by its file's name"
     )
+    _reading(serve, ssml=False)  # which a request asks for
+    _acoustic(serve)
     _speculation(serve)
     _untuned(serve)
     _complete(serve)

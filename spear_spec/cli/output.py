@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from spear_spec.audio import FloatArray, TimedWord, check_place, replacing, wav_info
+from spear_spec.audio import TimedWord, check_place, replacing, to_int16, wav_header, wav_info
 from spear_spec.cli.timestamps import save_timestamps
 from spear_spec.errors import AudioError, MissingExtraError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from spear_spec.pipeline import TTS, AudioChunk
 
 ENCODED = (".mp3", ".opus", ".m4a")
-UNKNOWN = 0xFFFFFFFF  # the size of a wav file that is still being written
 
 
 def check_output(output: str) -> None:
@@ -83,7 +78,7 @@ def speak(
         meter = Meter(tts.sample_rate)
         chunks = _noting(tts.stream(text, meter=meter, **options), words)
         with replacing(Path(output)) as file:
-            sound, told = (_rounded(c.samples) for c in chunks), Tags(comment=tags.get("comment", ""))
+            sound, told = (to_int16(c.samples) for c in chunks), Tags(comment=tags.get("comment", ""))
             write_sound(file, Path(output).suffix.lower(), tts.sample_rate, sound, tags=told)
         item = {**meter.item(text), "file": output}
     else:
@@ -115,7 +110,7 @@ def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk], info: bytes = b"")
         if not rate:
             rate, start = chunk.sample_rate, file.tell() if _rewindable(file) else -1
             file.write(wav_header(rate, info=info))
-        data = _rounded(chunk.samples).tobytes()
+        data = to_int16(chunk.samples).tobytes()
         file.write(data)
         file.flush()
         size += len(data)
@@ -124,21 +119,6 @@ def _write_wav(file: IO[bytes], chunks: Iterable[AudioChunk], info: bytes = b"")
         file.write(wav_header(rate, size, info))
         file.seek(0, os.SEEK_END)
         file.flush()
-
-
-def _rounded(samples: FloatArray) -> npt.NDArray[np.int16]:
-    import numpy as np
-
-    return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2")
-
-
-def wav_header(rate: int, size: int = UNKNOWN, info: bytes = b"") -> bytes:
-    """44 bytes and `info` (`wav_info`) before mono samples of 16 bit; size: theirs in bytes. Readers take an unknown
-    one as "to the end".
-    """
-    riff = struct.pack("<4sI4s", b"RIFF", min(size + 36 + len(info), UNKNOWN), b"WAVE")
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return riff + form + info + struct.pack("<4sI", b"data", min(size, UNKNOWN))
 
 
 def _rewindable(file: IO[bytes]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from spear_spec.errors import ConfigError
@@ -34,13 +35,11 @@ def hear_prompt(tts: TTS, args: argparse.Namespace) -> dict[str, Any]:
     return {} if args.voice_prompt is None else {"voice": tts.hear(args.voice_prompt)}
 
 
-def told_prompt(args: argparse.Namespace) -> dict[str, Any]:
-    """What results tell of it."""
+def told_prompt(args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What results tell of the prompt that was heard (`hear_prompt`)."""
     if args.voice_prompt is None:
         return {}
-    from spear_spec.acoustic.prompt import digest_of
-
-    return {"prompt": {"file": args.voice_prompt, "sha256": digest_of(args.voice_prompt)}}
+    return {"prompt": {"file": args.voice_prompt, "sha256": options["voice"].sha256}}
 
 
 def wanted_provenance(args: argparse.Namespace) -> bool | None:

@@ -32,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
     check_json_target(args.json)
     check_prompt(args)
     whole_file = args.file is not None and args.output is not None and args.out_dir is None
-    if args.acoustic is not None and (whole_file or bulk.wanted(args)):
-        raise ConfigError("--acoustic goes with a text or the lines of --file, not with a book or bulk synthesis")
     if beam_options(args):
         args.drafter = "none"
     if bulk.wanted(args):
@@ -74,7 +72,7 @@ def _say_one(args: argparse.Namespace) -> int:
         item = play(tts, text, options)
     else:
         item = speak(tts, text, output, options, args.timestamps, wanted_provenance(args))
-    write_json(result(tts, args, [item], tuned), args.json, stdout_taken=to_stdout)
+    write_json(result(tts, args, options, [item], tuned), args.json, stdout_taken=to_stdout)
     note(
         f"{output}: {item['audio_s']:.2f} s of speech, RTF {_short(item['rtf'])}, "
         f"first audio after {_short(item['ttfa_s'])} s, "
@@ -124,7 +122,7 @@ def _say_file(args: argparse.Namespace) -> int:
         except SpearSpecError as error:
             failed += 1
             note(f"spear-spec: line {number + 1}: {error}")
-    write_json(result(tts, args, items, tuned), args.json)
+    write_json(result(tts, args, options, items, tuned), args.json)
     note(f"{len(items)} files in {folder}" + (f", {failed} lines failed" if failed else ""))
     return 2 if failed else 0
 
@@ -161,7 +159,11 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def result(
-    tts: TTS, args: argparse.Namespace, items: list[dict[str, Any]], tuned: Tuned | None = None
+    tts: TTS,
+    args: argparse.Namespace,
+    options: Mapping[str, Any],
+    items: list[dict[str, Any]],
+    tuned: Tuned | None = None,
 ) -> dict[str, Any]:
     """The say/1 object. `tuned`: the date of the measurement that chose the drafter, or null."""
     described = tts.describe(batch=args.batch or 1, seed=args.seed, **sampling_overrides(args))
@@ -173,6 +175,6 @@ def result(
         "beam": args.beam,
         "tuned": None if tuned is None else tuned.measured,
         "load_s": round(tts.load_s, 4),
-        **told_prompt(args),
+        **told_prompt(args, options),
         "items": items,
     }

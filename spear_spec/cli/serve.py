@@ -14,17 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli.loading import load_tuned
 from spear_spec.cli.report import note
 from spear_spec.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from spear_spec.serving.scheduler import Scheduler
+from spear_spec.text import Reading
 
 NEEDED = ("fastapi", "uvicorn", "websockets", "av", "prometheus_client")
-WARM_UP = "Ready, 1 of 2."  # a number, so that every part of the front end is there before the first listener is
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         origins=tuple(args.cors_origin),
         voice_names={name: str(speaker) for name, speaker in args.voice_names},
         log_text=args.log_text,
+        reading=Reading.of(args.pause, args.lexicon),
     )
     given = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
     limits = Limits(characters=args.max_characters, **{n: v for n, v in given.items() if v is not None})
@@ -75,12 +72,13 @@ def run(args: argparse.Namespace) -> int:
             settings = replace(settings, prompts=hear_prompts(tts, files))
             _log(settings.log_text)
             from spear_spec.serving.scheduler import Scheduler, for_serving
+            from spear_spec.serving.warm_up import warm_up
 
             lengths = None if tuned is None else tuned.lengths
             scheduler = stack.enter_context(
                 Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
             )
-            _warm_up(scheduler)
+            warm_up(scheduler, settings.reading)
             web.join()
         from spear_spec.serving.app import create_app
         from spear_spec.serving.server import Server
@@ -113,27 +111,12 @@ def _import_the_rest() -> None:
     import spear_spec.serving.server  # noqa: F401
 
 
-def _warm_up(scheduler: Scheduler) -> None:
-    """Everything that is made when it is first used is made now."""
-    from spear_spec.serving.encode import ENCODERS
-    from spear_spec.serving.speech import Ask, Sound
-
-    pieces: list[Any] = []
-    for event in scheduler.speak(Ask(WARM_UP, seed=0)):
-        if isinstance(event, Sound):
-            pieces.append(event.samples)
-    for make in ENCODERS.values():
-        encoder = make(scheduler.sample_rate)
-        encoder.feed(pieces[-1])
-        encoder.finish()
-
-
 def _log(text: bool) -> None:
     """Lines on standard error. What the front end says quotes the text: it stays out unless text may be logged."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     if not text:
-        handler.addFilter(lambda record: not str(record.msg).startswith("text:"))
+        handler.addFilter(lambda record: not str(record.msg).startswith(("text:", "SSML:")))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

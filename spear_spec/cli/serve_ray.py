@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from spear_spec.cli.options import spec_overrides
@@ -20,6 +21,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from spear_spec.cluster import LOCAL, start_ray
     from spear_spec.serving.ray import NAME, Replicas, app
+    from spear_spec.voice.acoustic import anywhere
+    from spear_spec.voice.bundle import open_voice
 
     if spec_overrides(args) or args.runtime != "eager" or args.cors_origin or args.voice_names or args.complete == "on":
         refused = "the speculation options, --runtime, --complete, --cors-origin, --voice-name"
@@ -37,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
         "drain_s": args.drain_s,
         "api_key_file": args.api_key_file,
         "log_text": args.log_text,
-        "prompts": args.prompts,
+        "prompts": None if args.prompts is None else str(Path(args.prompts).resolve()),
+        "lexicon": None if args.lexicon is None else str(Path(args.lexicon).resolve()),
+        "pause": args.pause,
+        "acoustic": None if args.acoustic is None else anywhere(open_voice(args.voice), args.acoustic),
     }
     limits = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
     settings = Replicas.from_dict({**given, **{name: value for name, value in limits.items() if value}})

@@ -5,21 +5,18 @@ PyAV (FFmpeg's libraries, no process of its own) makes mp3, opus, aac and flac; 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from spear_spec.audio import FloatArray, wav_info
+from spear_spec.audio import FloatArray, to_int16, wav_header, wav_info
 from spear_spec.errors import AudioError, MissingExtraError
 
 Tags = Mapping[str, str]
 NONE: Tags = {}
-UNKNOWN_SIZE = 0xFFFFFFFF  # in a wav header: read on until the stream ends
 
 
 class Encoder(Protocol):
@@ -30,18 +27,6 @@ class Encoder(Protocol):
     def feed(self, samples: FloatArray) -> bytes: ...
 
     def finish(self) -> bytes: ...
-
-
-def to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
-    """float32 [T] to 16 bit [T], the values that `Audio.encode` writes (libsndfile rounds down).
-
-    Raises:
-        AudioError: NaN or infinity.
-    """
-    if not np.isfinite(samples).all():
-        raise AudioError("the audio holds NaN or infinite samples")
-    scaled = np.floor(np.clip(samples, -1.0, 1.0) * np.float32(32768))
-    return np.minimum(scaled, np.float32(32767)).astype("<i2")
 
 
 class Pcm:
@@ -62,7 +47,7 @@ class Wav(Pcm):
 
     def __init__(self, sample_rate: int, tags: Tags = NONE) -> None:
         self.media_type = "audio/wav"
-        self._header = wav_header(sample_rate, wav_info(tags))
+        self._header = wav_header(sample_rate, info=wav_info(tags))
 
     def feed(self, samples: FloatArray) -> bytes:
         header, self._header = self._header, b""
@@ -70,12 +55,6 @@ class Wav(Pcm):
 
     def finish(self) -> bytes:
         return self._header
-
-
-def wav_header(sample_rate: int, info: bytes = b"") -> bytes:
-    """44 bytes, and `info`: RIFF, 16 bit, one channel, sizes unknown."""
-    form = (b"RIFF", UNKNOWN_SIZE, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return struct.pack("<4sI4s4sIHHIIHH", *form) + info + struct.pack("<4sI", b"data", UNKNOWN_SIZE)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from spear_spec.acoustic.speaking import Voiced
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import DecodeStats
 from spear_spec.engine import Utterance
-from spear_spec.serving.pieces import Cutter, Part
+from spear_spec.serving.pieces import Part, Pieces
 from spear_spec.serving.speech import Ask, Speech
 from spear_spec.text import Segment
 
@@ -45,7 +45,7 @@ class Listener:
     arrived: float
     fetched: float  # when something was last taken, or nothing waited
     fed: float  # when text last came
-    cutter: Cutter | None = None  # text that comes in pieces
+    cutter: Pieces | None = None  # text that comes in pieces
     parts: deque[Part] = field(default_factory=deque)  # text that the front end has not begun with
     segments: Iterator[Segment] | None = None  # of the part that it has
     written: bool = False  # no more text comes, and all of it is sentences

@@ -1,11 +1,13 @@
-"""Text that arrives in pieces, cut where it can be spoken: at the first clause, then at the ends of sentences."""
+"""Text that arrives in pieces, cut where it can be spoken: at the first clause, then at the ends of sentences; a
+document of SSML at its end alone."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
-from spear_spec.text.front_end import PAUSES_S
+from spear_spec.text.pauses import Pauses
 from spear_spec.text.sentences import LONGEST, Break, first_sentence, spoken_length
 
 FEWEST_WORDS = 6  # of a clause that is spoken before its sentence is there
@@ -25,14 +27,28 @@ class Part:
     piece: bool = False
 
 
+class Pieces(Protocol):
+    """Takes pieces, gives parts."""
+
+    def feed(self, piece: str) -> list[Part]:
+        """More text."""
+        ...
+
+    def finish(self) -> list[Part]:
+        """There is no more."""
+        ...
+
+
 class Cutter:
-    """Takes pieces, gives parts. What it gives depends on the pieces alone, not on when they come.
+    """See `Pieces`. What it gives depends on the pieces alone, not on when they come.
 
     Whole sentences come out as they went in; the first clause of a text is not waited for to the end of its sentence,
     later sentences are, unless they grow longer than what is spoken in one breath.
+    pauses: the silences between parts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pauses: Pauses = Pauses()) -> None:  # noqa: B008  it is frozen
+        self._pauses = pauses
         self._text = ""
         self._begun = False  # something was given out
         self._broken = False  # what was given out ended within a sentence
@@ -84,6 +100,21 @@ class Cutter:
             before = Break.PARAGRAPH
         elif "\n" in gap:
             before = Break.LINE
-        part = Part(spoken, PAUSES_S[before] if self._begun else None, piece=True)
+        part = Part(spoken, self._pauses[before] if self._begun else None, piece=True)
         self._begun, self._broken = True, broken
         return [part]
+
+
+class Document:
+    """See `Pieces`: one part, when all of it is there."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+
+    def feed(self, piece: str) -> list[Part]:
+        self._pieces.append(piece)
+        return []
+
+    def finish(self) -> list[Part]:
+        text = "".join(self._pieces)
+        return [Part(text)] if text.strip() else []

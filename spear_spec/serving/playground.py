@@ -25,8 +25,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from spear_spec.audio import to_int16
 from spear_spec.serving.body import check_type, read_body, read_json
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.errors import ApiError, shutting_down
 from spear_spec.serving.events import Events, Mailbox, event
 from spear_spec.serving.race import Lap, contestants, race, usual
@@ -139,7 +139,8 @@ class Playground:
         wanted = parse(SpeakRequest, await self._body(request))
         self.service.check_length(len(wanted.input))
         _, whose = self.service.whose(wanted.voice)
-        ask = Ask(wanted.input, seed=_seed(wanted.seed), speed=wanted.speed, tokens=True, **whose)
+        reading = self.service.settings.reading
+        ask = Ask(wanted.input, seed=_seed(wanted.seed), speed=wanted.speed, tokens=True, reading=reading, **whose)
         speech = self.service.scheduler.speak(ask)
         self.service.speaking.add(speech)
 

@@ -20,6 +20,7 @@ from spear_spec.cluster import load_ray
 from spear_spec.config import Strict, number, require, whole
 from spear_spec.errors import ConfigError
 from spear_spec.serving.limits import Limits
+from spear_spec.text import Pauses, Reading
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,7 +37,8 @@ class Replicas(Strict):
     under way that one should have; more replicas are started above it. characters, streams, queue, rows, seconds: of
     `Limits`, for each replica. drain_s: a replica that is ended goes on so long with what it is speaking. upscale_s,
     downscale_s: so long the number of requests has to ask for another number of replicas. api_key_file: API keys, one a
-    line, on every node; $SPEAR_SPEC_API_KEYS works too. prompts: a folder of recordings, on every node.
+    line; $SPEAR_SPEC_API_KEYS works too. prompts: a folder of recordings. lexicon: a file. These are the same on every
+    node. pause: as `Pauses.of` takes it. acoustic: as in `TTS.load`.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -60,6 +62,9 @@ class Replicas(Strict):
     api_key_file: str | None = None
     log_text: bool = False
     prompts: str | None = None
+    lexicon: str | None = None
+    pause: float | tuple[float, ...] | None = None
+    acoustic: str | None = None
 
     def __post_init__(self) -> None:
         whole("threads", self.threads, 1, 1024)
@@ -68,10 +73,11 @@ class Replicas(Strict):
         number("target", self.target, 0.1, 1e6)
         for name in ("drain_s", "upscale_s", "downscale_s"):
             number(name, getattr(self, name), 0, 86400)
-        for name in ("voice", "api_key_file", "prompts"):
+        for name in ("voice", "api_key_file", "prompts", "lexicon", "acoustic"):
             value = getattr(self, name)
             require(value is None or isinstance(value, str), f"{name} must be a text, not {value!r:.60}")
         require(isinstance(self.log_text, bool), f"log_text must be true or false, not {self.log_text!r:.60}")
+        Pauses.of(self.pause)
         self.limits  # noqa: B018  refused here, not in a replica
 
     @property
@@ -111,13 +117,13 @@ class Replica:
         from spear_spec.serving.prompts import hear_prompts, prompt_files
         from spear_spec.serving.scheduler import Scheduler, for_serving
         from spear_spec.serving.settings import ServerSettings
-        from spear_spec.serving.speech import Ask
+        from spear_spec.serving.warm_up import warm_up
 
         given = Replicas.from_dict(settings)
-        tts = TTS.load(given.voice, given.device, dtype=given.dtype, threads=given.threads)
+        tts = TTS.load(given.voice, given.device, dtype=given.dtype, threads=given.threads, acoustic=given.acoustic)
         self.scheduler = Scheduler(for_serving(tts), given.limits)
-        for _ in self.scheduler.speak(Ask("Ready, 1 of 2.", seed=0)):
-            pass  # what is made when it is first used is made now
+        reading = Reading.of(given.pause, given.lexicon)
+        warm_up(self.scheduler, reading)
         keys = read_keys(given.api_key_file, os.environ.get(VARIABLE))
         files = {} if given.prompts is None else prompt_files(given.prompts, tts.speakers)
         house = ServerSettings(
@@ -126,6 +132,7 @@ class Replica:
             keys=keys,
             log_text=given.log_text,
             prompts=hear_prompts(tts, files),
+            reading=reading,
         )
         self.application = create_app(self.scheduler, house)
 

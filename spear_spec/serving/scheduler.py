@@ -12,8 +12,8 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -28,46 +28,27 @@ from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import SpearSpecError, TextError
 from spear_spec.meter import AUDIBLE
 from spear_spec.pipeline import TTS, whole_by
+from spear_spec.serving.account import observation, usage
+from spear_spec.serving.admission import Admission
+from spear_spec.serving.draft_lengths import for_serving
 from spear_spec.serving.kinds import token_kinds
 from spear_spec.serving.limits import Limits
 from spear_spec.serving.listener import Listener, Sentence
-from spear_spec.serving.order import joining
-from spear_spec.serving.pieces import Cutter, Part
+from spear_spec.serving.order import joining, next_sound, next_text
+from spear_spec.serving.pace import Pace
+from spear_spec.serving.patience import out_of_patience
+from spear_spec.serving.pieces import Cutter, Document, Part
 from spear_spec.serving.speech import Ask, Busy, Done, Sound, Speech, Written
 from spear_spec.serving.state import Observation, State, Totals
-from spear_spec.text import Segment
+from spear_spec.text import Segment, check_reads, read
 from spear_spec.voice.bundle import choose_speaker
+
+__all__ = ["Scheduler", "for_serving"]
 
 log = logging.getLogger("spear_spec")
 
 _WORST = ("eos", "cap", "guard")
-_AHEAD = 2  # sentences that are ready before they are asked for
-_S_A_SYMBOL = 0.075  # speech, before any has been measured
-_HURRY_S = 0.3  # who has less to hear gets what there is
 _TICK_S = 0.5  # how often patience is looked at
-_GAMMA, _GAMMAS = 5, {"4": 3, "8": 2, "16": 1}  # measured on two CPU cores: tokens a second of all rows together
-_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.5, 60.0
-
-
-def for_serving(tts: TTS, lengths: Mapping[str, int] | None = None) -> TTS:
-    """The settings that a voice is served with: a seed is one take, however many rows are decoded together.
-
-    An exact chain is judged by `coupled`, whose tokens depend on neither drafts nor batch, so that the draft length can
-    follow the number of rows. Any other rule keeps one draft length: by the number of rows, the batch would choose how
-    chance is used up.
-
-    lengths: those that were measured on this machine, by the number of rows from 1 on (`SpecConfig.gammas`).
-    """
-    spec = tts.spec
-    if tts.own_drafter is not None or tts.own_verifier is not None or spec.drafter == "none":
-        return tts
-    if spec.verifier in ("rejection", "block", "coupled") and spec.tree is None and spec.num_drafts == 1:
-        if lengths:
-            last = max(map(int, lengths))  # beyond it nothing was measured
-            known = {rows: min(gamma, lengths[str(last)]) for rows, gamma in _GAMMAS.items() if int(rows) > last}
-            return tts.using(verifier="coupled", gamma=max(1, *lengths.values()), gammas={**lengths, **known})
-        return tts.using(verifier="coupled", gamma=_GAMMA, gammas=_GAMMAS)
-    return tts.using(gammas={}, gamma=spec.gamma_at(8)) if spec.gammas else tts
 
 
 class Scheduler:
@@ -114,8 +95,7 @@ class Scheduler:
         self._numbers = 0
         self._totals: Counter[str] = Counter()
         self._audio_s = 0.0
-        self._s_a_symbol = _S_A_SYMBOL
-        self._ends: deque[float] = deque(maxlen=32)  # when requests ended, for `Busy`
+        self._pace, self._admission = Pace(), Admission(self.limits)
         self._closing = self._draining = False
         self._dead: BaseException | None = None
         self._stepped = clock()
@@ -140,7 +120,7 @@ class Scheduler:
         """
         if not ask.text.strip():
             raise TextError("there is nothing to speak: give it at least one word")
-        self._fits(len(ask.text))
+        self._admission.check_length(len(ask.text))
         return self._enter(ask, opened=False).speech
 
     def open(self, ask: Ask) -> Speech:
@@ -149,19 +129,15 @@ class Scheduler:
         Raises:
             As `speak`.
         """
-        self._fits(len(ask.text))
+        self._admission.check_length(len(ask.text))
         listener = self._enter(ask, opened=True)
         if ask.text:
             self.feed(listener.speech, ask.text)
         return listener.speech
 
-    def _fits(self, characters: int) -> None:
-        most = self.limits.characters
-        if characters > most:
-            raise TextError(f"a text may have at most {most} characters, this one has {characters}: send it in parts")
-
     def _enter(self, ask: Ask, *, opened: bool) -> Listener:
         who, law = choose_speaker(self.tts.bundle, ask.speaker), self.tts.sampling.changed(**ask.sampling)
+        check_reads(self.tts.front_end, ask.reading)
         if ask.voice is not None:
             check_hears(self.tts.stage, self.tts.speakers)
         if check_speed(ask.speed, self.tts.stage) != 1:
@@ -169,13 +145,13 @@ class Scheduler:
                 open_at(self.tts.stage, ask.voice or who, ask.speed, sentence_noise(0, 0))
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         with self._lock:
-            self._check_room()
             now = self._clock()
+            self._check_room(now)
             speech = Speech(self, seed, self.sample_rate)
             self._numbers += 1
             listener = Listener(self._numbers, speech, ask, who, law, now, now, now)
             if opened:
-                listener.cutter = Cutter()
+                listener.cutter = Document() if ask.reading.ssml else Cutter(ask.reading.pauses)
             else:
                 listener.parts.append(Part(ask.text))
                 listener.characters = len(ask.text)
@@ -184,29 +160,14 @@ class Scheduler:
             self._to_front.notify()
         return listener
 
-    def _check_room(self) -> None:
+    def _check_room(self, now: float) -> None:
         if self._dead is not None:
             raise SpearSpecError(f"the scheduler has stopped after an error: {self._dead}")
-        problem = None
-        if self._closing or self._draining:
-            problem = "the server is shutting down"
-        elif len(self._listeners) >= self.limits.streams:
-            problem = f"all {self.limits.streams} streams are taken"
-        elif sum(one.heard is None and not one.over for one in self._listeners.values()) >= self.limits.queue:
-            problem = f"{self.limits.queue} requests wait for their first sound"
-        elif any(one.waits_since < self._clock() - self.limits.wait_s for one in self._listeners.values()):
-            problem = f"a request has waited more than {self.limits.wait_s:g} s for its first sound"
-        if problem is not None:
+        try:
+            self._admission.check_room(self._listeners.values(), now, self._closing or self._draining)
+        except Busy:
             self._totals["refused"] += 1
-            wait = self._retry_after()
-            raise Busy(f"{problem}: try again in {wait:.1f} s", wait)
-
-    def _retry_after(self) -> float:
-        """When a stream will be free: the mean time between those that ended lately."""
-        if len(self._ends) < 2:
-            return 1.0
-        between = (max(self._clock(), self._ends[-1]) - self._ends[0]) / len(self._ends)
-        return min(max(between, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+            raise
 
     # --- Control: what an answer tells --------------------------------------------------------------------------------
 
@@ -241,7 +202,7 @@ class Scheduler:
                 return  # it has ended: whoever listens is told
             if listener.cutter is None:
                 raise TextError("this answer takes no more text")
-            self._fits(listener.characters + len(text))
+            self._admission.check_length(listener.characters + len(text))
             listener.characters += len(text)
             listener.fed = self._clock()
             listener.parts.extend(listener.cutter.feed(text))
@@ -271,47 +232,15 @@ class Scheduler:
         listener.parts.clear()
         listener.segments = listener.cutter = None
         now = self._clock()
-        self._ends.append(now)
-        stats = listener.stats
-        acceptance = stats.accepted / stats.drafted if stats.drafted else None
-        first = None if listener.heard is None else listener.heard - listener.arrived
-        kind = {"cancelled": "cancelled", "error": "failed"}.get(ended, "answered")
-        self._totals[kind] += 1
-        usage = {
-            "characters": listener.characters,
-            "sentences": listener.count,
-            "tokens": stats.tokens,
-            "target_calls": stats.target_calls,
-            "tokens_per_call": round(stats.tokens_per_call, 4),
-            "drafted": stats.drafted,
-            "accepted": stats.accepted,
-            "acceptance": None if acceptance is None else round(acceptance, 4),
-            "audio_s": round(listener.handed_s, 4),
-            "seed": listener.speech.seed,
-            "ended": listener.worst if ended == "eos" else ended,
-            "first_sound_s": None if first is None else round(first, 4),
-            "wall_s": round(now - listener.arrived, 4),
-            "underruns": len(listener.gaps),
-        }
+        self._admission.ended(now)
+        self._totals[{"cancelled": "cancelled", "error": "failed"}.get(ended, "answered")] += 1
         if error is None:
-            listener.speech.put(Done(usage))
+            listener.speech.put(Done(usage(listener, ended, now)))
         else:
             listener.speech.fail(error)
         self._to_step.notify()
         if self._observe is not None:
-            rtf = (now - listener.arrived) / listener.handed_s if listener.handed_s else None
-            self._observe(
-                Observation(
-                    ended=str(usage["ended"]),
-                    first_sound_s=first,
-                    rtf=rtf,
-                    audio_s=listener.handed_s,
-                    tokens=stats.tokens,
-                    target_calls=stats.target_calls,
-                    acceptance=acceptance,
-                    gaps_s=tuple(listener.gaps),
-                )
-            )
+            self._observe(observation(listener, ended, now))
 
     def _fail(self, listener: Listener, error: BaseException) -> None:
         if listener.over:
@@ -337,24 +266,13 @@ class Scheduler:
 
     # --- the front end ----------------------------------------------------------------------------------------------
 
-    def _wants_text(self) -> Listener | None:
-        """Whose next sentence is worked out: first sentences first, then who runs dry first."""
-        there = [
-            one
-            for one in self._listeners.values()
-            if not (one.over or one.preparing or one.written)
-            and len(one.ready) < _AHEAD
-            and (one.segments is not None or one.parts or one.cutter is None)
-        ]
-        if not there:
-            return None
-        now = self._clock()
-        return min(there, key=lambda one: (one.count > 0, one.number if not one.count else one.need(now), one.number))
+    def _next_text(self) -> Listener | None:
+        return next_text(self._listeners.values(), self._clock())
 
     def work_front(self) -> bool:
         """Work out one sentence; False where nobody needs one."""
         with self._lock:
-            listener = self._wants_text()
+            listener = self._next_text()
             if listener is None:
                 return False
             listener.preparing = True
@@ -366,7 +284,7 @@ class Scheduler:
         error: Exception | None = None
         try:
             if part is not None:
-                pieces = self.tts.front_end.segments(part.text, listener.speaker)
+                pieces = read(self.tts.front_end, part.text, listener.speaker, listener.ask.reading)
             if pieces is not None:
                 segment = next(pieces, None)
         except Exception as caught:
@@ -392,7 +310,7 @@ class Scheduler:
         return True
 
     def _ready(self, listener: Listener, segment: Segment) -> None:
-        length = max(0.3, len(segment.ids) * self._s_a_symbol + segment.pause_s) / listener.ask.speed
+        length = self._pace.length_s(segment, listener.ask.speed)
         listener.ready.append(Sentence(listener.count, segment, length, self._clock()))
         listener.count += 1
         self._to_step.notify()
@@ -401,7 +319,7 @@ class Scheduler:
         while not self._closing:
             if not self.work_front():
                 with self._lock:
-                    if self._wants_text() is None and not self._closing:
+                    if self._next_text() is None and not self._closing:
                         self._to_front.wait(_TICK_S)
 
     # --- decoding ---------------------------------------------------------------------------------------------------
@@ -413,7 +331,8 @@ class Scheduler:
             for utterance in leaving:
                 self._rows.pop(utterance, None)
             now = self._clock()
-            self._look_at_patience(now)
+            for listener in list(self._listeners.values()):
+                self._look_at_patience(listener, now)
             new = joining(self._listeners.values(), len(self._rows), now, self.limits)
             if new:
                 self._to_front.notify()
@@ -501,7 +420,7 @@ class Scheduler:
                 kinds = token_kinds(len(verdict.tokens[place]), verdict.num_accepted[place], verdict.num_drafted[place])
                 tokens = list(verdict.tokens[place])
                 listener.speech.put(Written(sentence.index, tokens, kinds, listener.calls, listener.tokens))
-        if self._beside and self._wants_sound() is not None:
+        if self._beside and self._next_sound() is not None:
             self._to_sound.notify()
 
     def _restart(self, error: Exception) -> None:
@@ -522,25 +441,15 @@ class Scheduler:
             self._leaving = []
             self._totals["restarts"] += 1
 
-    def _look_at_patience(self, now: float) -> None:
-        for listener in list(self._listeners.values()):
-            speech = listener.speech
-            if listener.waits_for_text:
-                if now - listener.fed > self.limits.patience_s:
-                    self._fail(listener, TextError(f"no text came for {self.limits.patience_s:g} s: call finish"))
-                continue
-            if not speech.unread_s and not speech.over:
-                listener.fetched = now
-            if now - listener.fetched <= self.limits.patience_s:
-                continue
-            error = Busy(f"nothing was fetched for {self.limits.patience_s:g} s", 0.0)
-            if listener.over:
-                speech.abandon(error)
-                self._forget_if_fetched(listener)
-            elif listener.ahead_s() >= self.limits.buffer_s:
-                self._fail(listener, error)
-                speech.abandon(error)
-                self._forget_if_fetched(listener)
+    def _look_at_patience(self, listener: Listener, now: float) -> None:
+        error = out_of_patience(listener, now, self.limits)
+        if error is None:
+            return
+        if not listener.over:
+            self._fail(listener, error)
+        if isinstance(error, Busy):
+            listener.speech.abandon(error)
+            self._forget_if_fetched(listener)
 
     def _decode(self) -> None:
         while not self._closing:
@@ -555,25 +464,13 @@ class Scheduler:
 
     # --- sound ------------------------------------------------------------------------------------------------------
 
-    def _wants_sound(self) -> Listener | None:
-        """Whose next piece is made: who has heard nothing first, then who runs dry first."""
-        best: Listener | None = None
-        now = self._clock()
-        for one in self._listeners.values():
-            if one.over or one.sounding or not one.under_way:
-                continue
-            voiced = one.under_way[0].voiced
-            hurry = bool(one.handed_s) and one.left(now) < _HURRY_S
-            if voiced is None or not voiced.due(one.heard is not None, hurry):
-                continue
-            if best is None or (one.dry, one.number) < (best.dry, best.number):
-                best = one
-        return best
+    def _next_sound(self) -> Listener | None:
+        return next_sound(self._listeners.values(), self._clock())
 
     def work_sound(self) -> bool:
         """Make one piece of sound; False where none is due."""
         with self._lock:
-            listener = self._wants_sound()
+            listener = self._next_sound()
             if listener is None:
                 return False
             sentence = listener.under_way[0]
@@ -620,10 +517,7 @@ class Scheduler:
             listener.stats += voiced.utterance.stats
             listener.worst = max(listener.worst, ended, key=_WORST.index)
             warn_if_cut(voiced.utterance)
-            symbols = len(sentence.segment.ids)
-            if symbols > 20:
-                told = (sentence.spoken_s * listener.ask.speed - sentence.segment.pause_s) / symbols
-                self._s_a_symbol += 0.05 * (told - self._s_a_symbol)
+            self._pace.learn(sentence, listener.ask.speed)
             self._finish_if_done(listener)
             self._to_step.notify()
 
@@ -631,7 +525,7 @@ class Scheduler:
         while not self._closing:
             if not self.work_sound():
                 with self._lock:
-                    if self._wants_sound() is None and not self._closing:
+                    if self._next_sound() is None and not self._closing:
                         self._to_sound.wait(_TICK_S)
 
     # --- its own life -----------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
+from spear_spec.errors import ConfigError
 from spear_spec.serving.errors import ApiError
+from spear_spec.text.pauses import LONGEST_S, Pauses
 
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
@@ -18,6 +20,23 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _pause(value: Any) -> Any:
+    """What `Pauses.of` takes, in its words."""
+    try:
+        Pauses.of(value)
+    except ConfigError as error:
+        raise ApiError(400, str(error), param="pause", code="invalid_value") from None
+    return value
+
+
+_SECONDS = {"type": "number", "minimum": 0, "maximum": LONGEST_S}
+Pause = Annotated[
+    Any,
+    PlainValidator(_pause),
+    WithJsonSchema(
+        {"anyOf": [_SECONDS, {"type": "array", "items": _SECONDS, "minItems": 1, "maxItems": 2}, {"type": "null"}]}
+    ),
+]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=0, le=10**6), BeforeValidator(_whole)]
 
@@ -47,6 +66,11 @@ class Manner(_Strict):
     temperature: float | None = Field(None, ge=0, le=10, description="0 is greedy.")
     top_k: Count | None = Field(None, description="0 is off.")
     top_p: float | None = Field(None, gt=0, le=1, description="1 is off.")
+
+    ssml: bool | None = Field(None, description="The text is a document of SSML.")
+    pause: Pause = Field(
+        None, description="Seconds of silence between sentences, or [between sentences, between paragraphs]."
+    )
 
     @property
     def voice_name(self) -> str | None:

@@ -80,7 +80,8 @@ class Service:
             headers["X-Spear-Spec-Voice-Asked"] = str(wanted.voice_name)
         if wanted.instructions is not None:
             headers["X-Spear-Spec-Ignored"] = "instructions"
-        ask = Ask(text, seed=wanted.seed, speed=wanted.speed or 1.0, sampling=wanted.sampling, **whose)
+        reading = self.settings.reading.changed(wanted.pause, ssml=wanted.ssml)
+        ask = Ask(text, seed=wanted.seed, speed=wanted.speed or 1.0, sampling=wanted.sampling, reading=reading, **whose)
         tags = {} if ask.voice is None else self.tts.tags(ask.speaker, ask.voice)
         if tags:
             headers["X-Spear-Spec-Provenance"] = tags["comment"].encode("ascii", "replace").decode()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from spear_spec.acoustic.contract import Heard
 from spear_spec.config import number, require, whole
+from spear_spec.text import Reading
 
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # OpenAI's, which stand for the voice that is served
 OPENAI_VOICES = (
@@ -35,7 +36,8 @@ class ServerSettings:
     spoken when the server is told to end has so long. idle_s: a WebSocket session that sends nothing for so long is
     ended. keys: API keys; empty: none is asked for. origins: what pages of other sites may call from; empty: none.
     voice_names: other names of speakers and prompts, before `OPENAI_VOICES`. prompts: voices beside the speakers, by
-    name. log_text: whether what is said may stand in the log.
+    name. reading: the pauses and the lexicon that texts are read with. log_text: whether what is said may stand in the
+    log.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -52,6 +54,7 @@ class ServerSettings:
     voice_names: Mapping[str, str] = field(default_factory=dict)
     log_text: bool = False
     prompts: Mapping[str, Heard] = field(default_factory=dict, repr=False)
+    reading: Reading = field(default=Reading(), repr=False)
 
     def __post_init__(self) -> None:
         whole("characters", self.characters, 1, 10**7)

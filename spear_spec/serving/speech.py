@@ -16,6 +16,7 @@ from spear_spec.config import is_number, require, shown
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.request import check_cap
 from spear_spec.errors import SpearSpecError, TextError
+from spear_spec.text import Reading
 
 SLOWEST, FASTEST = 0.25, 4.0
 
@@ -35,6 +36,7 @@ class Ask:
     voice: whose sound it is, where that is not the speaker's. seed: None: the scheduler draws one; it is in the answer.
     speed: .25 to 4; what the voice can do is checked when it is asked. sampling: fields of `SamplingConfig` that differ
     from the voice's. max_tokens: of a sentence. tokens: whether `Written` events are wanted.
+    reading: with which pauses and lexicon the text is read, and whether it is SSML.
 
     Raises:
         TextError: a text that is none. ConfigError: a value that cannot be used.
@@ -48,6 +50,7 @@ class Ask:
     max_tokens: int | None = None
     tokens: bool = False
     voice: Heard | None = None
+    reading: Reading = Reading()  # noqa: RUF009  it is frozen
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -60,6 +63,7 @@ class Ask:
         require(ok, f"sampling must be an object of options, not {shown(self.sampling)}")
         check_cap(self.max_tokens)
         require(isinstance(self.voice, Heard | None), "voice must be one that was heard (TTS.hear)")
+        require(isinstance(self.reading, Reading), f"reading must be a Reading, not {type(self.reading).__name__}")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Text to text tokens: normalisation, sentences, phonemes. Light to import: the lexicons load with the first text."""
 
-from spear_spec.text.front_end import MOST_PHONEMES, FrontEnd, PhonemeFrontEnd, Reader, Segment, read
+from spear_spec.text.front_end import MOST_PHONEMES, FrontEnd, PhonemeFrontEnd, Reader, Segment, check_reads, read
 from spear_spec.text.lexicon import Lexicon
 from spear_spec.text.normalize import normalize
 from spear_spec.text.pauses import Pauses
@@ -23,6 +23,7 @@ __all__ = [
     "Segment",
     "TextTokens",
     "Tokenizer",
+    "check_reads",
     "normalize",
     "read",
     "split_sentences",

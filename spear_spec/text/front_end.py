@@ -98,11 +98,20 @@ def read(front_end: FrontEnd, text: str, speaker: str, reading: Reading) -> Iter
     Raises:
         ConfigError: the front end cannot. TextError: as `FrontEnd.segments`.
     """
-    if reading.plain:
-        return front_end.segments(text, speaker)
-    if isinstance(front_end, Reader):
+    check_reads(front_end, reading)
+    if not reading.plain and isinstance(front_end, Reader):
         return front_end.read(text, speaker, reading)
-    raise ConfigError("the front end of this voice takes no pauses, no lexicon and no SSML: leave these out")
+    return front_end.segments(text, speaker)
+
+
+def check_reads(front_end: FrontEnd, reading: Reading) -> None:
+    """Refuse a front end that cannot read so.
+
+    Raises:
+        ConfigError: it is no `Reader`, and this is no plain reading.
+    """
+    if not reading.plain and not isinstance(front_end, Reader):
+        raise ConfigError("the front end of this voice takes no pauses, no lexicon and no SSML: leave these out")
 
 
 def check_tells_words(front_end: FrontEnd) -> None:

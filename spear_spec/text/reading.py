@@ -38,6 +38,19 @@ class Reading:
         """Whether nothing was asked for."""
         return self == Reading()
 
+    def changed(self, pause: Any = None, lexicon: Any = None, ssml: bool | None = None) -> Reading:
+        """With what is given in place of one's own.
+
+        Raises:
+            ConfigError: as `of`.
+        """
+        given = Reading.of(pause, lexicon, False if ssml is None else ssml)
+        return Reading(
+            self.pauses if pause is None else given.pauses,
+            self.lexicon if lexicon is None else given.lexicon,
+            self.ssml if ssml is None else given.ssml,
+        )
+
     def passages(self, text: str) -> tuple[list[Passage], StandIns]:
         """The text in passages, and what stands behind the stand-ins in them.
 

@@ -150,6 +150,16 @@ def find_stage(bundle: Bundle, stage: str | os.PathLike[str]) -> Path:
     )
 
 
+def anywhere(bundle: Bundle, stage: str | os.PathLike[str]) -> str:
+    """What finds the same stage from any folder: its name, within the voice's folder, or else its whole path.
+
+    Raises:
+        BundleError: there is none.
+    """
+    folder = find_stage(bundle, stage)
+    return folder.name if folder.parent == bundle.path else str(folder.resolve())
+
+
 def save_stage(
     folder: str | os.PathLike[str],
     bundle: Bundle,

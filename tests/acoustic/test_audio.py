@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import subprocess
@@ -10,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from spear_spec.audio import Audio, load_audio, mel_filterbank, replacing, resample, write_atomically
+from spear_spec.audio import Audio, load_audio, mel_filterbank, replacing, resample, to_int16, write_atomically
+from spear_spec.cli.output import _write_wav
 from spear_spec.errors import AudioError, SpearSpecError
+from spear_spec.saying import AudioChunk
+from spear_spec.serving.encode import ENCODERS
 
 
 def tone(hertz: float, seconds: float = 0.5, rate: int = 24000) -> np.ndarray:
@@ -30,9 +35,35 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [f"a{suffix}"]
 
 
-def test_stereo_is_mixed_and_the_rate_converted(tmp_path: Path) -> None:
-    import soundfile
+def test_sixteen_bits_are_the_same_everywhere() -> None:
+    """Files, `say -o -`, a server's pcm and wav, a book's pieces: the nearest 32,768th, and what is read is what was
+    rounded.
+    """
+    rng = np.random.default_rng(0)
+    edges = np.array([2, 1, 32767.4, 32767.6, 0.5, 1.5, 0.6, 0.4, 0, -0.4, -0.6, -1.5, -32768, -32769]) / 32768
+    samples = np.concatenate([edges, rng.uniform(-1, 1, 5000)]).astype(np.float32)
+    wanted = np.array([min(max(round(float(x) * 32768), -32768), 32767) for x in samples])  # to even, as IEEE has it
+    assert wanted[:9].tolist() == [2, 1, 32767, 32767, 0, 2, 1, 0, 0]
+    assert to_int16(samples).dtype == np.dtype("<i2")
+    chunks = [AudioChunk(samples[:999], 24000, 0, ""), AudioChunk(samples[999:], 24000, 0, "")]
+    spoken = io.BytesIO()
+    _write_wav(spoken, chunks)
+    for told in (
+        to_int16(samples),
+        soundfile.read(io.BytesIO(Audio(samples, 24000).encode(".wav")), dtype="int16")[0],
+        soundfile.read(io.BytesIO(Audio(samples, 24000).encode(".flac")), dtype="int16")[0],
+        np.frombuffer(spoken.getvalue()[44:], "<i2"),
+        np.frombuffer(ENCODERS["pcm"](24000).feed(samples), "<i2"),
+        np.frombuffer(ENCODERS["wav"](24000).feed(samples)[44:], "<i2"),
+    ):
+        np.testing.assert_array_equal(told, wanted)
+    back = soundfile.read(io.BytesIO(spoken.getvalue()), dtype="float32")[0]
+    np.testing.assert_array_equal(back, wanted.astype(np.float32) / 32768)
+    with pytest.raises(AudioError, match="NaN"):
+        to_int16(np.array([0, np.nan], np.float32))
 
+
+def test_stereo_is_mixed_and_the_rate_converted(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "s.wav", np.stack([tone(300), np.zeros(12000, np.float32)], axis=1), 24000)
     audio = load_audio(tmp_path / "s.wav", 16000)
     assert audio.sample_rate == 16000 and len(audio.samples) == 8000

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from spear_spec import TTS
-from spear_spec.audio import Audio
+from spear_spec.audio import Audio, to_int16
 from spear_spec.books import FORMATS, Book, Chapter, Cover, open_book, speak_book
 from spear_spec.books.pieces import Pieces, length, load
 from spear_spec.books.speak import CHAPTER_PAUSE_S
@@ -26,7 +26,9 @@ from spear_spec.cli import main
 from spear_spec.decoding.chance import derive
 from spear_spec.errors import AudioError
 from spear_spec.text import Pauses
+from spear_spec.voice.bundle import open_voice
 from tests.books.epubs import picture, write
+from tests.stubs.audiolm import RATE, make_stage
 from tests.stubs.schemas import check
 from tests.stubs.voice import make_voice
 
@@ -62,7 +64,7 @@ def expected(tts: TTS) -> list[np.ndarray]:
     def said(text: str) -> np.ndarray:
         own = derive(5, int.from_bytes(sha256(text.encode()).digest()[:8]), 5)
         samples = tts.synthesize(text, seed=own, max_tokens=4).samples
-        return np.clip(np.floor(samples.astype(np.float64) * 32768 + 0.5), -32768, 32767).astype(np.int16)
+        return np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
     rate = tts.sample_rate
     between, after = (np.zeros(int(s * rate), np.int16) for s in (Pauses().paragraph, CHAPTER_PAUSE_S))
@@ -241,6 +243,21 @@ def test_pieces_of_other_settings_are_not_used(change: dict[str, Any], tts: TTS,
     again = speak_book(tts, BOOK, path, **{**OPTIONS, **change})
     assert (again.spoken, again.found) == (PIECES, 0)
     assert not (tmp_path / "b.flac.part").exists()
+
+
+def test_another_acoustic_stage(tts: TTS, voice: str, tmp_path: Path) -> None:
+    """Its rate is the book's, and pieces of the voice's own are not taken for its."""
+    stage = make_stage(tmp_path / "stage", open_voice(voice))
+    target = tmp_path / "book.flac"
+    stopped(tts, target)
+    other = TTS.load(voice, "cpu", acoustic=stage)
+    spoken = speak_book(other, BOOK, target, **OPTIONS)
+    assert (spoken.found, spoken.spoken) == (0, PIECES)
+    heard, rate = soundfile.read(target, dtype="int16")
+    assert rate == other.sample_rate == RATE
+    own = derive(5, int.from_bytes(sha256(b"Yes.").digest()[:8]), 5)
+    first = to_int16(other.synthesize("Yes.", seed=own, max_tokens=4).samples)
+    np.testing.assert_array_equal(heard[: len(first)], first)
 
 
 def test_a_changed_paragraph_is_all_that_is_spoken_again(tts: TTS, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import soundfile
 from playwright.sync_api import Route, expect
 
 import spear_spec
-from spear_spec.serving.encode import to_int16
+from spear_spec.audio import to_int16
 from tests.browser.conftest import WAIT_MS, Visit
 from tests.serving.live import Live, until
 from tests.serving.test_playground import parsed

@@ -115,7 +115,6 @@ def test_mistakes(voice: str, settings: Settings, folder: Path, capsys: pytest.C
             parse_lines(json.dumps({"text": "Yes.", "prompt": prompt}), jsonl=True, base=folder)
     asked = ["say", "--file", str(folder / "big.jsonl"), "--out-dir", str(folder / "out"), "--device", "cpu"]
     for more, what in (
-        (["--voice", voice, "--best-of", "2"], "leave --best-of out"),
         (["--voice", voice, "--voice-prompt", str(folder / "prompts/music.wav")], "holds music"),
         (["--voice", str(settings.voice), "--voice-prompt", str(folder / "prompts/one.wav")], "prompt"),
     ):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
 from spear_spec.config import DraftConfig, SamplingConfig
-from spear_spec.decoding import Session, make_drafter, make_verifier, speculate
+from spear_spec.decoding import Session, make_drafter, make_verifier
 from spear_spec.decoding.drafters.layer_skip import LayerSkipDrafter
 from spear_spec.decoding.request import Request, encode
 from spear_spec.engine import Engine
 from spear_spec.errors import ConfigError
-from spear_spec.exactness.oracles import SAMPLINGS, UncachedTarget, distance, walk
+from spear_spec.exactness.oracles import SAMPLINGS, UncachedTarget
 from spear_spec.exactness.verify import verify_drafter
 from spear_spec.models.audiolm.coarse import CoarseConfig, CoarseTransformer
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.memory import Skip
+from tests.decoding.laws import law_error
 
 TEXTS = [[3, 1, 4], [2, 0, 2, 3, 1], [4]]
 PLAIN = SAMPLINGS["plain"]
@@ -65,22 +65,6 @@ DRAFTERS = {
 }
 
 
-def law_error(drafter: Any, verifier: str, sampling: SamplingConfig, caps: Sequence[int], watch: int) -> float:
-    """Largest error of the law of one row's whole utterances, every branch of the loop's chance enumerated."""
-    model = tiny()
-    target = Uncached(model, TEXTS[watch], sampling)
-    memory = encode(model, TEXTS[: len(caps)])
-    made, rule = drafter(model), make_verifier(verifier)
-
-    def run(chance: Any) -> tuple[int, ...]:
-        session = Session(model, memory, sampling, chance=chance, max_tokens=list(caps))
-        for _ in speculate(session, made, rule, 2):
-            pass
-        return tuple(session.tokens[watch])
-
-    return distance(walk(run, watch, 3), target.sequences(caps[watch]))
-
-
 @pytest.mark.parametrize(
     ("name", "caps", "watch", "sampling"),
     [
@@ -94,7 +78,9 @@ def law_error(drafter: Any, verifier: str, sampling: SamplingConfig, caps: Seque
 )
 def test_the_law_is_the_targets(name: str, caps: list[int], watch: int, sampling: str) -> None:
     rule = "recursive_wor" if name == "tree" else "rejection"
-    assert law_error(DRAFTERS[name], rule, SAMPLINGS[sampling], caps, watch) < 1e-9
+    model, law = tiny(), SAMPLINGS[sampling]
+    target = Uncached(model, TEXTS[watch], law)
+    assert law_error(model, TEXTS, target, DRAFTERS[name](model), rule, law, caps, watch) < 1e-9
 
 
 def test_an_utterance_ends_between_frames_alone_and_not_before_the_first() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ import torch
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import Session, generate, make_drafter, make_verifier, speculate
-from spear_spec.decoding.request import Request, encode
+from spear_spec.decoding.request import Request
 from spear_spec.engine import Engine
 from spear_spec.errors import ConfigError
-from spear_spec.exactness.oracles import SAMPLINGS, UncachedTarget, distance, walk
+from spear_spec.exactness.oracles import SAMPLINGS, UncachedTarget
 from spear_spec.exactness.verify import verify_drafter
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
@@ -23,6 +22,7 @@ from spear_spec.text.bytes import ByteFrontEnd
 from spear_spec.training.drafts.observed import observe
 from spear_spec.training.drafts.trainer import DraftTraining, draft_shapes, train_drafts
 from spear_spec.training.t2s.trainer import Utterance
+from tests.decoding.laws import law_error
 
 TEXTS = [[256, 259, 72, 105], [257, 260, 3, 4, 5, 6, 200], [258, 261, 9]]
 PLAIN = SAMPLINGS["plain"]
@@ -56,22 +56,6 @@ def random_draft(model: WhisperSpeechT2S, fed: bool) -> DraftDecoder:
     return DraftDecoder(shape, model).to(model.dtype).eval()
 
 
-def law_error(drafter: Any, verifier: str, sampling: SamplingConfig, caps: Sequence[int], watch: int) -> float:
-    """Largest error of the law of one row's whole utterances, every branch of the loop's chance enumerated."""
-    model = tiny()
-    target = Uncached(model, TEXTS[watch], sampling)
-    memory = encode(model, TEXTS[: len(caps)])
-    made, rule = drafter(model), make_verifier(verifier)
-
-    def run(chance: Any) -> tuple[int, ...]:
-        session = Session(model, memory, sampling, chance=chance, max_tokens=list(caps))
-        for _ in speculate(session, made, rule, 2):
-            pass
-        return tuple(session.tokens[watch])
-
-    return distance(walk(run, watch, 3), target.sequences(caps[watch]))
-
-
 DRAFTERS = {
     "ngram": lambda model: make_drafter("ngram"),
     "small": lambda model: make_drafter("small", random_draft(model, fed=False)),
@@ -88,7 +72,9 @@ DRAFTERS = {
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_the_law_is_the_targets(name: str, sampling: str, caps: list[int], watch: int) -> None:
     rule = "recursive_wor" if name == "tree" else "rejection"
-    assert law_error(DRAFTERS[name], rule, SAMPLINGS[sampling], caps, watch) < 1e-9
+    model, law = tiny(), SAMPLINGS[sampling]
+    target = Uncached(model, TEXTS[watch], law)
+    assert law_error(model, TEXTS, target, DRAFTERS[name](model), rule, law, caps, watch) < 1e-9
 
 
 def lively() -> WhisperSpeechT2S:

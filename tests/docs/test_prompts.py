@@ -29,7 +29,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     voice = str(hearing_voice(tiny, tmp_path / "hearing"))
     monkeypatch.setattr(spear_spec.TTS, "load", lambda *args, **kwargs: LOAD(voice, "cpu"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("spear_spec.saying.JUDGED_S", 0.0)
+    monkeypatch.setattr("spear_spec.acoustic.takes.JUDGED_S", 0.0)
     soundfile.write("anna.wav", speech(), RATE)
     found: dict[str, Any] = {"__name__": "page"}
     for block in blocks(PAGE, "python"):

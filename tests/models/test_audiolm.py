@@ -17,6 +17,7 @@ from spear_spec.models.audiolm.coarse import CoarseConfig, CoarseTransformer
 from spear_spec.models.audiolm.fine import FineConfig, FineTransformer
 from spear_spec.models.memory import Skip
 from spear_spec.nn.tree import Tree
+from tests.models.cached import check_caches
 
 TOLERANCE = 1e-4
 
@@ -142,41 +143,8 @@ def tiny(seed: int = 0, dtype: torch.dtype = torch.float64) -> CoarseTransformer
 @pytest.mark.parametrize("seed", range(3))
 def test_caches_of_ragged_rows_and_trees_equal_whole_forwards(seed: int) -> None:
     """Rows of different prefixes advance and roll back by themselves; trees see their own branch and places."""
-    rng, model = random.Random(seed), tiny(seed)
-    texts = list(PREFIXES)
-    memory = encode(model, texts)
-    cache, kept = model.new_cache(len(texts), capacity=2), [[model.start_id] for _ in texts]
-    model(torch.tensor(kept), memory, cache)
-
-    def whole(row: int, tokens: list[int]) -> Tensor:
-        return model(torch.tensor([tokens]), encode(model, [texts[row]])).logits[0, -1]
-
-    for turn in range(10):
-        count, base = rng.randint(1, 4), list(cache.lengths)
-        new = [[rng.randrange(7) for _ in range(count)] for _ in kept]
-        parents = [[rng.randint(-1, node - 1) if turn % 2 else node - 1 for node in range(count)] for _ in kept]
-        tree = Tree.from_lists(parents) if turn % 2 else None
-        logits = model(torch.tensor(new), memory, cache, tree=tree).logits
-        paths = []
-        for row, above in enumerate(parents):
-            for node in range(count):
-                path = [node]
-                while above[path[0]] >= 0:
-                    path.insert(0, above[path[0]])
-                expected = whole(row, [*kept[row], *(new[row][i] for i in path)])
-                assert torch.allclose(logits[row, node], expected, atol=1e-11)
-            path = path[: rng.randint(0, len(path))]
-            kept[row] += [new[row][i] for i in path]
-            paths.append(path)
-        cache.keep(base, paths)
-        if turn == 5:
-            cache.select([0, 2])
-            memory, kept, texts = memory.select([0, 2]), [kept[0], kept[2]], [texts[0], texts[2]]
-        if turn == 7:  # a row joins
-            other, fresh = encode(model, [PREFIXES[1]]), model.new_cache(1, 2)
-            model(torch.tensor([[model.start_id]]), other, fresh)
-            cache.join(fresh)
-            memory, kept, texts = memory.join(other), [*kept, [model.start_id]], [*texts, PREFIXES[1]]
+    model = tiny(seed)
+    check_caches(model, lambda texts: encode(model, texts), PREFIXES, random.Random(seed))
 
 
 def test_a_tree_without_a_cache() -> None:

@@ -11,7 +11,7 @@ from whisperspeech_cases import CASES, Case, front_end, ragged, text_ids
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.models.memory import Skip
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
-from spear_spec.nn.tree import Tree
+from tests.models.cached import check_caches
 
 TINY = WhisperSpeechConfig(
     dim=8, heads=2, source_depth=1, target_depth=2, ff_inner=12, vocab_size=7, eos_id=6, max_tokens=40,
@@ -75,41 +75,8 @@ def test_the_start_is_the_padding_token_and_old_files_shift_it() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_caches_of_ragged_rows_and_trees_equal_whole_forwards(seed: int) -> None:
     """Rows of different texts advance and roll back by themselves; trees see their own branch and depth."""
-    rng, model = random.Random(seed), tiny(seed=seed)
-    texts = list(TEXTS)
-    memory = model.encode(ragged(texts))
-    cache, kept = model.new_cache(len(texts), capacity=2), [[model.start_id] for _ in texts]
-    model(torch.tensor(kept), memory, cache)
-
-    def whole(row: int, tokens: list[int]) -> torch.Tensor:
-        return model(torch.tensor([tokens]), model.encode(torch.tensor([texts[row]]))).logits[0, -1]
-
-    for turn in range(10):
-        count, base = rng.randint(1, 4), list(cache.lengths)
-        new = [[rng.randrange(7) for _ in range(count)] for _ in kept]
-        parents = [[rng.randint(-1, node - 1) if turn % 2 else node - 1 for node in range(count)] for _ in kept]
-        tree = Tree.from_lists(parents) if turn % 2 else None
-        logits = model(torch.tensor(new), memory, cache, tree=tree).logits
-        paths = []
-        for row, above in enumerate(parents):
-            for node in range(count):
-                path = [node]
-                while above[path[0]] >= 0:
-                    path.insert(0, above[path[0]])
-                expected = whole(row, [*kept[row], *(new[row][i] for i in path)])
-                assert torch.allclose(logits[row, node], expected, atol=1e-11)
-            path = path[: rng.randint(0, len(path))]
-            kept[row] += [new[row][i] for i in path]
-            paths.append(path)
-        cache.keep(base, paths)
-        if turn == 5:
-            cache.select([0, 2])
-            memory, kept, texts = memory.select([0, 2]), [kept[0], kept[2]], [texts[0], texts[2]]
-        if turn == 7:  # a row joins
-            other, fresh = model.encode(torch.tensor([TEXTS[1]])), model.new_cache(1, 2)
-            model(torch.tensor([[model.start_id]]), other, fresh)
-            cache.join(fresh)
-            memory, kept, texts = memory.join(other), [*kept, [model.start_id]], [*texts, TEXTS[1]]
+    model = tiny(seed=seed)
+    check_caches(model, lambda texts: model.encode(ragged(texts)), TEXTS, random.Random(seed))
 
 
 def test_padding_of_a_batch_changes_nothing_and_the_mask_may_be_left_out() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import socket
@@ -16,9 +15,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+import soundfile
 
+from spear_spec.audio import to_int16
 from spear_spec.pipeline import TTS
 from spear_spec.serving.scheduler import for_serving
+from tests.stubs.prompting import prompting_voice
+from tests.stubs.speech import RATE, speech
 from tests.stubs.voice import make_voice
 
 LIMIT = 3  # streams of a replica
@@ -26,18 +29,30 @@ LIMIT = 3  # streams of a replica
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_voice(tmp_path_factory.mktemp("serve") / "tiny").path
+    folder = tmp_path_factory.mktemp("serve")
+    return prompting_voice(make_voice(folder / "tiny"), folder / "prompting")
 
 
 @pytest.fixture(scope="module")
-def address(voice: Path) -> Iterator[str]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts, and a lexicon."""
+    folder = tmp_path_factory.mktemp("house")
+    (folder / "prompts").mkdir()
+    soundfile.write(folder / "prompts/anna.wav", speech()[: 3 * RATE], RATE)
+    (folder / "own.tsv").write_text("nguyen\t/nwɪn/\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(voice: Path, house: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="s", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "RAY_TMPDIR": folder}
     command = [sys.executable, "-m", "spear_spec", "serve", "--ray", "--replicas", "2", "--port", str(port),
-               "--voice", str(voice), "--max-streams", str(LIMIT)]  # fmt: skip
+               "--voice", str(voice), "--max-streams", str(LIMIT),
+               "--prompts", str(house / "prompts"), "--lexicon", str(house / "own.tsv"), "--pause", ".3"]  # fmt: skip
     run = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
     line = ""
@@ -71,9 +86,17 @@ def test_the_sound_is_that_of_the_pipeline(address: str, voice: Path) -> None:
     for seed in range(4):
         answer = speak(address, "Hello there. It was late.", seed)
         assert answer.status_code == 200
-        samples = tts.synthesize("Hello there. It was late.", seed=seed).samples
-        pcm = (samples.clip(-1, 1) * 32767.0).round().astype("<i2").tobytes()
-        assert hashlib.sha256(answer.content).digest() == hashlib.sha256(pcm).digest()
+        samples = tts.synthesize("Hello there. It was late.", seed=seed, pause=0.3).samples
+        assert answer.content == to_int16(samples).tobytes()
+
+
+def test_prompts_and_a_lexicon(address: str, voice: Path, house: Path) -> None:
+    tts, text = for_serving(TTS.load(voice, "cpu")), "Mr. Nguyen came. He left."
+    prompt = house / "prompts/anna.wav"
+    samples = tts.synthesize(text, seed=2, voice=prompt, pause=0.3, lexicon=house / "own.tsv").samples
+    answer = speak(address, text, 2, voice="anna")
+    assert answer.status_code == 200 and "prompt-sha256=" in answer.headers["x-spear-spec-provenance"]
+    assert answer.content == to_int16(samples).tobytes()
 
 
 def test_it_streams(address: str) -> None:

@@ -7,35 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from spear_spec.errors import AudioError, BundleError, ConfigError, MissingExtraError
 from spear_spec.semantic import SpeechEncoder, families
-
-
-@pytest.fixture(scope="module")
-def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Whisper encoder of three narrow blocks."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("whisper")
-    config = WhisperConfig(
-        d_model=32,
-        encoder_layers=3,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        vocab_size=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
-    WhisperEncoder(config).save_pretrained(folder)
-    WhisperFeatureExtractor().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -9,38 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.semantic import SpeechEncoder, SupervisedConfig, SupervisedEncoder, SupervisedTokenizer
 from spear_spec.semantic.supervised import frame_pairs
 
 SMALL = SupervisedConfig(inputs=2 * 2 * 32, dim=16, expansion=3, blocks=2)
-
-
-@pytest.fixture(scope="module")
-def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Whisper encoder of three narrow blocks."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("whisper")
-    config = WhisperConfig(
-        d_model=32,
-        encoder_layers=3,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        vocab_size=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
-    WhisperEncoder(config).save_pretrained(folder)
-    WhisperFeatureExtractor().save_pretrained(folder)
-    return folder
 
 
 def noise(seconds: float) -> np.ndarray:

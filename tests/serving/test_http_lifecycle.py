@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 import pytest
 
+from spear_spec.audio import to_int16
 from spear_spec.errors import ConfigError
 from spear_spec.serving.auth import Keys, read_keys
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.errors import ApiError
 from spear_spec.serving.settings import ServerSettings
 from tests.serving.live import Live, live, until

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from openai import OpenAI
 
+from spear_spec.audio import to_int16
 from spear_spec.pipeline import TTS
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.scheduler import Scheduler, for_serving
 from tests.serving.live import Live, live, until
 from tests.serving.test_http_formats import decoded

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from spear_spec.serving.encode import to_int16
+from spear_spec.audio import to_int16
 from spear_spec.serving.speech import Busy
 from tests.serving.live import Live, live, until
 from tests.serving.stub_scheduler import StubScheduler, sine

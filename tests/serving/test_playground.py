@@ -16,13 +16,13 @@ import pytest
 from starlette.testclient import TestClient
 
 import spear_spec
+from spear_spec.audio import to_int16
 from spear_spec.decoding import Request
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.errors import NumericsError
 from spear_spec.serving import events as events_module
 from spear_spec.serving import race as race_module
 from spear_spec.serving.app import create_app
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.playground import RACE_CHARACTERS, Playground
 from spear_spec.serving.settings import ServerSettings
 from spear_spec.serving.speech import Ask, Busy, Done, Sound, Written

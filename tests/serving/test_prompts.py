@@ -18,9 +18,9 @@ from websockets.sync.client import connect
 import spear_spec.serving.app
 from spear_spec import TTS
 from spear_spec.acoustic.contract import Heard
+from spear_spec.audio import to_int16
 from spear_spec.cli import main
 from spear_spec.errors import AudioError, ConfigError
-from spear_spec.serving.encode import to_int16
 from spear_spec.serving.prompts import hear_prompts, prompt_files
 from spear_spec.serving.scheduler import Scheduler
 from spear_spec.serving.settings import ServerSettings
@@ -166,7 +166,7 @@ def test_the_command(
 
     monkeypatch.setattr(spear_spec.serving.app, "create_app", create_app)
     monkeypatch.setattr("spear_spec.cli.serve._log", lambda text: None)
-    monkeypatch.setattr("spear_spec.cli.serve._warm_up", lambda scheduler: None)
+    monkeypatch.setattr("spear_spec.serving.warm_up.warm_up", lambda scheduler, reading: None)
     asked = ["serve", "--voice", voice, "--device", "cpu", "--port", "0", "--prompts"]
     assert main([*asked, str(folder), "--voice-name", "nova=anna"]) == 2
     [settings] = made

@@ -17,26 +17,19 @@ from spear_spec.acoustic.unit.stage import HearingStage
 from spear_spec.errors import BundleError, ConfigError
 from spear_spec.voice.bundle import open_voice
 from spear_spec.voice.parts import load_stage
+from tests.stubs.prompting import SHAPE, make_encoder, prompting_voice
 from tests.voice.damage import edit, put
 from tests.voice.test_save import again
-
-SHAPE = PromptConfig(vector=32, dim=16, blocks=1, attention=8, embedding=12)
 
 
 @pytest.fixture(scope="module")
 def encoder() -> PromptEncoder:
-    torch.manual_seed(5)
-    return PromptEncoder(SHAPE).half().float().eval()  # as a bundle stores it
+    return make_encoder()
 
 
 @pytest.fixture(scope="module")
-def written(original: Path, encoder: PromptEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = open_voice(original)
-    config = source.config
-    configs = {"t2s": config.t2s, "vocoder": config.vocoder, "draft": config.draft, **config.drafters}
-    weights = {part: source.tensors(part) for part in config.files} | {"prompt": encoder.state_dict()}
-    folder = tmp_path_factory.mktemp("voices") / "hearing"
-    return again(source, folder, configs={**configs, "prompt": SHAPE.to_dict()}, weights=weights).path
+def written(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prompting_voice(open_voice(original), tmp_path_factory.mktemp("voices") / "hearing")
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from spear_spec.acoustic.unit.excitation import token_noise
+from spear_spec.acoustic.unit.streaming import TokenStream
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
-from spear_spec.errors import AudioError, ContractError, NumericsError
+from spear_spec.errors import ContractError, NumericsError
 from spear_spec.kernels import native
 from spear_spec.kernels.matrix import Matrix
 from spear_spec.kernels.pointers import pointer
@@ -132,7 +133,7 @@ def native_for(model: UnitVocoder) -> NativeVocoder | None:
     return _PLANS.of(model, weights, make)
 
 
-class NativeStream:
+class NativeStream(TokenStream):
     """`VocoderStream` in C: the same samples to float32 rounding, and bit for bit the same however the tokens are cut
     into pushes.
     """
@@ -151,30 +152,9 @@ class NativeStream:
         self._memory: tuple[Tensor, int] | None = None  # the first token opens it: then the initial phase is drawn
         self.rate, self._taken = rate, 0  # tokens
         self._due = 0  # samples of tokens taken that have not come out
-        self.finished = False
-
-    def push(self, tokens: Tensor) -> Tensor:
-        """Take tokens [t] (also none), give the samples that are now final, float32 [s].
-
-        Raises:
-            AudioError: an id outside the vocabulary, or a stream that is already finished.
-            NumericsError: the weights gave NaN or infinity.
-        """
-        return self._advance(torch.as_tensor(tokens, device="cpu"), last=False)
-
-    def finish(self) -> Tensor:
-        """The samples still due. The stream is then closed."""
-        return self._advance(torch.zeros(0, dtype=torch.int64, device="cpu"), last=True)
-
-    def _advance(self, tokens: Tensor, last: bool) -> Tensor:
-        if self.finished:
-            raise AudioError("this vocoder stream is finished: make a new one")
-        self.finished = last
-        self.model.check_tokens(tokens)
-        with torch.inference_mode():
-            return self._run(tokens.long().contiguous(), last)
 
     def _run(self, tokens: Tensor, last: bool) -> Tensor:
+        tokens = tokens.long().contiguous()
         count = len(tokens)
         if self._memory is None:
             if not count:

@@ -7,6 +7,8 @@ Nothing is computed twice and nothing is approximated: the layers see the same n
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -68,8 +70,40 @@ class DriveStream:
         return drive(phase, f0, self.hop, self.sample_rate)[..., : self.hop // 2]
 
 
-class VocoderStream:
-    """State of one utterance. `push` tokens, take samples; `finish` gives the rest.
+class TokenStream(ABC):
+    """`push` tokens, take samples; `finish` gives the rest. What comes in is checked here."""
+
+    model: UnitVocoder
+    finished = False
+
+    def push(self, tokens: Tensor) -> Tensor:
+        """Take tokens [t] (also none), give the samples that are now final, float32 [s].
+
+        Raises:
+            AudioError: an id outside the vocabulary, or a stream that is already finished.
+            NumericsError: the weights gave NaN or infinity.
+        """
+        return self._advance(torch.as_tensor(tokens, device="cpu"), last=False)
+
+    def finish(self) -> Tensor:
+        """The samples still due. The stream is then closed."""
+        return self._advance(torch.zeros(0, dtype=torch.int64, device="cpu"), last=True)
+
+    def _advance(self, tokens: Tensor, last: bool) -> Tensor:
+        if self.finished:
+            raise AudioError("this vocoder stream is finished: make a new one")
+        self.finished = last
+        self.model.check_tokens(tokens)
+        # no process-wide setting may change a sample
+        with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
+            return self._run(tokens, last)
+
+    @abstractmethod
+    def _run(self, tokens: Tensor, last: bool) -> Tensor: ...
+
+
+class VocoderStream(TokenStream):
+    """State of one utterance.
 
     After n tokens at least (n - lookahead) * 960 samples have come out; in all exactly n * 960, or at another rate
     240 * `frames_at(4 * n, rate)`.
@@ -97,32 +131,9 @@ class VocoderStream:
         self.frames = torch.zeros(1, 0, cfg.dim, dtype=torch.float32, device=device)
         self.tail = torch.zeros(1, cfg.n_fft - cfg.hop, dtype=torch.float32, device=device)
         self.skip = margin
-        self.finished = False
-
-    def push(self, tokens: Tensor) -> Tensor:
-        """Take tokens [t] (also none), give the samples that are now final, float32 [s].
-
-        Raises:
-            AudioError: an id outside the vocabulary, or a stream that is already finished.
-            NumericsError: the weights gave NaN or infinity.
-        """
-        return self._advance(torch.as_tensor(tokens, device="cpu"), last=False)
-
-    def finish(self) -> Tensor:
-        """The samples still due. The stream is then closed."""
-        return self._advance(torch.zeros(0, dtype=torch.int64, device="cpu"), last=True)
-
-    def _advance(self, tokens: Tensor, last: bool) -> Tensor:
-        # no process-wide setting may change a sample
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            return self._run(tokens, last)
 
     def _run(self, tokens: Tensor, last: bool) -> Tensor:
-        if self.finished:
-            raise AudioError("this vocoder stream is finished: make a new one")
-        self.finished = last
         model, cfg = self.model, self.model.cfg
-        model.check_tokens(tokens)
         if self.drive_stream is None:
             if len(tokens) == 0:
                 return torch.zeros(0, dtype=torch.float32, device="cpu")

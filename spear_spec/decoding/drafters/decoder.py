@@ -160,8 +160,12 @@ class DecoderDrafter:
         """No draft in this step; what is fresh now is read with the next one."""
         if state.stopping is not None:
             state.stopping.limits([0] * len(session.rows))
-        state.unread.add(session.fresh, self._features(session, state), state.lanes)
+        self.put_off(session, state)
         return Proposal([[] for _ in session.rows])
+
+    def put_off(self, session: Session, state: DecoderState) -> None:
+        """Keep what is fresh, to read it with the next draft."""
+        state.unread.add(session.fresh, self._features(session, state), state.lanes)
 
     def _features(self, session: Session, state: DecoderState) -> Tensor | None:
         """The target's fused features of the positions that predicted the fresh tokens, [lanes, most of them, D]."""

@@ -8,7 +8,6 @@ from torch import Tensor
 from spear_spec.decoding.drafters.decoder import DecoderChain, DecoderState, at
 from spear_spec.decoding.drafters.shapes import decoder_with
 from spear_spec.decoding.kinds import DrafterKind, Trained, chains
-from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 
 
@@ -29,11 +28,8 @@ class ProphetDrafter(DecoderChain):
         assert features is not None
         return state.step(newest, at(features, [len(row) - 1 for row in state.lanes.spread(fresh)]))
 
-    def rest(self, session: Session, state: DecoderState) -> Proposal:
+    def put_off(self, session: Session, state: DecoderState) -> None:
         """Nothing is read later: a window begins at the newest token."""
-        if state.stopping is not None:
-            state.stopping.limits([0] * len(session.rows))
-        return Proposal([[] for _ in session.rows])
 
 
 KIND = DrafterKind(

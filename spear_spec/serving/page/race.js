@@ -1,7 +1,7 @@
 // The second view: the same text by several drafters, one after the other.
 
 import { colour, find, make, tell, write } from "./dom.js";
-import { events } from "./events.js";
+import { run } from "./run.js";
 
 export class Race {
   constructor(refused) {
@@ -43,33 +43,15 @@ export class Race {
     const drafters = [...document.querySelectorAll("#drafters input:checked")].map((box) => box.value);
     tell(drafters.length ? "" : "Choose at least one drafter.");
     if (!drafters.length) return;
-    const mine = new AbortController();
-    this.running = mine;
+    this.running = new AbortController();
     this.lanes.clear();
     find("lanes").replaceChildren();
     find("columns").hidden = false;
     for (const name of drafters) this.lane(name);
     this.buttons();
     write(find("race-status"), "Racing …");
-    try {
-      for await (const [name, data] of events("playground/race", { input: find("race-text").value, drafters }, mine.signal)) {
-        if (mine.signal.aborted) return;
-        this.take(name, data);
-      }
-      write(find("race-status"), this.summary());
-    } catch (error) {
-      if (mine.signal.aborted) return;
-      write(find("race-status"), "");
-      this.running = null;
-      this.buttons();
-      if (await this.refused(error)) return void this.go();
-      tell(error.message);
-    } finally {
-      if (this.running === mine) {
-        this.running = null;
-        this.buttons();
-      }
-    }
+    const body = { input: find("race-text").value, drafters };
+    await run(this, "playground/race", body, "race-status", { done: () => write(find("race-status"), this.summary()) });
   }
 
   lane(name) {

@@ -1,9 +1,9 @@
 // The first view: speak a text, hear it while it comes, see what it is made of.
 
 import { find, tell, write } from "./dom.js";
-import { events } from "./events.js";
 import { decoded, floats, wav } from "./pcm.js";
 import { Player } from "./player.js";
+import { run } from "./run.js";
 import { Score } from "./score.js";
 
 const AUDIBLE = 0.005; // of full scale, as everywhere in this project
@@ -63,7 +63,6 @@ export class Speak {
     if (seed) body.seed = seed;
     tell("");
     this.running = new AbortController();
-    const mine = this.running;
     this.player = new Player(this.voice.sample_rate); // in the click itself: a browser plays nothing before one
     this.buttons();
     write(find("status"), "Speaking …");
@@ -71,25 +70,7 @@ export class Speak {
     this.figures();
     this.began = performance.now();
     this.watch();
-    try {
-      for await (const [name, data] of events("playground/speak", body, mine.signal)) {
-        if (mine.signal.aborted) return;
-        this.take(name, data);
-      }
-    } catch (error) {
-      if (mine.signal.aborted) return;
-      this.player.stop();
-      write(find("status"), "");
-      this.running = null;
-      this.buttons();
-      if (await this.refused(error)) return void this.go();
-      tell(error.message);
-    } finally {
-      if (this.running === mine) {
-        this.running = null;
-        this.buttons();
-      }
-    }
+    await run(this, "playground/speak", body, "status", { failed: () => this.player.stop() });
   }
 
   take(name, data) {

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from spear_spec.config import SamplingConfig, Strict, T2SConfig, number, whole
+from spear_spec.config import SamplingConfig, Strict, number, whole
 from spear_spec.errors import ConfigError
 from spear_spec.training import settings
 from spear_spec.training.low_resource.backtranslate import WAYS
 from spear_spec.training.low_resource.filter import Filter
-from spear_spec.training.recipe.plan import Plan
+from spear_spec.training.recipe.plan import Ctc, Plan, Shape
 from spear_spec.training.t2s.settings import T2STraining
 
 STAGES = (
@@ -36,22 +36,13 @@ class Parallel(Strict):
 
 
 @dataclass(frozen=True)
-class Shape(Strict):
+class SmallShape(Shape):
     """Shape of every transformer of the run."""
 
     dim: int = 192
     heads: int = 3
-    dim_head: int = 64
     encoder_layers: int = 3
     decoder_layers: int = 4
-
-    def __post_init__(self) -> None:
-        self.config(1, 1)
-
-    def config(self, source: int, target: int) -> T2SConfig:
-        """The whole shape, for so many ids that are read and that are written."""
-        layers = (self.encoder_layers, self.decoder_layers)
-        return T2SConfig(source, target, self.dim, *layers, self.heads, self.dim_head)
 
 
 @dataclass(frozen=True)
@@ -94,16 +85,6 @@ class Freeze(Strict):
     lower: int = 2
     cross_attention: bool = True
     helpers: bool = False
-
-
-@dataclass(frozen=True)
-class Ctc(Strict):
-    """The CTC from tokens to phones, trained on the parallel part; see `recipe.plan.Align`."""
-
-    minutes: float = 2.0
-    steps: int | None = None
-    dim: int = 256
-    blocks: int = 4
 
 
 @dataclass(frozen=True)
@@ -159,7 +140,7 @@ class Evaluate(Strict):
 
 
 SECTIONS: dict[str, type[Strict]] = {
-    "parallel": Parallel, "shape": Shape, "freeze": Freeze, "pretrain": Pretrain, "scratch": Lesson,
+    "parallel": Parallel, "shape": SmallShape, "freeze": Freeze, "pretrain": Pretrain, "scratch": Lesson,
     "finetune": Lesson, "ctc": Ctc, "back": Back, "pseudo": Pseudo, "forward": Lesson, "final": Lesson,
     "evaluate": Evaluate,
 }  # fmt: skip
@@ -172,7 +153,7 @@ class LowResource:
     corpus: Plan
     stages: tuple[str, ...]
     parallel: Parallel
-    shape: Shape
+    shape: SmallShape
     freeze: Freeze
     pretrain: Pretrain
     scratch: Lesson

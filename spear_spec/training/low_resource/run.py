@@ -8,7 +8,6 @@ that was cut off goes on where it stopped. Several parallel parts may share a fo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from spear_spec.training.low_resource import lessons, listening, pairs
 from spear_spec.training.low_resource.layout import ARMS, Places
 from spear_spec.training.low_resource.plan import SHARED, STAGES, LowResource
 from spear_spec.training.recipe.command import command
-from spear_spec.training.recipe.keys import claim, difference, key_of, read_json, without, write_json
+from spear_spec.training.recipe.keys import claim, key_of, without
+from spear_spec.training.recipe.once import once
 from spear_spec.training.recipe.run import run_plan
 
 Paths = Callable[[Places], Sequence[Path]]
@@ -131,20 +131,20 @@ def run_stage(plan: LowResource, stage: Stage) -> None:
     """
     at, shared = Places(plan.out, plan.part), stage.name in SHARED
     label = f"{'' if shared else plan.part + ', '}{stage.name}"
-    marker = at.done(stage.name, shared)
-    before, key = read_json(marker), key_of(stage.settings(plan), stage.reads(at), plan.out)
-    if before is not None and before.get("key") == key["key"] and all(path.exists() for path in stage.writes(at)):
-        print(f"{label}: done before (delete {marker} to run it again)", flush=True)
-        return
-    print(label if before is None else f"{label}: again, {difference(before, key)}", flush=True)
-    marker.unlink(missing_ok=True)
-    if work := stage.work(at):
-        settings = without(stage.settings(plan), [f"{stage.name}.{name}" for name in LENGTHS])
-        claim(at.owner(stage.name, shared), key_of(settings, stage.reads(at), plan.out), work)
-    began = time.monotonic()
-    stage.run(plan)
-    write_json(marker, key)
-    print(f"{label}: done in {time.monotonic() - began:.0f} s", flush=True)
+
+    def work() -> None:
+        if begun := stage.work(at):
+            settings = without(stage.settings(plan), [f"{stage.name}.{name}" for name in LENGTHS])
+            claim(at.owner(stage.name, shared), key_of(settings, stage.reads(at), plan.out), begun)
+        stage.run(plan)
+
+    once(
+        label,
+        at.done(stage.name, shared),
+        key_of(stage.settings(plan), stage.reads(at), plan.out),
+        lambda: all(path.exists() for path in stage.writes(at)),
+        work,
+    )
 
 
 def run_low_resource(plan: LowResource) -> None:

@@ -90,7 +90,17 @@ class Tokenize(Strict):
 
 
 @dataclass(frozen=True)
-class Align(Strict):
+class Ctc(Strict):
+    """Shape and training of a CTC from tokens to phones. steps: instead of `minutes`."""
+
+    minutes: float = 2.0
+    steps: int | None = None
+    dim: int = 256
+    blocks: int = 4
+
+
+@dataclass(frozen=True)
+class Align(Ctc):
     """method: "ctc" or "diagonal", for clips without durations. The CTC is trained either way: later stages are
     judged by it. doubt: clips whose words the CTC hears worse than the median does, by so many robust deviations, are
     taken to say something else; the text-to-semantic model does not read them (0: it reads all).
@@ -98,10 +108,6 @@ class Align(Strict):
 
     method: str = "ctc"
     doubt: float = 8.0
-    minutes: float = 2.0
-    steps: int | None = None
-    dim: int = 256
-    blocks: int = 4
 
     def __post_init__(self) -> None:
         if self.method not in ("ctc", "diagonal"):
@@ -109,29 +115,35 @@ class Align(Strict):
 
 
 @dataclass(frozen=True)
-class Target(Strict):
-    """Shape of the text-to-semantic transformer, and its training (`joint` trains drafting heads along with it, which
-    are left in OUT/t2s/export_joint); every: steps between two reports; save_minutes: between two checkpoints, at the
-    most; start: a voice (folder or name) of the same shape and phonemes to go on from, instead of random weights: its
-    speakers may be others."""
+class Shape(Strict):
+    """Shape of an encoder-decoder transformer."""
 
     dim: int = 256
     heads: int = 4
     dim_head: int = 64
     encoder_layers: int = 4
     decoder_layers: int = 6
-    every: int = 150
-    save_minutes: float = 2.0
-    start: str | None = None
-    training: T2STraining = field(default_factory=T2STraining)
 
     def __post_init__(self) -> None:
         self.config(1, 1)
 
-    def config(self, text: int, tokens: int) -> T2SConfig:
-        """The whole shape, for so many text and semantic tokens."""
+    def config(self, source: int, target: int) -> T2SConfig:
+        """The whole shape, for so many ids that are read and that are written."""
         layers = (self.encoder_layers, self.decoder_layers)
-        return T2SConfig(text, tokens, self.dim, *layers, self.heads, self.dim_head)
+        return T2SConfig(source, target, self.dim, *layers, self.heads, self.dim_head)
+
+
+@dataclass(frozen=True)
+class Target(Shape):
+    """Shape of the text-to-semantic transformer, and its training (`joint` trains drafting heads along with it, which
+    are left in OUT/t2s/export_joint); every: steps between two reports; save_minutes: between two checkpoints, at the
+    most; start: a voice (folder or name) of the same shape and phonemes to go on from, instead of random weights: its
+    speakers may be others."""
+
+    every: int = 150
+    save_minutes: float = 2.0
+    start: str | None = None
+    training: T2STraining = field(default_factory=T2STraining)
 
 
 @dataclass(frozen=True)

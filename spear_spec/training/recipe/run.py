@@ -10,17 +10,21 @@ The t2s stage takes several GPUs: accelerate launch --multi_gpu -m spear_spec.tr
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from spear_spec.errors import ConfigError
 from spear_spec.training.processes import started
 from spear_spec.training.recipe.command import command, values_of
-from spear_spec.training.recipe.keys import difference, read_json, write_json
 from spear_spec.training.recipe.layout import Layout
+from spear_spec.training.recipe.once import once
 from spear_spec.training.recipe.plan import STAGES, Plan
+
+if TYPE_CHECKING:
+    from spear_spec.training.recipe.stage import Stage
 
 
 def run_config(config: str | os.PathLike[str], assignments: Sequence[str] = (), stages: Sequence[str] = ()) -> None:
@@ -47,9 +51,12 @@ def run_plan(plan: Plan) -> None:
     torch.set_num_threads(plan.threads)
     processes, main = started(), os.environ.get("RANK", "0") == "0"
 
-    def tell(line: str) -> None:
-        if main:
-            print(line, flush=True)
+    def alone(stage: Stage, label: str) -> None:
+        if processes > 1 and not stage.together:
+            raise ConfigError(
+                f"{label} is done by one process, and {processes} were started: run it by itself first "
+                f"(--stages {stage.name}), and start several for --stages t2s"
+            )
 
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
@@ -59,23 +66,10 @@ def run_plan(plan: Plan) -> None:
         if stage.name not in plan.stages:
             continue
         marker, label = Layout(plan.out).done(number, stage.name), f"stage {number}, {stage.name}"
-        known, key = read_json(marker), stage.key(plan)
-        if known is not None and known.get("key") == key["key"] and stage.written(plan):
-            tell(f"{label}: done before (delete {marker} to run it again)")
-            continue
-        if processes > 1 and not stage.together:
-            raise ConfigError(
-                f"{label} is done by one process, and {processes} were started: run it by itself first "
-                f"(--stages {stage.name}), and start several for --stages t2s"
-            )
-        tell(label if known is None else f"{label}: again, {difference(known, key)}")
-        began = time.monotonic()
-        if main:
-            marker.unlink(missing_ok=True)
-        stage.run(plan)
-        if main:
-            write_json(marker, key)
-        tell(f"{label}: done in {time.monotonic() - began:.0f} s")
+        once(
+            label, marker, stage.key(plan), partial(stage.written, plan), partial(stage.run, plan),
+            may=partial(alone, stage, label), main=main,
+        )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
