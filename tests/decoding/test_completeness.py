@@ -34,23 +34,69 @@ from spear_spec.models.spear_tts import TextToSemantic
 Law = dict[tuple[int, ...], float]
 
 
-def planted(target: object, request: Request, speech: Sequence[int]) -> int:
+def planted(target: object, request: Request, speech: Sequence[int], kept: int = 0, ended: bool = True) -> int:
     """A rule on tokens in the place of attention: each text leaves out a word for every token 0, and ends too early
     without any.
     """
-    return sum(token == 0 for token in speech) + (not speech)
+    assert request.whole is not None
+    seen = speech[kept : len(speech) if ended else max(0, len(speech) - request.whole.margin)]
+    return sum(token == 0 for token in seen) + (ended and not speech)
 
 
 def conditioned(law: Law, eos: int, tries: int) -> Law:
     """The oracle, try by try: every tuple of whole utterances, and the one of them that is kept."""
     out: Law = defaultdict(float)
-    words = {tokens: planted(None, Request([1]), [t for t in tokens if t != eos]) for tokens in law}
+    asked = Request([1], whole=Whole(()))
+    words = {tokens: planted(None, asked, [t for t in tokens if t != eos]) for tokens in law}
     for drawn in product(law, repeat=tries):
         weight = 1.0
         for tokens in drawn:
             weight *= law[tokens]
         first = next((tokens for tokens in drawn if words[tokens] == 0), None)
         out[min(drawn, key=words.__getitem__) if first is None else first] += weight
+    return dict(out)
+
+
+def piecewise(target: UncachedTarget, request: Request, cap: int) -> Law:
+    """The oracle of utterances that are looked at on their way: the definition, branch by branch, without any loop."""
+    whole, eos = request.whole, target.model.eos_id
+    assert whole is not None
+    places = [2**n * whole.first for n in range(9)]
+    out: Law = defaultdict(float)
+
+    def on(drawn: tuple[int, ...], kept: int, failed: list[tuple[tuple[int, ...], bool, int]], weight: float) -> None:
+        """drawn: tokens that no end follows yet; what is wrong is drawn again behind the first `kept` of them."""
+        place = next(n for n in places if n > last[kept])
+        if len(drawn) < min(place, cap):
+            for token, p in enumerate(target(drawn)):
+                if p > 0 and token == eos:
+                    look((*drawn, token), True, kept, failed, weight * p)
+                elif p > 0:
+                    on((*drawn, token), kept, failed, weight * p)
+        else:
+            look(drawn, len(drawn) == cap, kept, failed, weight)
+
+    def look(
+        drawn: tuple[int, ...], ended: bool, kept: int, failed: list[tuple[tuple[int, ...], bool, int]], weight: float
+    ) -> None:
+        wrong = planted(None, request, [t for t in drawn if t != eos], kept, ended)
+        failed = [*failed, (drawn, ended, wrong)]
+        if wrong and len(failed) < whole.tries:
+            on(drawn[:kept], kept, failed, weight)
+            return
+        best, over, _ = min(failed, key=lambda entry: entry[2])
+        if over:
+            out[best] += weight
+            return
+        now = max(kept, len(best) - whole.margin)
+        before, last[now] = last.get(now), len(best)
+        on(best, now, [], weight)
+        del last[now]
+        if before is not None:
+            last[now] = before
+
+    last = {0: 0}  # by number of kept tokens: the place where they were found to be well
+    on((), 0, [], 1.0)
     return dict(out)
 
 
@@ -65,12 +111,16 @@ def error(
     gamma: int = 2,
     engine: type[Engine] = Engine,
     cap: int = 2,
+    first: int = 0,
+    margin: int = 0,
+    seed: int = 3,
 ) -> float:
     """Largest error of the law of utterance `watch`, by enumeration in float64 of all branches of all tries."""
-    model = tiny_model(semantic=2, seed=3)
+    model = tiny_model(semantic=2, seed=seed)
     targets = [UncachedTarget(model, text, sampling) for text in TEXTS[:batch]]
+    whole = Whole(((0, 1),), tries, first=first, margin=margin)
     asked = [
-        Request([i for i in text if i != model.text_eos_id], sampling=sampling, cap=cap, whole=Whole(((0, 1),), tries))
+        Request([i for i in text if i != model.text_eos_id], sampling=sampling, cap=cap, whole=whole)
         for text in TEXTS[:batch]
     ]
 
@@ -81,7 +131,10 @@ def error(
         found = engine(model, *drafts, gamma=gamma, chance=chance, misses=planted).run(asked)
         return tuple(found[watch].tokens)
 
-    law = conditioned(targets[watch].sequences(cap), model.eos_id, tries)
+    if first:
+        law = piecewise(targets[watch], asked[watch], cap)
+    else:
+        law = conditioned(targets[watch].sequences(cap), model.eos_id, tries)
     return distance(walk(run, watch), law)
 
 
