@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli.loading import load_tuned
+from spear_spec.cli.options import COMPLETE
 from spear_spec.cli.report import note
 from spear_spec.errors import MissingExtraError
 
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
             lengths = None if tuned is None else tuned.lengths
             scheduler = stack.enter_context(
-                Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
+                Scheduler(for_serving(tts, lengths), limits, complete=COMPLETE[args.complete])
             )
             _warm_up(scheduler)
             web.join()

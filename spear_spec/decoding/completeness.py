@@ -86,13 +86,15 @@ def check_whole(target: object, request: Request) -> None:
 @dataclass(frozen=True)
 class Tried:
     """What was looked at: kept tokens of an utterance up to a place (ended None) or all of them (the end token among
-    them), and what is missed in them. begun: how many of them were there when the draw began.
+    them), and what is missed in them. begun: so many of them were there before. number: of the stream of uniforms that
+    drew the others, see `Tries`.
     """
 
     tokens: list[int]
     ended: str | None
     misses: int
     begun: int
+    number: int
 
 
 @dataclass
@@ -133,7 +135,7 @@ class Tries:
 
         What stays has ended, or `kept` and `place` tell how it goes on.
         """
-        tried = Tried(tokens, ended, misses, self._begun)
+        tried = Tried(tokens, ended, misses, self._begun, self.number)
         self.looked.append(tried)
         self._count += 1
         if self._best is None or misses < self._best.misses:

@@ -15,7 +15,8 @@ from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.memory import Memory
 
-MOST_BETWEEN = 64  # tokens between two looks at an utterance that is spoken while it is written
+STREAMED = 16  # tokens before the first look at an utterance that is spoken while it is written ...
+MOST_BETWEEN = 64  # ... and between two looks, at most
 
 
 @dataclass(frozen=True)

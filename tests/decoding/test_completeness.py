@@ -13,7 +13,7 @@ import torch
 from spear_spec.config import SamplingConfig, T2SConfig
 from spear_spec.decoding import Request, make_verifier
 from spear_spec.decoding.chance import REDRAW, derive
-from spear_spec.decoding.completeness import missed
+from spear_spec.decoding.completeness import Tries, missed
 from spear_spec.decoding.request import Whole
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import ConfigError
@@ -166,45 +166,102 @@ def test_beside_others(watch: int) -> None:
     assert error(SAMPLINGS["plain"], drafter="random", batch=2, watch=watch) < 1e-9
 
 
+PIECES: dict[str, Any] = {"sampling": SAMPLINGS["top_k"], "seed": 7, "first": 1, "cap": 3}
+
+
+@pytest.mark.parametrize("piece", [{}, {"tries": 3}, {"margin": 1}, {"first": 2, "margin": 1}])
+def test_the_plain_loop_has_the_law_of_pieces(piece: dict[str, Any]) -> None:
+    assert error(**PIECES | piece) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"drafter": "right", "cap": 2, "seed": 11},  # every call settles tokens behind the place that is looked at
+        {"drafter": "random", "seed": 4, "gamma": 1, "cap": 2},
+    ],
+)
+def test_the_speculative_loop_has_it_as_well(piece: dict[str, Any]) -> None:
+    assert error(**PIECES | piece) < 1e-9
+
+
 class Stops(Engine):
     """Forgets that the last try may be worse than one before it."""
 
-    def _finish(self, row: int, ended: str) -> None:
-        if row in self._tries:
-            self._tries[row].tokens = list(self.session.tokens[row])
-        super()._finish(row, ended)
+    def _finish(self, row: int, ended: str, tokens: list[int] | None = None) -> None:
+        super()._finish(row, ended, None if tokens is None else list(self._tries[row].looked[-1].tokens))
 
 
 class Once(Engine):
     """Draws again only once."""
 
-    def _again(self, row: int, ended: str) -> bool:
-        return self._tries[row].count < 1 and super()._again(row, ended)
+    def _look(self, row: int, ended: str | None) -> None:
+        if self._tries[row].number:
+            self.misses = lambda *_: 0
+        super()._look(row, ended)
+        self.misses = planted
 
 
 class Blind(Engine):
     """Looks only at utterances that ended by the end token."""
 
-    def _again(self, row: int, ended: str) -> bool:
-        return ended == "eos" and super()._again(row, ended)
+    def _look(self, row: int, ended: str | None) -> None:
+        self.misses = planted if ended == "eos" else lambda *_: 0
+        super()._look(row, ended)
 
 
 class Long(Engine):
     """Draws again behind the first token of the try before."""
 
-    def _again(self, row: int, ended: str) -> bool:
-        first = [t for t in self.session.tokens[row][:1] if t != self.target.eos_id]
-        utterance = self._running[row]
-        old = utterance.request
-        utterance.request = Request(old.ids, first, sampling=old.sampling, cap=old.cap, whole=old.whole)
-        again = super()._again(row, ended)
-        utterance.request = old
-        return again
+    def _anew(self, row: int, ended: str | None, tokens: Sequence[int]) -> None:
+        super()._anew(row, ended, [t for t in self.session.tokens[row][:1] if t != self.target.eos_id])
+
+
+class Ahead(Engine):
+    """Looks at all that calls have settled, wherever they happened to end."""
+
+    def _look(self, row: int, ended: str | None) -> None:
+        tries, right = self._tries[row], Tries.due
+
+        def due(tokens: Sequence[int], why: str | None) -> Any:
+            found = right(tries, tokens, why)
+            return found if found is None else (list(tokens), why)
+
+        tries.due = due  # type: ignore[method-assign]
+        super()._look(row, ended)
+
+
+class Forgetful(Engine):
+    """Holds what is kept against what is drawn behind it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.misses = lambda target, request, speech, kept, ended: planted(target, request, speech, 0, ended)
+
+
+class Far(Engine):
+    """Goes back to the beginning, whatever is kept."""
+
+    def _anew(self, row: int, ended: str | None, tokens: Sequence[int]) -> None:
+        super()._anew(row, ended, [])
 
 
 @pytest.mark.parametrize(("fault", "tries"), [(Stops, 2), (Once, 3), (Blind, 2), (Long, 2)])
 def test_seeded_faults_are_seen(fault: type[Engine], tries: int) -> None:
     assert error(SAMPLINGS["plain"], engine=fault, tries=tries) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fault", "piece"),
+    [
+        (Ahead, {"drafter": "right", "cap": 2, "seed": 11}),
+        (Forgetful, {"tries": 3}),
+        (Far, {"first": 2, "margin": 1}),
+        (Blind, {}),
+    ],
+)
+def test_seeded_faults_of_pieces_are_seen(fault: type[Engine], piece: dict[str, Any]) -> None:
+    assert error(**PIECES | piece, engine=fault) > 1e-3
 
 
 # --- the streams, and what an utterance shows of it ------------------------------------------------------------------
@@ -222,10 +279,10 @@ def model() -> TextToSemantic:
     return model
 
 
-def after(*rounds: int) -> Callable[[object, Request, Sequence[int]], int]:
-    """Misses by try."""
+def after(*rounds: int) -> Callable[[object, Request, Sequence[int], int, bool], int]:
+    """Misses by look."""
     told = iter(rounds)
-    return lambda target, request, speech: next(told)
+    return lambda target, request, speech, kept, ended: next(told)
 
 
 def asked(seed: int = 5, tries: int = 4, temperature: float = 1.0) -> Request:
@@ -264,6 +321,57 @@ def test_nothing_is_handed_out_before_it_is_settled(model: TextToSemantic) -> No
     assert found.tokens == bare(model, derive(5, 1, REDRAW)).tokens
 
 
+def test_it_goes_back_to_what_is_kept(model: TextToSemantic) -> None:
+    """Looked at behind 4, 8 and 12 tokens: the second look finds a gap twice, the last takes the better of two."""
+
+    def goes_on(behind: list[int], seed: int) -> list[int]:
+        [found] = Engine(model).run([Request(IDS, behind, seed, SamplingConfig(temperature=1.0, top_p=1.0), 12)])
+        return found.tokens
+
+    engine = Engine(model, misses=after(0, 1, 2, 0, 2, 1, 2))
+    whole = Whole(((1, 3), (3, 5)), 3, first=4, margin=1)
+    [found] = engine.admit([Request(IDS, (), 5, SamplingConfig(temperature=1.0, top_p=1.0), 12, whole)])
+    heard = []
+    while engine.running:
+        heard.append(list(found.tokens))
+        engine.step()
+    first = goes_on([], 5)
+    seeds = [derive(5, number, REDRAW) for number in range(1, 5)]
+    third = goes_on(goes_on(first[:3], seeds[0])[:3], seeds[1])  # kept 3, a gap at 8, and again
+    last = [goes_on(third[:7], seed) for seed in seeds[2:]]
+    assert {len(tokens) for tokens in (first, third, *last)} == {12}
+    assert [look.tokens for look in found.looked][-3:] == [third, *last]
+    assert [len(look.tokens) for look in found.looked] == [4, 8, 8, 8, 12, 12, 12]
+    assert [look.begun for look in found.looked] == [0, 4, 3, 3, 8, 7, 7]
+    assert (found.tokens, found.redrawn) == (last[0], 4)
+    assert sorted({len(tokens) for tokens in heard}) == [0, 3, 7]  # settled before the end, and never taken back
+    assert all(tokens == last[0][: len(tokens)] for tokens in heard)
+
+
+def test_shared_numbers_give_the_loops_own_tokens(model: TextToSemantic) -> None:
+    """With the rule `coupled` speculation gives the same tokens and goes back as often, sentence or pieces."""
+    drafter = TableDrafter(lambda row, prefix: [1 / model.vocab_size] * model.vocab_size, model.dtype)
+    for first in (0, 4):
+        whole = Whole(((1, 3), (3, 5)), 3, first=first, margin=1)
+        law = SamplingConfig(temperature=1.0, top_p=1.0)
+        requests = [Request(IDS, seed=seed, sampling=law, cap=20, whole=whole) for seed in range(4)]
+        plain = Engine(model, misses=zeros).run(requests)
+        ahead = Engine(model, drafter, make_verifier("coupled"), 3, misses=zeros).run(requests)
+        assert [(u.tokens, u.ended, u.redrawn) for u in plain] == [(u.tokens, u.ended, u.redrawn) for u in ahead]
+        assert sum(u.redrawn for u in plain) > 4
+        assert sum(u.stats.target_calls for u in ahead) < sum(u.stats.target_calls for u in plain)
+
+
+def zeros(target: object, request: Request, speech: Sequence[int], kept: int, ended: bool) -> int:
+    return sum(token == 0 for token in speech[kept:])
+
+
+def test_places_of_looks() -> None:
+    whole = Whole((), first=16)
+    assert [whole.place_after(n) for n in (0, 16, 40, 64, 127, 128, 300)] == [16, 32, 64, 128, 128, 192, 320]
+    assert Whole(()).place_after(0) is None
+
+
 def test_greedy_is_not_drawn_again(model: TextToSemantic) -> None:
     [found] = Engine(model, misses=after(3)).run([asked(temperature=0.0)])
     assert found.redrawn == 0
@@ -294,6 +402,8 @@ def test_words_that_take_no_time_are_missed(model: TextToSemantic) -> None:
         assert missed(model, request, speech) == count
     assert missed(model, asked(), []) == 2
     assert missed(model, Request(IDS), speech) == 0
+    request = Request(IDS, whole=Whole(((1, 3), (3, 5)), least=max(pace) + 0.01, stray=100))
+    assert missed(model, request, speech, kept=int(starts[3]) + 1) == 1  # the first word lies in what is kept
     lost = strays(letter_attention(model, IDS, speech), starts, 1)
     assert missed(model, Request(IDS, whole=Whole(((1, 3),), least=0.0, stray=1)), speech) == lost
 
