@@ -12,7 +12,7 @@ completeness, but for the a^n of n misses in a row. What is heard of an utteranc
 after its last token.
 
 *Piece by piece* (`Whole.first` above 0), for streams. An utterance is looked at when it has a certain number of tokens
-(`Whole.place_after`: 16, 32, 64, 128, 192, ...) and when it has ended. Let x be its tokens at that place, those that
+(`Whole.place_after`: 26, 52, 104, 168, 232, ...) and when it has ended. Let x be its tokens at that place, those that
 the target has settled behind it left aside, and r the number of those that are kept already.
 
 - m(x) = 0, misses behind the first r tokens counted: all of x but the last `margin` tokens is kept, and can be heard;

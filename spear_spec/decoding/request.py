@@ -15,7 +15,9 @@ from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.memory import Memory
 
-STREAMED = 16  # tokens before the first look at an utterance that is spoken while it is written ...
+STREAMED = (
+    26  # tokens before the first look at an utterance that is heard while it is written: 17 give the first sound ...
+)
 MOST_BETWEEN = 64  # ... and between two looks, at most
 
 
