@@ -13,8 +13,8 @@ wrong (`--first` says who that is), and what was not drawn again is what it is w
 judged once.
 
 A line of OUT/hard.<speaker>.jsonl is a text, a seed and a law, written as soon as it is judged: the same command goes
-on where it stopped, and judges nothing twice. The summary, with 95 % intervals over texts, is OUT/hard.json. `cpu_s`
-there says what speaking and each judge took.
+on where it stopped, and judges nothing twice; an OUT is for one voice. The summary, with 95 % intervals over texts, is
+OUT/hard.json. `cpu_s` there says what speaking and each judge took (hama .3, tiny.en 1 s of a core a take).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS = ("pairs", "rows", "sets", "lists", "digits", "repeats", "unpunctuated", 
 MOST_LOST = 0.6  # share of a word's phonemes that must be missing for it to count as lost
 ADDED = 3  # phonemes in a row that nobody wrote
 NEAR = 4  # phonemes by which the places of an addition may differ between the two
-LAWS = ("off", "on", "stream")
+LAWS = ("on", "stream", "off")  # in the order in which a text is spoken
 Row = dict[str, Any]
 Key = tuple[str, int, str]  # text, seed, law
 
@@ -166,27 +166,26 @@ def lines(
     options: Row,
     known: dict[str, Row],
 ) -> Iterator[Row]:
-    """The lines of a text and a seed that are not known yet, one for each law."""
-    same = known.get("off")
+    """The lines of a text and a seed that are not known yet, one for each law.
 
-    def speak(law: str) -> tuple[spear_spec.Audio, float]:
+    A take that was not drawn again is the one without completeness, under whichever law it was spoken.
+    """
+    same = next((row for row in known.values() if not row["redrawn"]), None)
+    for law in sorted(set(laws) - set(known), key=LAWS.index):
+        if law == "off" and same is not None:
+            yield {**same, "law": law, "cpu_s": {}, "same": True}
+            continue
         began = time.process_time()
-        return tts.synthesize(text, speaker=speaker, seed=seed, complete=law, **options), time.process_time() - began
-
-    def line(law: str, audio: spear_spec.Audio, took: float, judged: Row) -> Row:
+        audio = tts.synthesize(text, speaker=speaker, seed=seed, complete=law, **options)
+        spent = {"speak": round(time.process_time() - began, 3)}
         stats = {name: audio.stats[name] for name in ("ended", "tokens", "redrawn", "audio_s", "ttfa_s")}
-        cpu = {"speak": round(took, 3), **judged["cpu_s"]}
-        return {"text": text, "seed": seed, "law": law, "options": options, **judged, **stats, "cpu_s": cpu}
-
-    for law in sorted(laws, key=LAWS.index):
-        if law in known:
+        row = {"text": text, "seed": seed, "law": law, "options": options, **stats}
+        if same is not None and not row["redrawn"]:
+            yield {**row, **{name: same[name] for name in JUDGED}, "cpu_s": spent, "same": True}
             continue
-        audio, took = speak(law)
-        if law != "off" and not audio.stats["redrawn"] and same is not None:
-            yield line(law, audio, took, {**{name: same[name] for name in JUDGED}, "cpu_s": {}, "same": True})
-            continue
-        row = line(law, audio, took, ears.judge(text, audio))
-        same = row if law == "off" else same
+        judged = ears.judge(text, audio)
+        row |= {**judged, "cpu_s": {**spent, **judged["cpu_s"]}}
+        same = same if row["redrawn"] else row
         yield row
 
 
@@ -332,7 +331,7 @@ def main() -> None:
             for kind, text, seed in tqdm(todo, desc=speaker, file=sys.stderr):
                 known = {law: row for law in LAWS if (row := done.get((text, seed, law))) is not None}
                 for row in lines(tts, ears, speaker, text, seed, args.laws, options, known):
-                    done[text, seed, row["law"]] = row = {"kind": kind, **row}
+                    done[text, seed, row["law"]] = row = {**row, "kind": kind}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     file.flush()
         found = {law: [done[text, seed, law] for _, text, seed in todo] for law in args.laws}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
+from spear_spec.cli import main
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import Parts, Request
 from spear_spec.decoding.completeness import Tried, Tries, missed
@@ -24,6 +27,8 @@ from spear_spec.exactness.oracles import TEXTS, tiny_draft, tiny_model
 from spear_spec.exactness.scores import TRIES
 from spear_spec.exactness.uniformity import two_sample_check
 from spear_spec.exactness.verify import verify_drafter
+from tests.stubs.schemas import check as check_schema
+from tests.stubs.voice import make_voice
 
 LAW = SamplingConfig(temperature=1.0, top_p=0.95)
 SENTENCES = [text[:-1] for text in TEXTS[:3]]
@@ -176,6 +181,17 @@ def test_drafts_that_are_kept_as_they_are_fail_in_every_try(decoder: Decoder, mo
     right = Session.laws
     monkeypatch.setattr(Session, "laws", lambda self, proposal=None: right(self, proposal).square())
     assert any(name.startswith("by ") for name in failed(check(decoder, 0, "rejection")))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    voice = make_voice(tmp_path / "tiny", depth=3).path
+    (tmp_path / "text.txt").write_text("It rained.\n")
+    options = ["--text", str(tmp_path / "text.txt"), "--samples", "100", "--max-tokens", "30", "--drafter", "none"]
+    assert main(["verify", "--voice", str(voice), "--complete", "stream", *options, "--json", str(tmp_path / "r")]) == 0
+    result = json.loads((tmp_path / "r").read_text())
+    check_schema(result, "verify/1")
+    assert (result["complete"]["law"], result["complete"]["tries"]) == ("pieces", 4)
+    assert result["complete"]["redrawn"] > 0
 
 
 def test_a_bare_transformer_has_no_words(decoder: Decoder) -> None:
