@@ -13,10 +13,18 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.sampling import probabilities
 from spear_spec.exactness.reference import Reference
-from spear_spec.exactness.uniformity import ALPHA, FEWEST, UNIFORM_CHECKS, never_check, pairs_check, uniform_checks
+from spear_spec.exactness.uniformity import (
+    ALPHA,
+    FEWEST,
+    UNIFORM_CHECKS,
+    never_check,
+    pairs_check,
+    shift_check,
+    uniform_checks,
+)
 
 TRIES = "by token: tries"
-MORE_CHECKS = 5  # of utterances that want to be whole
+MORE_CHECKS = 6  # of utterances that want to be whole
 # Laws may differ at the edges of their filters by this share.
 _EDGE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.2}
 
@@ -67,7 +75,9 @@ class Scores:
         return np.asarray(p.numpy())
 
     def _beside_the_try_before(self, begun: int, number: int) -> None:
-        """Note tokens at the same places of this try and of the one before it, of the same utterance."""
+        """Note tokens at the same places of this try and of the one before it, of the same utterance; that one failed,
+        so its values need not be uniform.
+        """
         part = self._parts["by token"]
         if not number and not begun:
             self._firsts.append(len(part) - 1)
@@ -98,7 +108,7 @@ class Scores:
         if self._again:
             first, second = (np.concatenate(side)[: wanted // 4] for side in zip(*self._again))
             if len(first) >= FEWEST // 2:
-                checks.append(pairs_check(TRIES, first, second, level))
+                checks.append(shift_check(TRIES, first, second, level))
         if self._filtered:
             checks.append(
                 never_check("outside the filters", int(np.concatenate(self._excluded)[:wanted].sum()), wanted)

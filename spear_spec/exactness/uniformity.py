@@ -108,6 +108,16 @@ def pairs_check(
     return binned_check(name, _cells(first, side) * side + _cells(second, side), side * side, level)
 
 
+def shift_check(
+    name: str, first: NDArray[np.float64], second: NDArray[np.float64], level: float = ALPHA
+) -> dict[str, Any]:
+    """Whether each second value is uniform whatever the first is, which need not be: bins of the way around the circle
+    from one to the other.
+    """
+    bins = max(2, min(BINS, len(first) // _EXPECTED))
+    return binned_check(name, _cells((second - first) % 1, bins), bins, level)
+
+
 def two_sample_check(
     name: str, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], level: float = ALPHA
 ) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -209,7 +210,7 @@ def _verify(
             flat = [(list(one.request.ids), draw[0]) for one, some in zip(group, draws) for draw in some]
             guesses = iter([None] * len(flat) if drafts is None else drafts.laws(flat))
             for utterance, some in zip(group, draws):
-                reference = Reference(decoder, list(utterance.request.ids), law)
+                reference, likelihood = Reference(decoder, list(utterance.request.ids), law), -math.inf
                 for tokens, begun, number in some:
                     laws = scores.add(reference, tokens, next(guesses), begun, number)
                     if tokens == utterance.tokens:

@@ -25,7 +25,7 @@ from spear_spec.exactness.completed import KEPT, SHARED
 from spear_spec.exactness.conclusion import conclusion
 from spear_spec.exactness.oracles import TEXTS, tiny_draft, tiny_model
 from spear_spec.exactness.scores import TRIES
-from spear_spec.exactness.uniformity import two_sample_check
+from spear_spec.exactness.uniformity import shift_check, two_sample_check
 from spear_spec.exactness.verify import verify_drafter
 from tests.stubs.schemas import check as check_schema
 from tests.stubs.voice import make_voice
@@ -197,6 +197,14 @@ def test_the_command(tmp_path: Path) -> None:
 def test_a_bare_transformer_has_no_words(decoder: Decoder) -> None:
     with pytest.raises(ConfigError, match="leave complete off"):
         verify_drafter(decoder.target, texts=SENTENCES, complete=True)
+
+
+def test_a_value_beside_one_that_was_selected() -> None:
+    rng = np.random.default_rng(4)
+    failed_tries = rng.random(600) ** 2  # those that failed are no fair sample
+    assert shift_check("x", failed_tries, rng.random(600))["p_value"] > 1e-3
+    again = (failed_tries + 0.1 * rng.random(600)) % 1
+    assert shift_check("x", failed_tries, again)["p_value"] < 1e-9
 
 
 def test_rank_sums_agree_with_scipy_and_are_calibrated() -> None:
