@@ -22,7 +22,7 @@ import torch
 from spear_spec.config import SamplingConfig, SpecConfig, shown
 from spear_spec.decoding.beam import LENGTH_PENALTY, BeamSearch
 from spear_spec.decoding.chance import Chance
-from spear_spec.decoding.completeness import Misses, Tries, check_whole, missed, redrawn
+from spear_spec.decoding.completeness import Misses, Tried, Tries, check_whole, missed
 from spear_spec.decoding.decode import Parts
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.limits import FRAME_RATE
@@ -54,9 +54,9 @@ def check_runtime(name: object) -> None:
 class Utterance:
     """A request in the engine: its tokens grow while it runs, and stay when it has left.
 
-    tokens: kept ids, a prefix and the end token included; none before it has ended, where the request wants it whole.
+    tokens: kept ids, a prefix and the end token included; where the request wants it whole, those that are settled.
     ended: None while it runs, then "eos", "cap", "guard" or "cancelled". stats: of all tries. redrawn: how often it was
-    drawn again.
+    begun anew, or went back. looked: what was looked at before it was settled.
     """
 
     request: Request
@@ -65,6 +65,7 @@ class Utterance:
     stats: DecodeStats
     ended: str | None = None
     redrawn: int = 0
+    looked: Sequence[Tried] = ()
 
     @property
     def speech(self) -> list[int]:
@@ -127,17 +128,19 @@ class Engine:
         rows = self._loop.admit(requests)
         session = self.session
         admitted = [
-            Utterance(request, row, session.tokens[row] if request.whole is None else [], session.stats[row])
+            Utterance(
+                request, row, session.tokens[row] if request.whole is None else list(request.prefix), session.stats[row]
+            )
             for request, row in zip(requests, rows)
         ]
         self._running.update(zip(rows, admitted))
-        self._tries.update((row, Tries()) for request, row in zip(requests, rows) if request.whole is not None)
+        self._tries.update((row, Tries(request)) for request, row in zip(requests, rows) if request.whole is not None)
         return admitted
 
     def step(self) -> Verdict:
         """One call of the target for every running row.
 
-        A row that is drawn again ends in the verdict and goes on under the same number.
+        A row that is drawn again goes on under the same number, whether it ended in the verdict or not.
 
         Raises:
             NumericsError: the model produced NaN or infinity. ContractError: nothing runs, an object that is not ours
@@ -147,7 +150,9 @@ class Engine:
             raise ContractError("nothing runs in this engine: admit a request first")
         verdict = self._loop.step()
         for row, ended in zip(verdict.rows, verdict.ended):
-            if ended is not None and not self._again(row, ended):
+            if row in self._tries:
+                self._look(row, ended)
+            elif ended is not None:
                 self._finish(row, ended)
         return verdict
 
@@ -170,30 +175,49 @@ class Engine:
             self.step()
         return utterances
 
-    def _again(self, row: int, ended: str) -> bool:
-        """Whether a row that has ended is drawn again; it then has begun anew."""
-        tries = self._tries.get(row)
-        if tries is None:
-            return False
-        session, utterance = self.session, self._running[row]
-        request = utterance.request
-        misses = self.misses(self.target, request, session.speech(row))
-        if tries.settle(request, misses, session.tokens[row], ended):
-            return False
-        spent = utterance.stats if tries.count == 1 else utterance.stats + session.stats[row]
-        del self._running[row], self._tries[row]
-        session.forget(row)  # the number that is free last is taken first
-        [again] = self._loop.admit([redrawn(request, tries.count)])
-        utterance.row, utterance.stats, utterance.redrawn = again, spent, tries.count
-        self._running[again], self._tries[again] = utterance, tries
-        return True
+    def _look(self, row: int, ended: str | None) -> None:
+        """A row that wants to be whole has more tokens: what is due is looked at, settled, or drawn again."""
+        session, utterance, tries = self.session, self._running[row], self._tries[row]
+        while (due := tries.due(session.tokens[row], ended)) is not None:
+            tokens, how = due
+            speech = tokens[:-1] if how == "eos" else tokens
+            misses = self.misses(self.target, utterance.request, speech, tries.kept, how is not None)
+            stays = tries.settle(tokens, how, misses)
+            if stays is None:
+                self._anew(row, ended, tokens[: tries.kept])
+                return
+            if stays.ended is not None:
+                self._leave(row, ended)
+                self._finish(row, stays.ended, stays.tokens)
+                return
+            utterance.tokens.extend(stays.tokens[len(utterance.tokens) : tries.kept])
+            if stays.tokens is not tokens:
+                self._anew(row, ended, stays.tokens)
+                return
 
-    def _finish(self, row: int, ended: str) -> None:
+    def _anew(self, row: int, ended: str | None, tokens: Sequence[int]) -> None:
+        """A row goes on behind these of its tokens, under the same number."""
+        session, utterance, tries = self.session, self._running.pop(row), self._tries.pop(row)
+        self._leave(row, ended)
+        utterance.stats = utterance.stats + session.stats[row] if utterance.redrawn else session.stats[row]
+        session.forget(row)  # the number that is free last is taken first
+        [again] = self._loop.admit([tries.anew(tokens)])
+        utterance.row, utterance.redrawn = again, tries.number
+        self._running[again], self._tries[again] = utterance, tries
+
+    def _leave(self, row: int, ended: str | None) -> None:
+        if ended is None:
+            self._loop.release([row])
+
+    def _finish(self, row: int, ended: str, tokens: list[int] | None = None) -> None:
+        """tokens: of one that wanted to be whole; else they grew in the session."""
         utterance, tries = self._running.pop(row), self._tries.pop(row, None)
         if utterance.redrawn:
             utterance.stats = utterance.stats + self.session.stats[row]
-        if tries is not None and ended != "cancelled":
-            utterance.tokens, ended = list(tries.tokens), tries.ended
+        if tokens is not None:
+            utterance.tokens = tokens
+        if tries is not None:
+            utterance.looked = tries.looked
         utterance.ended, utterance.row = ended, None  # whoever looks on from another thread finds the tokens there
         self.session.forget(row)
 

@@ -32,7 +32,7 @@ from spear_spec.decoding import complete as completed
 from spear_spec.decoding.beam import LENGTH_PENALTY
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
-from spear_spec.decoding.request import Whole, check_cap
+from spear_spec.decoding.request import STREAMED, Whole, check_cap
 from spear_spec.device import find_device, find_dtype, set_threads
 from spear_spec.engine import Beams, Decoder, check_runtime
 from spear_spec.errors import BundleError, ConfigError, TextError
@@ -47,6 +47,11 @@ from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import choose_spec, embedding_for, load_parts
 
 MOST_TOGETHER = 4096
+COMPLETE: dict[bool | str, int | None] = {  # `Whole.first` by how it is asked for
+    **dict.fromkeys((False, "off"), None),
+    **dict.fromkeys((True, "on"), 0),
+    "stream": STREAMED,
+}
 
 
 @dataclass
@@ -245,7 +250,7 @@ class TTS:
         ssml: bool = False,
         speed: float = 1.0,
         timestamps: bool = False,
-        complete: bool = False,
+        complete: bool | str = False,
         best_of: int = 1,
         judge: str | SoundJudge | None = None,
         beam: int | None = None,
@@ -269,8 +274,9 @@ class TTS:
             speed: .25 to 4, 1 is the voice's own; the pitch stays. What the voice's stage cannot do (below .5 and above
                 2 with the shipped voice) takes PyAV (`[speed]`). It multiplies the rate of a segment.
             timestamps: the last chunk of each sentence tells when its words are heard.
-            complete: a sentence that leaves out words is drawn again; each is heard when it is settled, so the first
-                sound comes later (`decoding/completeness.py`).
+            complete: True or "on": a sentence that leaves out words is drawn again; each is heard when it is settled,
+                so the first sound comes later. "stream": it is looked at on its way, what is well is heard at once, and
+                decoding goes back to there where words are missing behind it (`decoding/completeness.py`).
             best_of: so many takes of each sentence, decoded together, of which the judge's best is kept and heard. It
                 is what its seed (`stats["best_of"]`) says alone, one sentence at a time.
             judge: "mos" (DistillMOS, the default where it is installed), "likelihood" (mean log-probability of the
@@ -296,12 +302,13 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
-        search = None if beam is None else self._beams(beam, length_penalty, complete or best_of != 1, sampling)
+        whole = whole_by(self.front_end, self.target, complete)
+        again = whole is not None or best_of != 1
+        search = None if beam is None else self._beams(beam, length_penalty, again, sampling)
         segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
-        whole = whole_by(self.front_end, self.target) if complete else None
         sound = self.sound_of(voice, who)
         asked = Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return say(asked, self if wanted is None else self._steady(), meter, timeline)
@@ -344,14 +351,20 @@ def _stage_folder(bundle: Bundle, acoustic: str | os.PathLike[str]) -> Path:
     return find_stage(bundle, acoustic)
 
 
-def whole_by(front_end: FrontEnd, target: Target) -> WholeBy:
-    """What a request wants of its words, where the front end and the target tell where these are.
+def whole_by(front_end: FrontEnd, target: Target, complete: bool | str) -> WholeBy | None:
+    """What a request wants of its words, where the front end and the target tell where these are; complete: as
+    `TTS.stream` has it.
 
     Raises:
-        ConfigError: one of them does not.
+        ConfigError: one of them does not, or there is no such way.
     """
+    if not isinstance(complete, bool | str) or complete not in COMPLETE:
+        raise ConfigError(f"complete must be True, False, on, stream or off, not {shown(complete)}")
+    first = COMPLETE[complete]
+    if first is None:
+        return None
     places = getattr(front_end, "places", None)
     if places is None:
         raise ConfigError("the front end of this voice does not tell where its words are: leave complete off")
     check_aligned(target)
-    return lambda ids: Whole(places(ids))
+    return lambda ids: Whole(places(ids), first=first)

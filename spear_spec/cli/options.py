@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from spear_spec.errors import ConfigError
 
 LATER: dict[str, str] = {}
+COMPLETE: dict[str, bool | str] = {"on": True, "stream": "stream", "off": False}  # as `TTS.stream` has it
 
 
 class Parser(argparse.ArgumentParser):
@@ -203,9 +204,10 @@ def _whose(say: argparse.ArgumentParser) -> None:
 def _complete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--complete",
-        choices=("on", "off"),
+        choices=tuple(COMPLETE),
         default="off",
-        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled (default off)",
+        help="on: a sentence that leaves out words is drawn again; it is heard when it is settled. stream: it is heard "
+        "while it is written, and decoding goes back to what is settled where words are missing (default off)",
     )
 
 
@@ -452,6 +454,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="is this drafter and verifier exact on this voice?")
     verify.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")
     verify.add_argument("--samples", type=_whole(1, 10**7), metavar="N", help="tokens to test")
+    _complete(verify)
     _common(verify)
     _runtime(verify)
 
@@ -523,7 +526,7 @@ def beam_options(args: argparse.Namespace) -> dict[str, Any]:
             given.append("--set")
         if given:
             raise ConfigError(f"a beam search {what} nothing: leave {', '.join(given)} out")
-    if args.complete == "on":
+    if args.complete != "off":
         raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave --complete off")
     return {"beam": args.beam, **({} if alpha is None else {"length_penalty": alpha})}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_spec.cli import bulk
 from spear_spec.cli.loading import load_tuned
-from spear_spec.cli.options import beam_options, sampling_overrides
+from spear_spec.cli.options import COMPLETE, beam_options, sampling_overrides
 from spear_spec.cli.output import check_output, speak
 from spear_spec.cli.play import check_device, play
 from spear_spec.cli.prompt import check_prompt, hear_prompt, told_prompt, wanted_provenance
@@ -150,7 +150,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
-        "complete": args.complete == "on",
+        "complete": COMPLETE[args.complete],
         "speed": args.speed,
         **({"best_of": args.best_of, "judge": args.judge} if args.best_of > 1 else {}),
         **beam_options(args),

@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from spear_spec.cli.loading import load_tuned
+from spear_spec.cli.options import COMPLETE
 from spear_spec.cli.report import note
 from spear_spec.errors import MissingExtraError
 from spear_spec.text import Reading
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
             lengths = None if tuned is None else tuned.lengths
             scheduler = stack.enter_context(
-                Scheduler(for_serving(tts, lengths), limits, complete=args.complete == "on")
+                Scheduler(for_serving(tts, lengths), limits, complete=COMPLETE[args.complete])
             )
             warm_up(scheduler, settings.reading)
             web.join()

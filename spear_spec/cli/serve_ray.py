@@ -24,7 +24,13 @@ def run(args: argparse.Namespace) -> int:
     from spear_spec.voice.acoustic import anywhere
     from spear_spec.voice.bundle import open_voice
 
-    if spec_overrides(args) or args.runtime != "eager" or args.cors_origin or args.voice_names or args.complete == "on":
+    if (
+        spec_overrides(args)
+        or args.runtime != "eager"
+        or args.cors_origin
+        or args.voice_names
+        or args.complete != "off"
+    ):
         refused = "the speculation options, --runtime, --complete, --cors-origin, --voice-name"
         raise ConfigError(f"serve --ray takes none of {refused}")
     if args.port == 0:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spear_spec.cli.loading import load_tts
-from spear_spec.cli.options import sampling_overrides
+from spear_spec.cli.options import COMPLETE, sampling_overrides
 from spear_spec.cli.report import Status, check_json_target, note, write_json
 from spear_spec.cli.texts import read_lines
 
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             batch=args.batch or 1,
             max_tokens=args.max_tokens,
+            complete=COMPLETE[args.complete],
             progress=status,
             **sampling_overrides(args),
         )

@@ -15,6 +15,11 @@ from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.memory import Memory
 
+STREAMED = (
+    26  # tokens before the first look at an utterance that is heard while it is written: 17 give the first sound ...
+)
+MOST_BETWEEN = 64  # ... and between two looks, at most
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -24,6 +29,10 @@ class Whole:
     most. least: tokens that a letter of a word takes on average, if it is heard; a word that takes less is left out.
     stray: so many tokens in a row that speak of another place of the text are words said twice.
 
+    first: it is looked at when it has so many tokens, when it has twice as many, and so on (`place_after`); what is
+    well is settled but for the last `margin` tokens, and what is not is drawn again from there on. 0: it is looked at
+    when it has ended, and settled or drawn again as a whole.
+
     Raises:
         ConfigError: a field that cannot be used.
     """
@@ -32,13 +41,26 @@ class Whole:
     tries: int = 4
     least: float = 0.3
     stray: int = 6
+    first: int = 0
+    margin: int = 8
 
     def __post_init__(self) -> None:
         whole("tries", self.tries, 1, 100)
         number("least", self.least, 0, 10)
         whole("stray", self.stray, 1, 10**6)
+        whole("first", self.first, 0, 10**6)
+        whole("margin", self.margin, 0, 10**6)
         for first, last in self.words:
             require(0 <= first < last, f"a word must be a first place and one past its last, not {first} and {last}")
+
+    def place_after(self, tokens: int) -> int | None:
+        """The first length above this one at which an utterance is looked at; None: only at its end."""
+        if not self.first:
+            return None
+        place = self.first
+        while place <= tokens:
+            place += min(place, MOST_BETWEEN)
+        return place
 
 
 @dataclass(frozen=True)

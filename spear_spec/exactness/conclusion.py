@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 GREEDY = "greedy identity"  # the name of that check
+OF_TEXTS = "completeness"  # checks of utterances that are drawn again begin so
 
 
 def conclusion(result: dict[str, Any]) -> str:
@@ -12,7 +13,8 @@ def conclusion(result: dict[str, Any]) -> str:
     pair = "the autoregressive loop" if result["verifier"] is None else f"{result['drafter']} / {result['verifier']}"
     failed = [check for check in result["checks"] if not check["pass"]]
     if result["pass"]:
-        return f"Exact: no check tells {pair} from the bare transformer ({_power(result['checks'])})."
+        law = "the bare transformer" + (", drawn again where words are missing" if "complete" in result else "")
+        return f"Exact: no check tells {pair} from {law} ({_power(result['checks'])})."
     if failed and result["lossless"]:
         who = pair if result["verifier"] is None else f"{pair}: the rule {result['verifier']}"
         why = " Either the rule is wrong, or the draft was not drawn from the law that it carries."
@@ -37,12 +39,16 @@ def _distance(failed: list[dict[str, Any]]) -> str:
     alone = [
         check
         for check in failed
-        if check["name"] != GREEDY and not check["name"].endswith(("neighbours", "utterances"))
+        if check["name"] != GREEDY
+        and not check["name"].startswith(OF_TEXTS)
+        and not check["name"].endswith(("neighbours", "utterances", "tries"))
     ]
     worst = max(alone or failed, key=lambda check: check["tv"] - check["null_q99"])
     by = f"{worst['tv'] - worst['null_q99']:.2g}"
     if worst["name"] == GREEDY:
         return f"At temperature 0 at least {by} of the texts come out differently ({GREEDY})."
+    if worst["name"].startswith(OF_TEXTS):
+        return f"What is kept of the tries is off by at least {by} ({worst['name']}: {worst['n']})."
     what = "of two tokens together" if worst not in alone else "of a token"
     measured = f"{worst['name']}: {worst['tv']:.2g} measured over {worst['n']}"
     return f"The law {what} is off by at least {by} in total variation ({measured})."

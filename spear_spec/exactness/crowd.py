@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Request
 from spear_spec.decoding.chance import SENTENCE, derive
+from spear_spec.decoding.request import Whole
 from spear_spec.engine import Decoder, Utterance
 
 _STRANGERS = 0.2  # share of rows that are not scored
@@ -19,10 +20,16 @@ _CANCELLED = 0.05  # a step, of a stranger
 
 
 def crowd(
-    decoder: Decoder, sentences: list[list[int]], *, batch: int, seed: int, cap: int | None
-) -> Iterator[tuple[list[int], list[int]]]:
-    """(text ids, generated tokens), without end, in the order in which they were admitted: when an utterance ended
-    tells nothing.
+    decoder: Decoder,
+    sentences: list[list[int]],
+    *,
+    batch: int,
+    seed: int,
+    cap: int | None,
+    whole: Callable[[Sequence[int]], Whole] | None = None,
+) -> Iterator[Utterance]:
+    """Utterances that have ended, without end, in the order in which they were admitted: when one ended tells nothing.
+    whole: what is wanted of their words.
 
     Texts come as a b a b c d c d ..., so that in a batch stand texts of several lengths and the same text twice (see
     `Scores`). With a batch of two or more, texts are admitted at random steps, and among them are strangers, which are
@@ -44,7 +51,9 @@ def crowd(
             strange = batch > 1 and luck.random() < _STRANGERS
             sampling = _other(decoder.sampling, luck) if strange else decoder.sampling
             text = luck.choice(sentences) if strange else next(endless)
-            requests.append((Request(text, seed=derive(seed, number, SENTENCE), sampling=sampling, cap=cap), strange))
+            wanted = None if whole is None else whole(text)
+            seed_of_it = derive(seed, number, SENTENCE)
+            requests.append((Request(text, seed=seed_of_it, sampling=sampling, cap=cap, whole=wanted), strange))
             number += 1
         for (_, strange), utterance in zip(requests, engine.admit([request for request, _ in requests])):
             (strangers if strange else scored).append(utterance)
@@ -54,8 +63,7 @@ def crowd(
         if engine.running:
             engine.step()
         while scored and scored[0].ended is not None:
-            utterance = scored.popleft()
-            yield list(utterance.request.ids), utterance.tokens
+            yield scored.popleft()
 
 
 def _other(sampling: SamplingConfig, luck: random.Random) -> SamplingConfig:

@@ -120,15 +120,17 @@ def oracle_law(logits: Sequence[float], sampling: SamplingConfig, null: Sequence
 # --- a tiny target and its exact law -------------------------------------------------------------------------------
 
 
-def tiny_model(semantic: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0, dim: int = 16) -> TextToSemantic:
-    """Two decoder layers, random weights, laws neither flat nor one-sided."""
+def tiny_model(
+    semantic: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0, dim: int = 16, depth: int = 2
+) -> TextToSemantic:
+    """Two decoder layers (or `depth`), random weights, laws neither flat nor one-sided."""
     torch.manual_seed(seed)
     cfg = T2SConfig(
         num_text_token_ids=7,
         num_semantic_token_ids=semantic,
         dim=dim,
         source_depth=1,
-        target_depth=2,
+        target_depth=depth,
         heads=2,
         dim_head=8,
     )

@@ -108,6 +108,47 @@ def pairs_check(
     return binned_check(name, _cells(first, side) * side + _cells(second, side), side * side, level)
 
 
+def shift_check(
+    name: str, first: NDArray[np.float64], second: NDArray[np.float64], level: float = ALPHA
+) -> dict[str, Any]:
+    """Whether each second value is uniform whatever the first is, which need not be: bins of the way around the circle
+    from one to the other.
+    """
+    bins = max(2, min(BINS, len(first) // _EXPECTED))
+    return binned_check(name, _cells((second - first) % 1, bins), bins, level)
+
+
+def two_sample_check(
+    name: str, first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], level: float = ALPHA
+) -> dict[str, Any]:
+    """Rank sums of two samples, text by text (van Elteren 1960; ties by their mean rank, the variance that of all
+    orders, the tail a normal one). tv: |P(X > Y) + P(X = Y) / 2 - 1/2|, which no total variation is smaller than.
+    """
+    moved = weight = variance = 0.0
+    for x, y in zip(first, second):
+        n = len(x) + len(y)
+        if not len(x) or not len(y):
+            continue
+        both = np.concatenate([x, y])
+        _, at, counts = np.unique(both, return_inverse=True, return_counts=True)
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[at] - (n + 1) / 2
+        share, pairs = 1 / (n + 1), len(x) * len(y)
+        moved += share * float(ranks[: len(x)].sum())
+        weight += share * pairs
+        variance += share**2 * pairs / (n * (n - 1)) * float((ranks**2).sum())
+    off, spread = (moved / weight, math.sqrt(variance) / weight) if weight else (0.0, 0.0)
+    z = abs(off) / spread if spread else 0.0
+    critical = _bisect(0, 40, lambda x: math.erfc(x / math.sqrt(2)) > level)
+    return {
+        "name": name,
+        "n": sum(map(len, first)) + sum(map(len, second)),
+        "tv": abs(off),
+        "null_q99": 2.5758 * spread,
+        "p_value": math.erfc(z / math.sqrt(2)),
+        "detectable_tv": min(1.0, (critical + _POWER_Z) * spread) if spread else 1.0,
+    }
+
+
 def uniform_checks(name: str, values: NDArray[np.float64], level: float = ALPHA) -> list[dict[str, Any]]:
     """Whether values are independent and uniform: distribution function, bins, and bins of neighbouring pairs."""
     bins = max(2, min(BINS, len(values) // _EXPECTED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -10,18 +11,22 @@ from typing import Any
 import torch
 
 from spear_spec.config import SamplingConfig, SpecConfig
-from spear_spec.decoding import Drafter, Parts, Request, Verifier, complete
-from spear_spec.decoding.chance import check_seed
+from spear_spec.decoding import Drafter, Parts, Request, Verifier
+from spear_spec.decoding import complete as completed
+from spear_spec.decoding.chance import SENTENCE, check_seed, derive
 from spear_spec.decoding.contract import checked_drafter, checked_verifier
-from spear_spec.engine import Decoder
+from spear_spec.decoding.request import Whole
+from spear_spec.decoding.sampling import probabilities
+from spear_spec.engine import Decoder, Utterance
 from spear_spec.errors import ConfigError, TextError
+from spear_spec.exactness.completed import SEEDS, Completed, mean_log, shared_check
 from spear_spec.exactness.conclusion import GREEDY
 from spear_spec.exactness.crowd import crowd
 from spear_spec.exactness.reference import Reference, drafts_of
 from spear_spec.exactness.scores import Scores
 from spear_spec.exactness.uniformity import FEWEST, settle
 from spear_spec.models.contract import Target
-from spear_spec.pipeline import TTS
+from spear_spec.pipeline import TTS, whole_by
 
 SENTENCES = (
     "The ferry leaves the harbour at half past seven, whatever the weather.",
@@ -38,6 +43,7 @@ _TIE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfl
 
 Texts = list[list[int]]  # text token ids of each sentence, the end token left out
 Progress = Callable[[str], None]
+WholeBy = Callable[[Sequence[int]], Whole]
 
 
 def verify_drafter(
@@ -56,6 +62,7 @@ def verify_drafter(
     seed: int = 0,
     speaker: str | None = None,
     max_tokens: int | None = None,
+    complete: bool | str = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Test whether decoding with this drafter and verifier follows the target's own law (statistics: see `run_verify`).
@@ -75,6 +82,7 @@ def verify_drafter(
         gamma, tree, num_drafts, options: as in `SpecConfig`; what is left out comes from the voice.
         sampling: the law to test under; by default the voice's.
         max_tokens: cap on the tokens of an utterance.
+        complete: as `TTS.stream` has it; a bare transformer knows no words.
         progress: told where a long run stands.
 
     Returns:
@@ -94,7 +102,11 @@ def verify_drafter(
     if target is None or isinstance(target, TTS):
         tts = (TTS.load() if target is None else target).using(**given)
         name, decoder, sentences = tts.name, tts.decoder, _spell(tts, texts, speaker)
+        whole = whole_by(tts.front_end, tts.target, complete) if complete else None
     else:
+        if complete:
+            raise ConfigError(f"a bare {type(target).__name__} does not tell where its words are: leave complete off")
+        whole = None
         name, decoder, sentences = type(target).__name__, _bare(target, given), _check_ids(target, texts)
     return _verify(
         name,
@@ -104,6 +116,7 @@ def verify_drafter(
         batch=batch,
         seed=seed,
         max_tokens=max_tokens,
+        whole=whole,
         progress=progress,
     )
 
@@ -117,6 +130,7 @@ def run_verify(
     seed: int = 0,
     batch: int = 1,
     max_tokens: int | None = None,
+    complete: bool | str = False,
     progress: Progress | None = None,
     **sampling: Any,
 ) -> dict[str, Any]:
@@ -134,6 +148,12 @@ def run_verify(
     the filters exclude; and greedy identity: every text at temperature 0 gives the tokens of the autoregressive loop,
     but for ties within 1e-4. At temperature 0 that is the only check, the law being a point.
 
+    complete (as `TTS.stream` has it): the law tested is then that of utterances that are drawn again where words are
+    missing (`exactness/completed.py`). All tries are scored, kept or not; values at the same place of two tries are
+    held against each other; what was kept is worked out again for every utterance; draws, length and likelihood are
+    compared with those of the autoregressive loop; and a rule that shares its numbers must say the loop's own tokens,
+    with as many redraws. `complete` in the result says how many there were.
+
     A check passes when its Holm-adjusted p-value (the one reported) is at least .001, so a correct build fails less
     than once in a thousand runs. The whole passes when all checks do and the rule declares to be lossless.
 
@@ -142,6 +162,7 @@ def run_verify(
         ConfigError: a setting is out of range.
     """
     law = tts.sampling.changed(**sampling)
+    whole = whole_by(tts.front_end, tts.target, complete) if complete else None
     return _verify(
         tts.name,
         replace(tts.decoder, sampling=law),
@@ -150,6 +171,7 @@ def run_verify(
         batch=batch,
         seed=seed,
         max_tokens=max_tokens,
+        whole=whole,
         progress=progress,
     )
 
@@ -163,6 +185,7 @@ def _verify(
     batch: int,
     seed: int,
     max_tokens: int | None,
+    whole: WholeBy | None = None,
     progress: Progress | None,
 ) -> dict[str, Any]:
     for what, value, least in (
@@ -176,27 +199,82 @@ def _verify(
     law = decoder.sampling
     tell = progress or (lambda message: None)
     checks = []
+    seen = Completed()
     if law.temperature > 0:
-        scores = Scores(law, torch.Generator().manual_seed((seed + 1) % 2**63))
+        scores = Scores(law, torch.Generator().manual_seed((seed + 1) % 2**63), whole is not None)
         drafts = drafts_of(decoder, law, seed)
-        spoken = crowd(decoder, sentences, batch=batch, seed=seed, cap=max_tokens)
+        spoken = crowd(decoder, sentences, batch=batch, seed=seed, cap=max_tokens, whole=whole)
         while scores.count < samples:
             group = list(islice(spoken, max(batch, 1 if drafts is None else REPLAYED)))
-            guesses = [None] * len(group) if drafts is None else drafts.laws(group)
-            for (ids, tokens), q in zip(group, guesses):
-                scores.add(Reference(decoder, ids, law), tokens, q)
+            draws = [_draws(utterance) for utterance in group]
+            flat = [(list(one.request.ids), draw[0]) for one, some in zip(group, draws) for draw in some]
+            guesses = iter([None] * len(flat) if drafts is None else drafts.laws(flat))
+            for utterance, some in zip(group, draws):
+                reference, likelihood = Reference(decoder, list(utterance.request.ids), law), -math.inf
+                for tokens, begun, number in some:
+                    laws = scores.add(reference, tokens, next(guesses), begun, number)
+                    if tokens == utterance.tokens:
+                        likelihood = mean_log(laws, tokens)
+                if whole is not None:
+                    seen.add(decoder.target, utterance, likelihood)
             tell(f"scored {min(scores.count, samples)} of {samples} tokens")
         checks += scores.checks(samples)
-    checks.append(_greedy_check(decoder, sentences, batch, max_tokens, tell))
+        if whole is not None:
+            checks += _whole_checks(decoder, sentences, seen, scores.level, whole, batch, seed, max_tokens, tell)
+    checks.append(_greedy_check(decoder, sentences, batch, max_tokens, tell, whole))
     settle(checks)
     settings = decoder.describe(batch=batch, seed=seed)
     return {
         "schema": "verify/1",
         "voice": name,
         **settings,
+        **({} if whole is None else {"complete": {**_told(whole(sentences[0])), **seen.counts}}),
         "checks": checks,
         "pass": all(check["pass"] for check in checks) and bool(settings["lossless"]),
     }
+
+
+def _draws(utterance: Utterance) -> list[tuple[list[int], int, int]]:
+    """All that was drawn for an utterance: (tokens, how many of them were there before, number of the stream)."""
+    if utterance.request.whole is None:
+        return [(utterance.tokens, 0, 0)]
+    return [(look.tokens, look.begun, look.number) for look in utterance.looked]
+
+
+def _told(whole: Whole) -> dict[str, Any]:
+    return {"law": "pieces" if whole.first else "sentence", "tries": whole.tries}
+
+
+def _whole_checks(
+    decoder: Decoder,
+    sentences: Texts,
+    seen: Completed,
+    level: float,
+    whole: WholeBy,
+    batch: int,
+    seed: int,
+    cap: int | None,
+    tell: Progress,
+) -> list[dict[str, Any]]:
+    """What is kept of the tries, and against the autoregressive loop: as many utterances, with other seeds."""
+    law, verifier = decoder.sampling, decoder.parts.made[1]
+
+    def laws(request: Request, tokens: list[int]) -> Any:
+        logits = Reference(decoder, list(request.ids), law).logits(tokens)[0]
+        return probabilities(logits, law).double().cpu().numpy()
+
+    if not decoder.parts.plain:
+        count = seen.counts["utterances"]
+        other = crowd(decoder.alone(), sentences, batch=batch, seed=(seed + 2) % 2**63, cap=cap, whole=whole)
+        for number, utterance in enumerate(islice(other, count), 1):
+            seen.add_plain(utterance, mean_log(laws(utterance.request, utterance.tokens), utterance.tokens))
+            tell(f"the loop: {number} of {count} utterances")
+    checks = seen.checks(level)
+    if not decoder.parts.plain and getattr(verifier, "shares", False):
+        seeds = [derive(seed, number, SENTENCE) for number in range(SEEDS)]
+        requests = [Request(ids, (), one, law, cap, whole(ids)) for one in seeds for ids in sentences]
+        checks.append(shared_check(decoder, requests, batch, laws))
+    return checks
 
 
 # --- what is tested --------------------------------------------------------------------------------------------------
@@ -207,7 +285,7 @@ def _bare(target: Target, given: dict[str, Any]) -> Decoder:
     own = {
         f"own_{name}": given.pop(name) for name in ("drafter", "verifier") if not isinstance(given.get(name, ""), str)
     }
-    parts = Parts(complete(SpecConfig(), given), {}, target.embedding[: target.eos_id], **own)
+    parts = Parts(completed(SpecConfig(), given), {}, target.embedding[: target.eos_id], **own)
     parts.make()
     return Decoder(target, parts)
 
@@ -246,7 +324,7 @@ def _not_empty(sentences: Texts) -> Texts:
 
 
 def _greedy_check(
-    decoder: Decoder, sentences: Texts, batch: int, max_tokens: int | None, tell: Progress
+    decoder: Decoder, sentences: Texts, batch: int, max_tokens: int | None, tell: Progress, whole: WholeBy | None
 ) -> dict[str, Any]:
     """Every text at temperature 0 against the autoregressive loop alone; tv is the share of texts that part although no
     tie allows it."""
@@ -254,7 +332,8 @@ def _greedy_check(
     total, wrong = 0, 0
 
     def speak(by: Decoder, group: Texts) -> list[list[int]]:
-        requests = [Request(ids, sampling=greedy, cap=max_tokens) for ids in group]
+        asked = [None if whole is None else whole(ids) for ids in group]
+        requests = [Request(ids, sampling=greedy, cap=max_tokens, whole=want) for ids, want in zip(group, asked)]
         return [utterance.tokens for utterance in by.engine().run(requests)]
 
     for start in range(0, len(sentences), batch):

@@ -27,6 +27,7 @@ FINE = 2  # steps a token
 _FLOOR = -9.0  # log-probability: no token forbids a letter
 _JUMP = 1e-3  # chance that letters are left out, a step
 _FAR = 5  # letters
+_PACE = 0.25  # chance that a letter is over, a step, where it is not known how many there are: two tokens a letter
 _EDGE = 0.5  # each letter further from the first at the beginning, and from the last at the end, is so much less likely
 
 
@@ -86,10 +87,11 @@ def letter_attention(target: object, ids: Sequence[int], tokens: Sequence[int]) 
     return mean[: len(tokens)]
 
 
-def letter_starts(attention: Array) -> Array:
+def letter_starts(attention: Array, ended: bool = True) -> Array:
     """Where each letter begins, in tokens [S + 1], rising from 0 to the number of tokens: the last is the end.
 
     attention [T, S]: log-probabilities of the letter that each token speaks, in its middle (`letter_attention`).
+    ended: whether the text was spoken to its end; if not, letters that were not reached begin at the last token's end.
     """
     tokens, letters = attention.shape
     if not tokens:
@@ -99,14 +101,15 @@ def letter_starts(attention: Array) -> Array:
     right, share = np.minimum(left + 1, tokens - 1), np.clip(at - left, 0, 1)[:, None]
     known = np.maximum(attention, _FLOOR)
     emitted = np.exp((known[left] * (1 - share) + known[right] * share) / FINE)
-    passed = np.cumsum(_posterior(emitted, min(letters / (tokens * FINE), 0.95)), axis=1)
+    leave = min(letters / (tokens * FINE), 0.95) if ended else _PACE
+    passed = np.cumsum(_posterior(emitted, leave, ended), axis=1)
     starts = np.concatenate([[0.0], passed.sum(0) / FINE])
     return np.minimum(np.maximum.accumulate(starts), tokens)
 
 
-def _posterior(emitted: Array, leave: float) -> Array:
+def _posterior(emitted: Array, leave: float, ended: bool) -> Array:
     """P(letter | all steps) [N, S] of a chain that stays, goes on with probability `leave`, or (`_JUMP`) leaves letters
-    out; emitted [N, S]: likelihoods.
+    out; emitted [N, S]: likelihoods. ended: it comes to the last letter.
     """
     steps, letters = emitted.shape
     stay, go, jump = (1 - leave) * (1 - _JUMP), leave * (1 - _JUMP), _JUMP / letters
@@ -118,7 +121,7 @@ def _posterior(emitted: Array, leave: float) -> Array:
         now = was * stay
         now[1:] += go * was[:-1] + jump * np.cumsum(was[:-1])
         before[n] = _unit(now * emitted[n])
-    after[-1] = edge[::-1]
+    after[-1] = edge[::-1] if ended else 1.0
     for n in range(steps - 2, -1, -1):
         then = after[n + 1] * emitted[n + 1]
         now = then * stay
@@ -132,13 +135,14 @@ def _unit(row: Array) -> Array:
     return row / row.sum()
 
 
-def strays(attention: Array, starts: Array, least: int) -> int:
+def strays(attention: Array, starts: Array, least: int, kept: int = 0) -> int:
     """How often at least `least` tokens in a row look for the most part at letters far (`_FAR`) from those that the
-    alignment gives them: words that are said twice, or out of order.
+    alignment gives them: words that are said twice, or out of order. Those that end among the first `kept` tokens are
+    not counted.
     """
     tokens, letters = attention.shape
     middle = np.minimum(np.searchsorted(starts[1:], np.arange(tokens) + 0.5, side="right"), letters - 1)
     far = np.abs(np.arange(letters) - middle[:, None]) > _FAR
     away = np.concatenate([[False], (np.exp(attention) * far).sum(1) > 0.5, [False]])
     edges = np.flatnonzero(np.diff(away.astype(np.int8)))
-    return int((edges[1::2] - edges[::2] >= least).sum())
+    return int(((edges[1::2] - edges[::2] >= least) & (edges[1::2] > kept)).sum())

@@ -74,12 +74,12 @@ class Scheduler:
         beside: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         start: bool = True,
-        complete: bool = False,
+        complete: bool | str = False,
     ) -> None:
         self.tts, self.limits = tts, limits or Limits()
         self.sample_rate = tts.sample_rate
         self._observe, self._clock = observe, clock
-        self._whole = whole_by(tts.front_end, tts.target) if complete else None
+        self._whole = whole_by(tts.front_end, tts.target, complete)
         able = bool(getattr(tts.stage, "overlaps", False))
         self._beside = able and (beside if beside is not None else (os.cpu_count() or 1) > 1)
         self._lock = threading.RLock()
@@ -409,7 +409,7 @@ class Scheduler:
             listener, sentence = self._by_row[row]
             assert sentence.utterance is not None and sentence.voiced is not None
             sentence.voiced.see()
-            if verdict.ended[place] is not None and sentence.utterance.ended is not None:  # not drawn again
+            if sentence.utterance.ended is not None:  # not only a try of it, which a verdict tells too
                 self._rows.pop(sentence.utterance, None)
                 totals["sentences"] += 1
             if listener.over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from spear_spec import TTS
 from spear_spec.serving.limits import Limits
@@ -15,16 +16,17 @@ from tests.stubs.voice import make_voice
 TEXTS = ["It rained. Nobody minded.", "One.", "A letter came; nobody read it."]
 
 
-def test_listeners_hear_what_each_hears_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [True, "stream"])
+def test_listeners_hear_what_each_hears_alone(how: bool | str, tmp_path: Path) -> None:
     tts = TTS.load(make_voice(tmp_path / "tiny", depth=3).path, device="cpu")
-    with Scheduler(tts, Limits(rows=2), complete=True) as scheduler:
+    with Scheduler(tts, Limits(rows=2), complete=how) as scheduler:
         answers = [scheduler.speak(Ask(text, seed=seed)) for seed, text in enumerate(TEXTS)]
         heard = [list(answer) for answer in answers]
         assert scheduler.drain(20)
         told = scheduler.state().totals.sentences
     redrawn = 0
     for seed, (text, events) in enumerate(zip(TEXTS, heard)):
-        alone = tts.synthesize(text, seed=seed, complete=True)
+        alone = tts.synthesize(text, seed=seed, complete=how)
         redrawn += alone.stats["redrawn"]
         assert isinstance(events[-1], Done)
         np.testing.assert_array_equal(

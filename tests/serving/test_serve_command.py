@@ -105,12 +105,12 @@ def test_complete_reaches_the_scheduler(voice: str, monkeypatch: pytest.MonkeyPa
     class Enough(Exception):
         pass
 
-    def scheduler(tts: Any, limits: Any, *, complete: bool) -> None:
+    def scheduler(tts: Any, limits: Any, *, complete: bool | str) -> None:
         asked.append(complete)
         raise Enough
 
     monkeypatch.setattr("spear_spec.serving.scheduler.Scheduler", scheduler)
-    for flags in ([], ["--complete", "on"], ["--complete", "off"]):
+    for flags in ([], ["--complete", "on"], ["--complete", "off"], ["--complete", "stream"]):
         with pytest.raises(Enough):
             serve.run(build_parser().parse_args(["serve", "--voice", voice, "--port", "0", *flags]))
-    assert asked == [False, True, False]
+    assert asked == [False, True, False, "stream"]

@@ -178,7 +178,7 @@ def test_complete_sentences(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: list[Request] = []
 
-    def second_only(target: object, request: Request, speech: Any) -> int:
+    def second_only(target: object, request: Request, *_: Any) -> int:
         asked.append(request)
         return int(len(asked) == 2)  # at the first try of the second sentence
 
@@ -210,3 +210,23 @@ def test_complete_is_counted_and_refused_where_it_cannot_be(tts: TTS) -> None:
     other.front_end = Deaf(tts.front_end)
     with pytest.raises(ConfigError, match="leave complete off"):
         other.stream("Yes.", complete=True)
+    with pytest.raises(ConfigError, match="complete must be True, False, on, stream or off"):
+        tts.stream("Yes.", complete="of")
+
+
+def test_a_stream_that_goes_back_is_heard_before_the_sentence_is_over(tts: TTS) -> None:
+    """And the samples are those of `synthesize`, with and without speculation by shared numbers."""
+    text = "It rained all day and nobody minded"
+    options: dict[str, Any] = {"seed": 4, "complete": "stream", "max_tokens": 60, "top_k": 3}
+    whole = tts.synthesize(text, **options)  # random weights miss words
+    assert whole.stats["redrawn"] > 0
+    chunks = list(tts.stream(text, **options))
+    assert chunks[0].ended is None and len(chunks[0].samples) and chunks[-1].ended is not None
+    np.testing.assert_array_equal(np.concatenate([chunk.samples for chunk in chunks]), whole.samples)
+    said = next(chunk.said[1] for chunk in chunks if chunk.said is not None)
+    assert said.looked[0].ended is None and len(said.looked[0].tokens) == 26
+    alone, ahead = (
+        tts.using(**spec).synthesize(text, **options) for spec in ({"drafter": "none"}, {"verifier": "coupled"})
+    )
+    assert ahead.stats["redrawn"] == alone.stats["redrawn"] > 0
+    np.testing.assert_array_equal(ahead.samples, alone.samples)
