@@ -12,6 +12,7 @@ from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.loop import Gamma
 from spear_spec.decoding.rounds.draft import DraftRows
+from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.prefill import Prefill, pack
 from spear_spec.decoding.rounds.round import Round
@@ -35,8 +36,17 @@ class Board:
     powers of two, draft length, whether anybody is guided, which kinds of sampling there are.
     """
 
-    def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> None:
-        """drafter None: the autoregressive loop's rounds. gamma: see `Speculative`.
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter | None,
+        verifier: Verifier | None,
+        gamma: Gamma,
+        *,
+        fused: bool | None = None,
+    ) -> None:
+        """drafter None: the autoregressive loop's rounds. gamma: see `Speculative`. fused: see `Round`; None: where
+        there is Triton for the device.
 
         Raises:
             ConfigError: a target, drafter or rule that does not run on tensors alone.
@@ -46,6 +56,7 @@ class Board:
                 f"verifier {getattr(verifier, 'name', None)} has no form on tensors alone: use runtime eager"
             )
         self.target = target
+        self.fused = ops.available(target.device, target.vocab_size) if fused is None else fused
         of = (lambda rows: gamma) if isinstance(gamma, int) else gamma
         # a round cannot pass over a draft: it would read nothing of what was settled
         self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else (lambda rows: max(1, of(rows)))
@@ -193,7 +204,7 @@ class Board:
         eos = self.target.eos_id
         draft = None if self.drafts is None else self.drafts.view(rows, positions, eos)
         step = self.runtime.view(rows, positions, guided)
-        return Round(self.rows.first(rows), step, draft, self.rule, gamma, eos, kinds)
+        return Round(self.rows.first(rows), step, draft, self.rule, gamma, eos, kinds, self.fused)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.drafters.decoder import DecoderChain
 from spear_spec.decoding.drafters.prophet import ProphetDrafter
 from spear_spec.decoding.rounds.laws import Law
-from spear_spec.decoding.verifiers.tensors import at, categorical
+from spear_spec.decoding.verifiers.tensors import at
 from spear_spec.errors import ConfigError
 from spear_spec.models.contract import Target
 from spear_spec.models.drafts.decoder import DraftDecoder, DraftState
@@ -75,8 +75,7 @@ class StaticDraft:
                 base = base + 1
                 going = going & (token != self.eos) & allowed[:, place]  # nothing follows an end token
                 goes.append(going)
-            law, total = law_of(self.runner.logits(hidden[:, 0]))
-            token = categorical(law, uniforms[:, place])
+            law, token, total = law_of.draw(self.runner.logits(hidden[:, 0]), uniforms, place)
             tokens.append(token)
             laws.append(law)
             sums.append(total)
