@@ -11,7 +11,7 @@ import torch
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.loop import Gamma
-from spear_spec.decoding.rounds.draft import DraftRows
+from spear_spec.decoding.rounds.draft import DraftRows, longest_draft
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.prefill import Prefill, pack
@@ -56,13 +56,16 @@ class Board:
                 f"verifier {getattr(verifier, 'name', None)} has no form on tensors alone: use runtime eager"
             )
         self.target = target
-        self.fused = ops.available(target.device, target.vocab_size) if fused is None else fused
         of = (lambda rows: gamma) if isinstance(gamma, int) else gamma
+        most = None if drafter is None else longest_draft(drafter)
         # a round cannot pass over a draft: it would read nothing of what was settled
-        self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else (lambda rows: max(1, of(rows)))
+        self.gamma_at: Callable[[int], int] = (
+            (lambda rows: 0) if drafter is None else (lambda rows: max(1, min(of(rows), most or of(rows))))
+        )
         self.gamma = max(map(self.gamma_at, range(1, MOST_ROWS + 1)))  # room is made for the longest
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
+        self.fused = ops.available(target.device, target.vocab_size) if fused is None else fused
         self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma)
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)

@@ -58,7 +58,7 @@ class Round:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             limits = (room - 1).clamp(0, gamma).masked_fill(~active, 0)
             before = (base + 1 - rows.count).clamp(min=0)  # tokens that the draft has read
-            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms[:, :gamma], law_of)
+            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms, gamma, law_of)
             ids, drafted, q, fine = torch.cat((ids, drawn.tokens), 1), drawn.counts, drawn.laws, drawn.fine
         output = step.score(ids, base)
         logits = output.logits

@@ -1,1 +1,1 @@
-"""Parts of a round as one kernel each, in Triton: laws with their draws, and verification. `ops.available` says where."""
+"""Parts of a round as one kernel each, in Triton: laws with their draws, verification. See `ops.available`."""

@@ -18,8 +18,8 @@ MATCHING = tl.constexpr(2)
 
 @triton.jit
 def largest(weights, bits, mass, BITS: tl.constexpr):
-    """The largest t [R] for which the weights [R, B] of all whose bits are at least t sum to more than mass [R]; 0 where
-    none is. Two bits of t a step: bits of floats that are not negative are in their order.
+    """The largest t [R] for which the weights [R, B] of all whose bits are at least t sum to more than mass [R]; 0
+    where none is. Two bits of t a step: bits of floats that are not negative are in their order.
     """
     digit = tl.arange(0, 4)[None, :].to(bits.dtype)
     found = tl.zeros_like(mass).to(bits.dtype)
@@ -161,7 +161,7 @@ def verify(
         last = tl.zeros_like(count)
         going = here
         for i in range(gamma + 1):
-            law_here = tl.load(p_row + i * ids, mask=inside, other=0.0)
+            law_here = tl.load(p_row + i * ids, mask=inside & going[:, None], other=0.0)
             said = draw(law_here, tl.load(numbers + i, mask=going, other=0.0), column, B)
             last = tl.where(going, said.to(tl.int64), last)
             token = tl.load(drafted + i, mask=going & (i < count), other=-1)
@@ -185,7 +185,9 @@ def verify(
                 keeps += going.to(tl.int64)
             else:
                 wide = q_at.to(tl.float64)
-                step = tl.where(wide > 0, p_at.to(tl.float64) / tl.where(wide > 0, wide, 1.0), (p_at > 0).to(tl.float64))
+                step = tl.where(
+                    wide > 0, p_at.to(tl.float64) / tl.where(wide > 0, wide, 1.0), (p_at > 0).to(tl.float64)
+                )
                 ratio = tl.minimum(ratio * step, 1.0)
                 more = inside & (i + 1 < count)[:, None]
                 ahead = tl.load(p_row + (i + 1) * ids, mask=more, other=0.0) * ratio.to(REAL)[:, None]

@@ -50,7 +50,16 @@ class FusedLaw(Law):
     def _run(self, logits: Tensor, uniforms: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
         how, kinds, double = self.how, self.kinds, self.dtype == torch.float64
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.spear_spec.law(
-            logits, how.temperature, how.top_k, how.top_p, uniforms, number, kinds.top_k, kinds.top_p, kinds.greedy, double
+            logits,
+            how.temperature,
+            how.top_k,
+            how.top_p,
+            uniforms,
+            number,
+            kinds.top_k,
+            kinds.top_p,
+            kinds.greedy,
+            double,
         )
         return found
 
