@@ -72,6 +72,7 @@ class Board:
         self.made: dict[Hashable, Round] = {}
         self.begins: dict[Hashable, Prefill] = {}
         self.rows: Rows
+        self.prepared = 0  # functions that were made so far; each is captured when it is run for the first time
         self._version = 0
         self._pool = 0  # rounds that the uniforms still last for
 
@@ -170,6 +171,7 @@ class Board:
         if key not in self.begins:
             there = (numbers.to(device), reals.to(device))
             self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided)
+            self.prepared += 1
         prefill = self.begins[key]
         for store, given in ((prefill.numbers, numbers), (prefill.reals, reals)):
             store.copy_(given.pin_memory() if device.type == "cuda" else given, non_blocking=True)
@@ -200,6 +202,7 @@ class Board:
         self._pool -= 1
         if key not in self.made:
             self.made[key] = self._make(*key)
+            self.prepared += 1
         self.graphs.run(key, self.made[key])
         return send(self.rows.told[:rows])
 

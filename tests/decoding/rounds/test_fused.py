@@ -180,7 +180,7 @@ def made_of(model: TextToSemantic, rule: str | None, name: str = "eagle") -> tup
     ("rule", "name", "laws"),
     [
         (None, "", [PLAIN, COLD]),
-        ("block", "eagle", [PLAIN, SamplingConfig(temperature=1.2, top_p=0.9), COLD]),
+        ("block", "eagle", [SamplingConfig(temperature=1.2, top_p=0.9), COLD]),
         ("rejection", "block", [PLAIN, COLD]),
         ("coupled", "eagle", [PLAIN]),
     ],
@@ -188,13 +188,14 @@ def made_of(model: TextToSemantic, rule: str | None, name: str = "eagle") -> tup
 def test_rounds_say_what_the_eager_engine_says(
     model: TextToSemantic, rule: str | None, name: str, laws: list[SamplingConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [Request([n + 1, 2], seed=n, sampling=laws[n % len(laws)], cap=8 + n) for n in range(3)]
+    filtered = any(law.top_p < 1 for law in laws)  # which takes the interpreter long
+    wanted = [Request([n + 1, 2], seed=n, sampling=law, cap=5 if filtered else 9 + n) for n, law in enumerate(laws)]
     made = made_of(model, rule, name)
     right = Engine(model, *made).run(wanted)
     monkeypatch.delattr(Law, "__call__")  # no form in torch
     found = Engine(model, *made, Board(model, *made, fused=True)).run(wanted)
     assert [(u.tokens, u.ended, vars(u.stats)) for u in found] == [(u.tokens, u.ended, vars(u.stats)) for u in right]
-    assert rule is None or any(u.stats.accepted for u in found)
+    assert rule is None or rule == "coupled" or any(u.stats.accepted for u in found)
 
 
 def session(model: TextToSemantic, rule: str | None, *, fused: bool) -> RoundSession:
@@ -211,21 +212,21 @@ def a_round(made: RoundSession) -> Round:
 
 @pytest.mark.parametrize("rule", [None, "block", "coupled"])
 def test_such_a_round_can_be_captured_and_is_short(model: TextToSemantic, rule: str | None) -> None:
-    found = a_round(session(model, rule, fused=True))
-    bare = without_values(found)
-    with Capturable("meta") as seen:
-        bare()
-    with Capturable("meta") as plain:
-        without_values(a_round(session(model, rule, fused=False)))()
-    kernels = [name for name, _ in seen.trace if name.startswith("spear_spec.")]
+    found, seen = a_round(session(model, rule, fused=True)), dict[bool, Any]()
+    for fused in (True, False):
+        bare = without_values(found if fused else a_round(session(model, rule, fused=False)))
+        bare()  # what is made once is made now
+        with Capturable("meta") as seen[fused]:
+            bare()
+    kernels = [name for name, _ in seen[True].trace if name.startswith("spear_spec.")]
     assert kernels == ["spear_spec.law"] if rule is None else ["spear_spec.law"] * 4 + ["spear_spec.settle"]
-    assert len(seen.trace) < len(plain.trace) - 15
+    assert len(seen[True].trace) < len(seen[False].trace) - (15 if rule is None else 100)
     traces = []
     for _ in range(2):
         with Capturable() as here:
             found()
         traces.append(here.trace)
-    assert traces[0] == traces[1] == seen.trace, "the device without values is told other shapes"
+    assert traces[0] == traces[1] == seen[True].trace, "the device without values is told other shapes"
 
 
 def test_where_there_are_kernels(model: TextToSemantic, monkeypatch: pytest.MonkeyPatch) -> None:
