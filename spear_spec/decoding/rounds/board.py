@@ -170,7 +170,8 @@ class Board:
         key = ("begin", batch, width, guided)
         if key not in self.begins:
             there = (numbers.to(device), reals.to(device))
-            self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided)
+            table = self.target.positions(width)  # type: ignore[attr-defined]
+            self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided, table)
             self.prepared += 1
         prefill = self.begins[key]
         for store, given in ((prefill.numbers, numbers), (prefill.reals, reals)):
@@ -217,5 +218,7 @@ class Board:
         """No row is active: a round changes nothing that counts. Uniforms are made anew, the same ones."""
         active = self.rows.active.clone()
         self.rows.active.fill_(False)
-        yield
-        self.rows.active.copy_(active)
+        try:
+            yield
+        finally:
+            self.rows.active.copy_(active)

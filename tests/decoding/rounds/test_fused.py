@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import os
@@ -232,14 +233,40 @@ def test_such_a_round_can_be_captured_and_is_short(model: TextToSemantic, rule: 
 def test_where_there_are_kernels(model: TextToSemantic, monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA alone, with Triton, for laws that fit; everywhere else torch does it."""
     cuda = torch.device("cuda")
+    monkeypatch.setattr(ops, "works", lambda device: True)
     assert ops.available(cuda, 1025) and not ops.available(torch.device("cpu"), 1025)
     assert not ops.available(cuda, ops.MOST_IDS + 1)
     monkeypatch.setenv(ops.SWITCH, "0")
     assert not ops.available(cuda, 1025)
     monkeypatch.delenv(ops.SWITCH)
-    monkeypatch.setattr(ops, "installed", lambda: False)
+    monkeypatch.setattr(ops, "works", lambda device: False)
     assert not ops.available(cuda, 1025)
     assert not Board(model, None, None, 3).fused
+
+
+def test_a_triton_that_does_not_work_is_told_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The check that is made on a device, on this one: it passes; it fails with a kernel that lies or breaks."""
+    here = torch.device("cpu")
+    assert ops.works.__wrapped__(here)
+    right = ops.FusedLaw.draw
+
+    def lie(self: Any, *args: Any) -> Any:
+        law, token, total = right(self, *args)
+        return law, token + 1, total
+
+    def fall(self: Any, *args: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler\nand more")
+
+    for fault, why in ((lie, "its numbers are others"), (fall, "RuntimeError: Failed to find C compiler)")):
+        monkeypatch.setattr(ops.FusedLaw, "draw", fault)
+        caplog.clear()
+        assert not ops.works.__wrapped__(here)
+        assert why in caplog.text and "without its kernels" in caplog.text
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    caplog.clear()
+    assert not ops.works.__wrapped__(here) and not caplog.text
 
 
 # --- for a GPU that is not here -------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def draw(weights, u, column, B: tl.constexpr):
     return tl.minimum(first, tl.max(tl.where(there, column[None, :], 0), 1))
 
 
-@triton.jit(do_not_specialize=["number"])  # else there is one more for each place of a chain
+@triton.jit(do_not_specialize=["rows", "places", "width", "number"])  # one for every batch and place of a chain
 def law(
     logits,
     temperature,
@@ -122,7 +122,7 @@ def law(
         tl.store(tokens + row, draw(found, u, column, B).to(tl.int64), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "width", "gamma"])
 def verify(
     tokens,
     counts,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import os
 
 import torch
 from torch import Tensor
 
+from spear_spec.config import SamplingConfig
 from spear_spec.decoding.rounds.laws import FROZEN, Kinds, Law, Settings
 from spear_spec.decoding.verifiers.base import SettlingVerifier
 from spear_spec.decoding.verifiers.block import BlockVerifier
@@ -17,21 +19,44 @@ from spear_spec.decoding.verifiers.matching import MatchingVerifier
 from spear_spec.decoding.verifiers.rejection import RejectionVerifier
 from spear_spec.decoding.verifiers.tensors import Settled
 
+log = logging.getLogger("spear_spec")
+
 SWITCH = "SPEAR_SPEC_TRITON"  # 0: not even where it is installed
 MOST_IDS = 4096  # a law is held in registers
 _RULES = {BlockVerifier: 0, RejectionVerifier: 1, MatchingVerifier: 2, CoupledVerifier: 2}  # of `kernels.verify`
 _TILE = 2**16  # numbers of a program's rows in the interpreter
 
 
-@functools.cache
-def installed() -> bool:
-    """Whether there is a Triton to import."""
-    return importlib.util.find_spec("triton") is not None
-
-
 def available(device: torch.device, ids: int) -> bool:
     """Whether rounds over so many tokens use the kernels here: on CUDA, where torch brings Triton."""
-    return device.type == "cuda" and ids <= MOST_IDS and os.environ.get(SWITCH) != "0" and installed()
+    return device.type == "cuda" and ids <= MOST_IDS and os.environ.get(SWITCH) != "0" and works(device)
+
+
+@functools.cache
+def works(device: torch.device) -> bool:
+    """Whether there is a Triton that compiles and says what torch says. One that does not (it needs a C compiler, and a
+    driver that knows its code) is told once: rounds do without it.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        with torch.inference_mode():
+            how = Settings.of([SamplingConfig(temperature=0.7, top_p=0.9), SamplingConfig(top_k=3, top_p=0.5)], device)
+            logits = (torch.arange(80, device=device) * 7919 % 83).view(2, 40).float() / 8
+            half = torch.full((2, 1), 0.5, dtype=torch.float64, device=device)
+            said, right = (made(how, 40, torch.float32).draw(logits, half, 0) for made in (FusedLaw, Law))
+            p = right[0][:, None].expand(2, 2, 40).contiguous()
+            accepted = torch.ops.spear_spec.settle(
+                right[1][:, None], torch.ones_like(right[1]), p[:, :1], p, p.new_zeros(2, 8).double(), 1, False
+            )[1]
+            alike = torch.allclose(said[0], right[0], atol=1e-5) and torch.equal(said[1], right[1])
+            if alike and bool((accepted == 1).all()):
+                return True
+            why = "its numbers are others than torch's"
+    except Exception as error:  # a compiler's, a driver's: whatever it is, there is another way
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    log.warning("Triton is installed but cannot be used on %s (%s): rounds run without its kernels", device, why)
+    return False
 
 
 class FusedLaw(Law):
