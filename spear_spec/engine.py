@@ -294,6 +294,14 @@ class Decoder:
             self._boards.append((weakref.ref(engine), board))
         return engine
 
+    def chosen(self) -> str:
+        """The runtime that engines have: "eager" or "graphs", whatever `runtime` leaves open.
+
+        Raises:
+            ConfigError: as `engine`.
+        """
+        return "eager" if self.runtime == "eager" or self.engine().runtime is None else "graphs"
+
     def beams(self, width: int, length_penalty: float = LENGTH_PENALTY) -> Beams:
         """A new engine that searches with beams of this width, see `decoding/beam.py`.
 

@@ -27,6 +27,7 @@ from spear_spec.cli import main
 from spear_spec.decoding import DRAFTERS, VERIFIERS, DecodeStats, DrafterKind, Proposal, Request, register
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.drafters import needs
+from spear_spec.decoding.rounds import board as board_module
 from spear_spec.errors import ConfigError, MissingExtraError
 from spear_spec.evaluation.judge import Measurement
 from spear_spec.evaluation.statistics import paired_difference
@@ -523,6 +524,7 @@ def row(**given: Any) -> dict[str, Any]:
         "drafter": "eagle",
         "verifier": "block",
         "lossless": True,
+        "runtime": "eager",
         "gamma": 8,
         "num_drafts": 1,
         "tree": None,
@@ -570,13 +572,13 @@ def test_table() -> None:
         predicted_speedup=None,
     )
     assert table(result_of(PLAIN, row(), lossy)).splitlines() == [
-        "| drafter | settings | verifier | law | batch | tokens / call | accepted at 1 / 4 / 8 | "
+        "| drafter | settings | verifier | law | runtime | batch | tokens / call | accepted at 1 / 4 / 8 | "
         "draft step / target step | predicted | tokens / s | speed-up | RTF | TTFA, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-        "| none |  |  | lossless | 1 | 5.25 |  |  | 1.00 | 500 | 1.00 [0.75, 1.50] | 0.070 |  |",
-        "| eagle | gamma 8 | block | lossless | 1 | 5.25 | 0.90 / 0.60 / - | 0.062 | 2.50 | 500 | "
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| none |  |  | lossless | eager | 1 | 5.25 |  |  | 1.00 | 500 | 1.00 [0.75, 1.50] | 0.070 |  |",
+        "| eagle | gamma 8 | block | lossless | eager | 1 | 5.25 | 0.90 / 0.60 / - | 0.062 | 2.50 | 500 | "
         "2.00 [1.75, 2.50] | 0.070 |  |",
-        "| kpath | k 4, gamma 8, of=small | typical | LOSSY | 8 | 5.25 | 0.90 / 0.60 / - | 0.062 |  | 500 | "
+        "| kpath | k 4, gamma 8, of=small | typical | LOSSY | eager | 8 | 5.25 | 0.90 / 0.60 / - | 0.062 |  | 500 | "
         "2.00 [1.75, 2.50] | 0.070 |  |",
     ]
 
@@ -637,6 +639,68 @@ def test_impossible_plots(tmp_path: Path) -> None:
         check_plot(str(tmp_path / "p.wav"))
 
 
+# ---- whole rounds on the device ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_rounds(tts: TTS) -> TTS:
+    return TTS.load(tts.bundle, device="cpu", runtime="graphs")
+
+
+def test_who_races_by_rounds(by_rounds: TTS) -> None:
+    """What the runtime cannot run is left out with its reason; when it is named, it is refused."""
+    arms, left_out = contestants(by_rounds, ["all"])
+    assert {arm.spec.drafter for arm in arms} >= {"small", "eagle", "block"}
+    assert all(arm.spec.tree is None and arm.spec.num_drafts == 1 for arm in arms)
+    assert {"ngram", "medusa"} <= {entry["drafter"] for entry in left_out if "use runtime eager" in entry["why"]}
+    with pytest.raises(ConfigError, match="ngram is not: use runtime eager"):
+        run_bench(by_rounds, TEXTS, drafters=["ngram"], **SHORT)
+
+
+@pytest.mark.parametrize(("runtime", "chosen"), [("graphs", "graphs"), ("auto", "eager")])
+def test_the_runtime_that_is_asked_for_is_measured(
+    tts: TTS, runtime: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto is what it comes to on a CPU."""
+    rounds = 0
+    right = board_module.Board.round
+
+    def count(self: Any, *args: Any) -> Any:
+        nonlocal rounds
+        rounds += 1
+        return right(self, *args)
+
+    monkeypatch.setattr(board_module.Board, "round", count)
+    loaded = TTS.load(tts.bundle, device="cpu", runtime=runtime)
+    result = run_bench(loaded, TEXTS, drafters=["small"], **SHORT)
+    check(result, "bench/1")
+    loop, small = result["rows"]
+    assert [row["runtime"] for row in (loop, small)] == [chosen] * 2
+    assert (rounds > loop["tokens"]) == (chosen == "graphs")
+    assert (loop["target_calls"], small["verifier"]) == (loop["tokens"], "rejection")
+    assert loop["target_step_ms"]["1"] > 0 and small["tokens_per_call"] >= 1
+    for name in ("draft_step_ms", "predicted_speedup"):
+        assert (small[name] is None) == (chosen == "graphs")
+    assert (small["target_step_ms"]["gamma+1"] is None) == (chosen == "graphs")
+    assert f"| lossless | {chosen} | 1 |" in table(result)
+
+
+def test_a_run_that_captured_something_is_made_again(by_rounds: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Arm(by_rounds.using(drafter="none"), 1, 0)
+    runs: list[int] = []
+    right = Arm._run
+
+    def run(self: Arm, texts: Any, seed: int, *rest: Any) -> Any:
+        runs.append(seed)
+        return right(self, texts, seed, *rest)
+
+    monkeypatch.setattr(Arm, "_run", run)
+    texts = [[ids] for ids in by_rounds.texts(TEXTS, "af_heart")]
+    for seed in (1, 2):
+        arm.decode(texts, seed, 6, keep=True)
+    assert runs == [1, 1, 2] and len(arm.rates) == 2 and arm.stats.tokens == arm.stats.target_calls <= 24
+
+
 # ---- the command line ----------------------------------------------------------------------------------------------
 
 
@@ -672,6 +736,11 @@ def test_table_and_plot_to_files(said: list[str], capsys: pytest.CaptureFixture[
     assert Path("p.png").stat().st_size > 5000
     captured = capsys.readouterr()
     assert "|" not in captured.out + captured.err
+
+
+def test_the_command_takes_a_runtime(said: list[str]) -> None:
+    assert main([*said, "--runtime", "graphs", "--drafters", "small", "--table", "t.md", "--json=r.json"]) == 0
+    assert {row["runtime"] for row in json.loads(Path("r.json").read_text())["rows"]} == {"graphs"}
 
 
 @pytest.mark.usefixtures("_again")

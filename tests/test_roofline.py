@@ -65,7 +65,14 @@ def test_a_target_that_does_not_say_has_none() -> None:
 
 
 def test_the_table_names_each_step_once() -> None:
-    row = {"lossless": True, "options": {}, "tokens_per_call": 1.0, "acceptance_by_position": [], "quality": None}
+    row = {
+        "lossless": True,
+        "runtime": "eager",
+        "options": {},
+        "tokens_per_call": 1.0,
+        "acceptance_by_position": [],
+        "quality": None,
+    }
     row |= {"draft_step_share": None, "predicted_speedup": 1.0, "tokens_per_s": {"median": 1.0}, "vs_peer": None}
     row |= {
         "speedup": {"median": 1.0, "lo": 1.0, "hi": 1.0},

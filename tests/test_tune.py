@@ -480,6 +480,32 @@ def test_with_real_decoding(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("first look" in line and "eagle / block, gamma 5" in line for line in said)
 
 
+def test_whole_rounds_are_tuned(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that this runtime cannot run do not race; what was captured in a round does not count."""
+    rounds = TTS.load(tts.bundle, device="cpu", runtime="graphs")
+    arms = list(candidates(rounds))
+    assert {arm.spec.drafter for arm in arms} >= {"none", "eagle", "block"}
+    assert all(arm.spec.tree is None and not arm.spec.options.get("stop") for arm in arms)
+    say = speaking(rounds)
+    spoken: list[int] = []
+    right = race.Speaking._speak
+
+    def speak(self: race.Speaking, tts: TTS, number: int) -> Any:
+        spoken.append(number)
+        return right(self, tts, number)
+
+    monkeypatch.setattr(race.Speaking, "_speak", speak)
+    arm = rounds.using(gamma=3)
+    samples = [say(arm, number) for number in (race.WARM_UP, 0, 0)]
+    assert spoken in ([race.WARM_UP, 0, 0], [race.WARM_UP, 0, 0, 0])
+    assert samples[1].tokens == samples[2].tokens > 0
+    spoken.clear()
+    fresh = rounds.using(gamma=2)
+    assert say(fresh, 0).tokens > 0 and spoken == [0, 0]
+    found = fresh.describe()
+    assert found["runtime"] == "graphs"
+
+
 # the command, and what `say` makes of it
 
 

@@ -65,7 +65,9 @@ def _everyone(tts: TTS) -> tuple[list[TTS], list[dict[str, Any]]]:
         missing: list[dict[str, Any]] = []
         for settings in races:
             try:
-                found.append(tts.using(**{"options": {}, **settings}))  # those of `tts` are its own
+                arm = tts.using(**{"options": {}, **settings})  # those of `tts` are its own
+                arm.decoder.chosen()
+                found.append(arm)
             except SpearSpecError as error:
                 drafter = settings.get("drafter", tts.spec.drafter)
                 missing.append({"drafter": drafter, "settings": label(settings), "why": str(error)})

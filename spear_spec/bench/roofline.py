@@ -44,9 +44,9 @@ class Roofline:
         }
 
 
-def roofline(target: Target) -> Roofline | None:
+def roofline(target: Target, *, by_torch: bool = False) -> Roofline | None:
     """Of this target with the threads and the dtype that it runs with now; None for one that does not say what its
-    decoder's weights are.
+    decoder's weights are. by_torch: whoever runs it has no kernels in C, whose weights may be shorter.
     """
     decoder = getattr(target, "decoder", None)
     if not isinstance(decoder, torch.nn.Module):
@@ -57,7 +57,7 @@ def roofline(target: Target) -> Roofline | None:
     weights = sum(weight.numel() for weight in parts if weight.ndim > 1)
     size = sum(weight.numel() * weight.element_size() for weight in parts)
     step = getattr(target.new_cache(1, 1), "native", None)
-    size = size if step is None else step.stack.bytes
+    size = size if step is None or by_torch else step.stack.bytes
     return Roofline(weights, size, _bandwidth(target, size), _peak(target))
 
 

@@ -71,6 +71,9 @@ def run_bench(
     autoregressive runs of its own in turn with the group's; `speedup` is against those (`baseline_tokens_per_s`), and a
     change of speed between groups cancels. The row "none" is that of a batch size's first group.
 
+    Where whole rounds run on the device (runtime graphs) draft and target have no times of their own: a step of the
+    target is a round of the loop, and there is no prediction. A run in which something was captured is made again.
+
     Where spear-tts-pytorch is installed, its cached `generate` writes the autoregressive loop's tokens at batch 1, on
     the same weights, in turn with the first group; `vs_peer` is a row's speed-up times the loop's ratio to it.
 
@@ -171,7 +174,7 @@ class _Contest:
             list(judges),
             list(judged) if judges else None,
         )
-        self.roof = roofline(tts.target)
+        self.roof = roofline(tts.target, by_torch=self.plain.decoder.chosen() == "graphs")
         self.store = Store(file, self.head, source_digest(), settings)
         self.store.load(tell)
 

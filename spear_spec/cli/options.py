@@ -450,6 +450,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--table", metavar="FILE", help="the markdown table to a file instead of standard error")
     bench.add_argument("--plot", metavar="FILE", help="a picture of the result (needs the [eval] extra)")
     _common(bench, batches=True)
+    _runtime(bench)
 
     verify = commands.add_parser("verify", help="is this drafter and verifier exact on this voice?")
     verify.add_argument("--text", metavar="FILE", help="sentences to speak, one a line")

@@ -21,6 +21,7 @@ from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.loop import generate, speculate
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
+from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.nn.tree import Tree
@@ -345,6 +346,17 @@ def tiny_draft(model: TextToSemantic, seed: int = 1) -> DraftDecoder:
     """A draft of one layer that sees both layers of the tiny target; random weights."""
     torch.manual_seed(seed)
     draft = DraftDecoder(DraftConfig(dim=model.cfg.dim, heads=2, dim_head=8, target_layers=(1, 2)), model.cfg)
+    return draft.to(model.dtype).eval()
+
+
+def tiny_block(model: TextToSemantic, seed: int = 1) -> BlockDecoder:
+    """A block decoder for the tiny target; block and window are shorter than drafts and utterances may be, and the
+    token before counts.
+    """
+    torch.manual_seed(seed)
+    cfg = BlockConfig(model.dim, model.vocab_size, (1, 2), heads=2, dim_head=8, block=6, window=5, rank=8)
+    draft = BlockDecoder(cfg, model.cfg)
+    torch.nn.init.normal_(draft.after, 0, 0.5)
     return draft.to(model.dtype).eval()
 
 

@@ -42,11 +42,21 @@ class StaticCache:
 
     def places(self, length: int) -> tuple[Tensor, Tensor, bool]:
         """As `cached_positions`: what `length` new tokens a row are given, [B, n, ...], and their mask [B, 1, n, C]."""
+        here = self.coming(length)
+        mask = torch.where(self._slots > here[..., None], self._closed, self._open)
+        return self.table[here], mask[:, None], False
+
+    def coming(self, length: int) -> Tensor:
+        """Where `length` new tokens a row go, [B, n]: what `append` writes next goes there."""
         _, batch, heads, _, width = self.k.shape
         here = self.lengths[:, None] + self._slots[:length]
         self._at = here[:, None, :, None].expand(batch, heads, length, width)
-        mask = torch.where(self._slots > here[..., None], self._closed, self._open)
-        return self.table[here], mask[:, None], False
+        return here
+
+    def within(self, first: Tensor, end: Tensor) -> Tensor:
+        """A mask [B, 1, 1, C] that shows each row its positions from first [B] to before end [B]."""
+        seen = (self._slots >= first[:, None]) & (self._slots < end[:, None])
+        return torch.where(seen, self._open, self._closed)[:, None, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k, v [B, H, n, D] behind each row's length; the whole layer [B, H, C, D], what is not there masked."""

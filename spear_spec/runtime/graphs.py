@@ -7,14 +7,17 @@ nothing in it is decided on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+import gc
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_WARM = 2  # calls before a capture: libraries choose their kernels and take their workspace
+_WARM = 2  # calls before a capture: libraries choose their kernels and take their workspace, Triton compiles
+_ONE_AT_A_TIME = threading.Lock()  # a capture has the allocator and the collector to itself
 
 
 class Graphs:
@@ -27,6 +30,8 @@ class Graphs:
         self.device, self._quiet = device, quiet
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
+        self._aside: Any = None  # the stream of warm-ups and captures: a library's workspace is a stream's own
+        self._last: Any = None  # the stream of the last replay
 
     @property
     def captures(self) -> bool:
@@ -39,22 +44,30 @@ class Graphs:
             function()
             return
         with torch.cuda.device(self.device):
+            here = torch.cuda.current_stream()
+            if self._last is not None and self._last != here:  # the caller has gone to another one
+                here.wait_stream(self._last)
+            self._last = here
             if key not in self._graphs:
                 self._graphs[key] = self._capture(function)
             self._graphs[key].replay()
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside), self._quiet():
+        here = torch.cuda.current_stream()
+        if self._aside is None:
+            self._aside = torch.cuda.Stream()
+        self._aside.wait_stream(here)
+        with torch.cuda.stream(self._aside), self._quiet():
             for _ in range(_WARM):
                 function()
-        here.wait_stream(aside)
+        here.wait_stream(self._aside)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # other threads of the program may go on with theirs
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        # other threads of the program may go on with theirs. The stream is named, or torch takes one that it made once,
+        # on whichever device was the current one then
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local")
+        with _ONE_AT_A_TIME, _no_collection(), capture:
             function()
         return graph
 
@@ -64,6 +77,20 @@ class Graphs:
             torch.cuda.synchronize(self.device)
         self._graphs.clear()
         self._pool = None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """The collector does not run: what it would find (graphs of another session, pinned memory) cannot be given back
+    while this thread captures.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 class Message:
@@ -88,7 +115,8 @@ def send(values: Tensor) -> Message:
     if values.device.type != "cuda":
         return Message(values.clone(), None)
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)  # from torch's cache of pinned blocks
-    host.copy_(values, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
+    with torch.cuda.device(values.device):  # an event is recorded on the current device, whoever's the values are
+        host.copy_(values, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
     return Message(host, event)

@@ -33,7 +33,9 @@ def candidates(tts: TTS) -> Iterator[TTS]:
             continue
         try:
             arm = tts.using(**given)
-        except SpearSpecError:  # the voice has no weights for it, or it takes no such option
+            if arm.spec not in (tts.spec, SpecConfig(drafter="none")):
+                arm.decoder.chosen()
+        except SpearSpecError:  # the voice has no weights for it, it takes no such option, or the runtime cannot run it
             continue
         if is_lossless(arm.spec) and arm.spec not in known:
             known.append(arm.spec)

@@ -25,6 +25,7 @@ from spear_spec.config import SpecConfig
 from spear_spec.decoding import DecodeStats, Request
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.drafters import drafter_options
+from spear_spec.decoding.rounds.board import Board
 from spear_spec.errors import ConfigError, SpearSpecError
 from spear_spec.pipeline import TTS
 from spear_spec.tuning.candidates import STOPPED, candidates, named, neighbours
@@ -108,9 +109,18 @@ class Speaking:
         return other
 
     def __call__(self, tts: TTS, number: int) -> Sample:
+        sample, prepared = self._speak(tts, number)
+        if prepared and number != WARM_UP:  # what was captured on the way is no part of decoding
+            sample, _ = self._speak(tts, number)
+        return sample
+
+    def _speak(self, tts: TTS, number: int) -> tuple[Sample, bool]:
+        """A round, and whether a function of the runtime was made for it."""
         cap = self.cap if number != WARM_UP else SHORT
         began = _now(tts)
         engine, group = tts.decoder.engine(), self.groups[number % len(self.groups)]
+        board = engine.runtime if isinstance(engine.runtime, Board) else None
+        known = 0 if board is None else board.prepared
         first = (number + 1) * len(group)
         requests = [
             Request(ids, seed=derive(self.seed, first + row, SENTENCE), sampling=self.law, cap=cap)
@@ -123,7 +133,7 @@ class Speaking:
                 raise OutOfTime
         seconds = _now(tts) - began
         total = sum((utterance.stats for utterance in spoken), DecodeStats())
-        return Sample(total.tokens, total.target_calls, seconds)
+        return Sample(total.tokens, total.target_calls, seconds), board is not None and board.prepared > known
 
 
 @dataclass(eq=False)

@@ -11,7 +11,8 @@ import torch
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.loop import Gamma
-from spear_spec.decoding.rounds.draft import DraftRows
+from spear_spec.decoding.rounds.draft import DraftRows, longest_draft
+from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.prefill import Prefill, pack
 from spear_spec.decoding.rounds.round import Round
@@ -35,8 +36,17 @@ class Board:
     powers of two, draft length, whether anybody is guided, which kinds of sampling there are.
     """
 
-    def __init__(self, target: Target, drafter: Drafter | None, verifier: Verifier | None, gamma: Gamma) -> None:
-        """drafter None: the autoregressive loop's rounds. gamma: see `Speculative`.
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter | None,
+        verifier: Verifier | None,
+        gamma: Gamma,
+        *,
+        fused: bool | None = None,
+    ) -> None:
+        """drafter None: the autoregressive loop's rounds. gamma: see `Speculative`. fused: see `Round`; None: where
+        there is Triton for the device.
 
         Raises:
             ConfigError: a target, drafter or rule that does not run on tensors alone.
@@ -47,17 +57,22 @@ class Board:
             )
         self.target = target
         of = (lambda rows: gamma) if isinstance(gamma, int) else gamma
+        most = None if drafter is None else longest_draft(drafter)
         # a round cannot pass over a draft: it would read nothing of what was settled
-        self.gamma_at: Callable[[int], int] = (lambda rows: 0) if drafter is None else (lambda rows: max(1, of(rows)))
+        self.gamma_at: Callable[[int], int] = (
+            (lambda rows: 0) if drafter is None else (lambda rows: max(1, min(of(rows), most or of(rows))))
+        )
         self.gamma = max(map(self.gamma_at, range(1, MOST_ROWS + 1)))  # room is made for the longest
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
+        self.fused = ops.available(target.device, target.vocab_size) if fused is None else fused
         self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma)
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)
         self.made: dict[Hashable, Round] = {}
         self.begins: dict[Hashable, Prefill] = {}
         self.rows: Rows
+        self.prepared = 0  # functions that were made so far; each is captured when it is run for the first time
         self._version = 0
         self._pool = 0  # rounds that the uniforms still last for
 
@@ -155,7 +170,9 @@ class Board:
         key = ("begin", batch, width, guided)
         if key not in self.begins:
             there = (numbers.to(device), reals.to(device))
-            self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided)
+            table = self.target.positions(width)  # type: ignore[attr-defined]
+            self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided, table)
+            self.prepared += 1
         prefill = self.begins[key]
         for store, given in ((prefill.numbers, numbers), (prefill.reals, reals)):
             store.copy_(given.pin_memory() if device.type == "cuda" else given, non_blocking=True)
@@ -186,6 +203,7 @@ class Board:
         self._pool -= 1
         if key not in self.made:
             self.made[key] = self._make(*key)
+            self.prepared += 1
         self.graphs.run(key, self.made[key])
         return send(self.rows.told[:rows])
 
@@ -193,12 +211,14 @@ class Board:
         eos = self.target.eos_id
         draft = None if self.drafts is None else self.drafts.view(rows, positions, eos)
         step = self.runtime.view(rows, positions, guided)
-        return Round(self.rows.first(rows), step, draft, self.rule, gamma, eos, kinds)
+        return Round(self.rows.first(rows), step, draft, self.rule, gamma, eos, kinds, self.fused)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """No row is active: a round changes nothing that counts. Uniforms are made anew, the same ones."""
         active = self.rows.active.clone()
         self.rows.active.fill_(False)
-        yield
-        self.rows.active.copy_(active)
+        try:
+            yield
+        finally:
+            self.rows.active.copy_(active)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spear_spec.config import SamplingConfig
+from spear_spec.decoding.verifiers.tensors import categorical
 from spear_spec.runtime.lanes import guide
 
 
@@ -51,7 +52,7 @@ class Settings:
         return Settings(*(tensor[:rows] for tensor in self.tensors))
 
 
-_FROZEN = 1e-37  # temperatures up to here are 0: in float32 they would be, or nearly
+FROZEN = 1e-37  # temperatures up to here are 0: in float32 they would be, or nearly
 
 
 class Kinds(NamedTuple):
@@ -64,7 +65,7 @@ class Kinds(NamedTuple):
     @classmethod
     def of(cls, samplings: Sequence[SamplingConfig]) -> Kinds:
         """Of these rows; at temperature 0 there is nothing to filter."""
-        warm = [sampling for sampling in samplings if sampling.temperature > _FROZEN]
+        warm = [sampling for sampling in samplings if sampling.temperature > FROZEN]
         return cls(
             any(sampling.top_k > 0 for sampling in warm),
             any(sampling.top_p < 1 for sampling in warm),
@@ -83,7 +84,7 @@ class Law:
         """dtype: of the laws, float32 or float64. kinds: what it does not have, no row of `how` may have."""
         self.kinds, self.dtype = kinds, dtype
         self._place = torch.arange(vocabulary, device=how.temperature.device)
-        self._greedy = how.temperature <= _FROZEN
+        self._greedy = how.temperature <= FROZEN
         self._temperature = how.temperature.masked_fill(self._greedy, 1.0).to(dtype)
         self._some = how.top_k > 0
         self._last = torch.where(self._some, how.top_k, vocabulary).clamp(max=vocabulary) - 1  # of the k, from 0
@@ -103,6 +104,13 @@ class Law:
         if self.kinds.greedy:
             law = torch.where(self._by_row(self._greedy, x), (self._place == best).to(law.dtype), law)
         return law, x.sum(-1)
+
+    def draw(self, logits: Tensor, uniforms: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The law of logits [R, V], the token int64 [R] that number `number` of each row's uniforms float64 [R, N]
+        draws from it, and the number that tells whether it is any.
+        """
+        law, total = self(logits)
+        return law, categorical(law, uniforms[:, number]), total
 
     def _by_row(self, values: Tensor, like: Tensor) -> Tensor:
         return values.view(-1, *[1] * (like.ndim - 1))

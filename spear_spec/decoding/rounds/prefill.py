@@ -28,7 +28,8 @@ class Prefill:
     """Rows without prefix, B at a time, of texts of at most S ids. guided: whether any of them has a second lane.
 
     numbers int64 [B, S + 4], reals float64 [B, 3 + POOL]: what `pack` says of them. Where there are fewer rows, the
-    first of them fills up; it is then written more than once, always the same.
+    first of them fills up; it is then written more than once, always the same. table: the encoder's rotations, held
+    here: the target replaces them when it needs longer ones, for whomever, and what was captured goes on reading these.
     """
 
     runtime: StaticRuntime
@@ -37,6 +38,7 @@ class Prefill:
     numbers: Tensor
     reals: Tensor
     guided: bool
+    table: Tensor
 
     def __call__(self) -> None:
         target, rows = self.runtime.target, self.rows

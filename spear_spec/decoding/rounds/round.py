@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.decoding.rounds.draft import StaticDraft
+from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds, Law, mixed
 from spear_spec.decoding.rounds.rows import CAP, EOS, Rows, longest_draw
 from spear_spec.decoding.verifiers.base import SettlingVerifier
-from spear_spec.decoding.verifiers.tensors import Settled, at, categorical, uniforms_for
+from spear_spec.decoding.verifiers.tensors import Settled, at, uniforms_for
 from spear_spec.models.memory import DecoderOutput
 from spear_spec.runtime.static import StaticStep
 
@@ -26,7 +27,7 @@ class Round:
     """The round of the first rows. draft None: the autoregressive loop's, one token a row; gamma is 0 then. It may be
     less than the rows have room for.
 
-    kinds: of sampling that its rows have.
+    kinds: of sampling that its rows have. fused: laws, draws and verification as one kernel each, where there is one.
     """
 
     rows: Rows
@@ -36,6 +37,7 @@ class Round:
     gamma: int
     eos: int
     kinds: Kinds
+    fused: bool = False
 
     def __call__(self) -> None:
         """Run it. Rows that are not active keep all they have; what is written of them lies behind what counts, or
@@ -48,19 +50,24 @@ class Round:
         room = rows.cap - rows.kept
         uniforms = rows.ahead(longest_draw(gamma))
         ids, drafted, q, fine = at(rows.fresh, rows.count - 1)[:, None], torch.zeros_like(base), None, active
-        law_of = Law(
+        made = ops.FusedLaw if self.fused else Law
+        law_of = made(
             rows.how, step.target.vocab_size, torch.promote_types(step.target.dtype, torch.float32), self.kinds
         )
         if self.draft is not None:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             limits = (room - 1).clamp(0, gamma).masked_fill(~active, 0)
             before = (base + 1 - rows.count).clamp(min=0)  # tokens that the draft has read
-            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms[:, :gamma], law_of)
+            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms, gamma, law_of)
             ids, drafted, q, fine = torch.cat((ids, drawn.tokens), 1), drawn.counts, drawn.laws, drawn.fine
         output = step.score(ids, base)
         logits = output.logits
         if step.lanes > 1:
             logits = mixed(logits.unflatten(0, (-1, step.lanes)), rows.how.guidance)
+        if self.rule is None:  # what the law was is of no interest
+            _, token, sums = law_of.draw(logits[:, 0], uniforms, 0)
+            self._append(Settled(token[:, None], drafted, torch.ones_like(drafted)), drafted, room, sums.isfinite())
+            return
         p, sums = law_of(logits)
         place = torch.arange(gamma + 1, device=ids.device)
         fine = fine & (sums.isfinite() | (place > drafted[:, None])).all(1)
@@ -74,9 +81,9 @@ class Round:
         return bool(getattr(self.rule, "shares", False))
 
     def _settle(self, tokens: Tensor, counts: Tensor, q: Tensor | None, p: Tensor, uniforms: Tensor) -> Settled:
-        if self.rule is None:
-            drawn = categorical(p[:, 0], uniforms[:, 0])
-            return Settled(drawn[:, None], counts, torch.ones_like(counts))
+        assert self.rule is not None
+        if self.fused and q is not None and ops.settles(self.rule):
+            return ops.settle(self.rule, tokens, counts, q, p, uniforms, shares=self.shares)
         if self.shares:
             return self.rule.settle(tokens, counts, q, p, uniforms)
         own = counts[:, None] + torch.arange(uniforms_for(self.gamma), device=counts.device)

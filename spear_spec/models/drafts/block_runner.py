@@ -4,7 +4,7 @@ the token before adds is one small product a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +20,15 @@ from spear_spec.models.contract import Target
 from spear_spec.models.drafts.block import BlockDecoder
 from spear_spec.models.drafts.decoder import DraftState
 from spear_spec.models.drafts.runner import TINY, Folded, Turning, fold, folded_layer, kept, undisturbed, unit
-from spear_spec.nn.attention import attend, rotate, seeing
+from spear_spec.nn.attention import Attend, attend, rotate, seeing
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import decode
 from spear_spec.nn.tree import Tree
 
 _FEW = 16  # rows in one call of the kernel
+
+# Keys and values [B, H, n, D] of a layer go where they are kept
+Append = Callable[[int, Tensor, Tensor], object]
 
 
 @dataclass
@@ -105,14 +108,22 @@ class BlockRunner(Turning):
             contexts = self.native.read(tokens, features, cache, state.cross, state.cross_mask, angles, counts)
             cache.advance(length)
             return contexts
+        place = torch.tensor(cache.lengths, device=tokens.device)[:, None] + torch.arange(length, device=tokens.device)
+        contexts = self.read(tokens, features, angles[place], cache.append)
+        cache.advance(length)
+        return contexts
+
+    @undisturbed
+    def read(self, tokens: Tensor, features: Tensor, turns: Tensor, append: Append) -> Tensor:
+        """Contexts [B, n, D] of settled tokens [B, n] and features [B, n, D], rotated by turns [B, n, dim_head / 2];
+        their keys and values [B, H, n, dim_head] of each layer go to `append`. Operations on tensors alone.
+        """
         size = torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min(TINY)  # the first feature is zero
         contexts = F.embedding(tokens, self.table) + self.enter(features / size)
-        place = torch.tensor(cache.lengths, device=tokens.device)[:, None] + torch.arange(length, device=tokens.device)
         for index, (layer, past) in enumerate(zip(self.layers, self.past)):
             # the layer's own queries are not asked for: two halves, keys and values
             keys, values = past(unit(contexts)).unflatten(-1, (2, layer.heads, -1)).unbind(2)
-            cache.append(index, rotate(keys, angles[place]).transpose(1, 2), values.transpose(1, 2))
-        cache.advance(length)
+            append(index, rotate(keys, turns).transpose(1, 2), values.transpose(1, 2))
         return contexts
 
     @undisturbed
@@ -137,18 +148,24 @@ class BlockRunner(Turning):
             return BlockPass(
                 *self.native.ahead(contexts, counts, cache, state.cross, state.cross_mask, angles),
             )
-        x = contexts + self.positions[:longest]
-        ahead = torch.arange(longest, device=x.device)
-        lengths = torch.tensor(cache.lengths, device=x.device)[:, None]
-        table = angles[lengths + ahead]
+        ahead = torch.arange(longest, device=contexts.device)
+        lengths = torch.tensor(cache.lengths, device=contexts.device)[:, None]
         first = max(min(cache.lengths) - self.window, 0)
-        slot = torch.arange(first, cache.longest, device=x.device)
+        slot = torch.arange(first, cache.longest, device=contexts.device)
         settled = (slot < lengths) & (slot >= lengths - self.window)
-        own = ahead < torch.tensor(list(counts), device=x.device)[:, None]
+        own = ahead < torch.tensor(list(counts), device=contexts.device)[:, None]
         mask = torch.cat((settled, own), 1)[:, None, None]
+        return self.behind(contexts, angles[lengths + ahead], state, lambda index: _Behind(cache, index, first, mask))
+
+    @undisturbed
+    def behind(self, contexts: Tensor, turns: Tensor, state: DraftState, past_of: Callable[[int], Attend]) -> BlockPass:
+        """One pass over the positions [R, n] that are rotated by turns [R, n, dim_head / 2], behind the newest contexts
+        [R, 1, D]. past_of: how a layer looks at settled tokens and the block. Operations on tensors alone.
+        """
+        x = contexts + self.positions[: turns.shape[1]]
         for index, layer in enumerate(self.layers):
-            past = _Behind(cache, index, first, mask)
-            x = decode(Folded(layer), x, table, state.cross[index], past=past, text=seeing(state.cross_mask))
+            past, text = past_of(index), seeing(state.cross_mask)
+            x = decode(Folded(layer), x, turns, state.cross[index], past=past, text=text)
         normed = unit(x)
         both = self.gate(normed) + self.gate_bias
         gate, sure = both[..., :-1], both[..., -1]

@@ -13,6 +13,7 @@ from torch import Tensor
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import Request, make_drafter, make_verifier
 from spear_spec.decoding.rounds import draft as draft_module
+from spear_spec.decoding.rounds import laws as laws_module
 from spear_spec.decoding.rounds import rows as rows_module
 from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.loop import RoundSession
@@ -20,7 +21,7 @@ from spear_spec.decoding.rounds.prefill import Prefill
 from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.verifiers.tensors import Settled
 from spear_spec.exactness.capturable import Capturable, without_values
-from spear_spec.exactness.oracles import tiny_draft, tiny_model
+from spear_spec.exactness.oracles import tiny_block, tiny_draft, tiny_model
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 
@@ -43,8 +44,10 @@ def session(model: TextToSemantic, rule: str | None, name: str = "eagle", guidan
     """Three rows of all kinds, one of them with a prefix."""
     drafter, verifier = None, None
     if rule is not None:
-        draft = tiny_draft(model)
-        if name != "eagle":
+        draft: Any = tiny_draft(model)
+        if name == "block":
+            draft = tiny_block(model)
+        elif name != "eagle":
             shape: dict[str, Any] = {"target_layers": (2,), "window": True} if name == "prophet" else {}
             draft = DraftDecoder(DraftConfig(dim=16, heads=2, dim_head=8, **shape), model.cfg).double().eval()
         drafter, near = make_drafter(name, draft), model.semantic_emb.weight[:-1]
@@ -71,7 +74,7 @@ def test_nothing_is_told_to_the_host(model: TextToSemantic, rule: str | None, gu
     assert len(seen.trace) > 200
 
 
-@pytest.mark.parametrize("name", ["small", "prophet"])
+@pytest.mark.parametrize("name", ["small", "prophet", "block"])
 def test_nor_by_other_drafts(model: TextToSemantic, name: str) -> None:
     found = without_values(round_of(session(model, "block", name)))
     found()
@@ -122,9 +125,11 @@ def same_again(made: RoundSession, rounds: int = 6) -> None:
     assert [x.data_ptr() for x in memory()] == pointers
 
 
-@pytest.mark.parametrize("rule", [None, "rejection", "block", "coarse"])
-def test_every_round_is_the_same(model: TextToSemantic, rule: str | None) -> None:
-    same_again(session(model, rule))
+@pytest.mark.parametrize(
+    ("rule", "name"), [(None, ""), *((rule, "eagle") for rule in ("rejection", "block", "coarse")), ("block", "block")]
+)
+def test_every_round_is_the_same(model: TextToSemantic, rule: str | None, name: str) -> None:
+    same_again(session(model, rule, name))
 
 
 @pytest.mark.parametrize("rule", [None, "block"])
@@ -205,8 +210,8 @@ def test_what_cannot_be_captured_is_seen(
 ) -> None:
     """In the middle of the draft's chain. Where there is nothing to read some fail by themselves."""
     found = round_of(session(model, "block"))
-    right = draft_module.categorical
-    monkeypatch.setattr(draft_module, "categorical", lambda weights, u: fault(right(weights, u)))
+    right = laws_module.categorical
+    monkeypatch.setattr(laws_module, "categorical", lambda weights, u: fault(right(weights, u)))
     seen = []
     for device, a_round in (("cpu", found), ("meta", without_values(found))):
         try:
@@ -231,14 +236,14 @@ def grows(patch: pytest.MonkeyPatch) -> None:
 
 def stops_early(patch: pytest.MonkeyPatch) -> None:
     """The host knows that everybody has stopped, and saves a step."""
-    right, calls = draft_module.StaticDraft.draw, [0]
+    right, calls = draft_module.StaticChain.draw, [0]
 
     def draw(self: Any, fresh: Tensor, *rest: Any) -> Any:
         calls[0] += 1
         drawn = right(self, fresh, *rest)
         return drawn if calls[0] % 2 else drawn._replace(laws=drawn.laws + 0)
 
-    patch.setattr(draft_module.StaticDraft, "draw", draw)
+    patch.setattr(draft_module.StaticChain, "draw", draw)
 
 
 def moves(patch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ changed is put back, and a replay calls them.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,10 +32,11 @@ class Cuda:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
+        self.streams = 0  # that were made
         self.board: Board
         self.function: Callable[[], None]
         fakes = {
-            "device": lambda device: self.context("device"), "Stream": lambda: self, "current_stream": lambda: self,
+            "device": lambda device: self.context("device"), "Stream": self.stream, "current_stream": lambda: self,
             "stream": lambda stream: self.context("aside"), "graph_pool_handle": lambda: (0, 1),
             "CUDAGraph": lambda: Graph(self), "graph": self.capture, "synchronize": lambda device: self.note("wait"),
         }  # fmt: skip
@@ -48,6 +51,10 @@ class Cuda:
 
         patch.setattr(graphs.Graphs, "_capture", remember)
 
+    def stream(self) -> Cuda:
+        self.streams += 1
+        return self
+
     def note(self, what: str) -> None:
         self.done.append(what)
 
@@ -60,9 +67,9 @@ class Cuda:
         yield
 
     @contextmanager
-    def capture(self, graph: Graph, *, pool: Any, capture_error_mode: str) -> Iterator[None]:
-        """Nothing that is captured happens."""
-        assert pool == (0, 1) and capture_error_mode == "thread_local"
+    def capture(self, graph: Graph, *, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        """Nothing that is captured happens. On the stream of the warm-up, the collector at rest."""
+        assert pool == (0, 1) and stream is self and capture_error_mode == "thread_local" and not gc.isenabled()
         self.note("capture")
         rows, caches = self.board.rows.tensors, (self.board.runtime._k, self.board.runtime._v)
         before = [x.clone() for x in (*rows, *caches)]
@@ -105,8 +112,50 @@ def test_it_captures_once_and_replays(model: TextToSemantic, rule: str | None, m
     assert cuda.done[-1] == "wait" and not board.graphs._graphs
     while busy.running:
         busy.step()
-    assert cuda.done.count("capture") == 2 + 1 + len(board.made)
+    assert cuda.done.count("capture") == 2 + 1 + len(board.made) and cuda.streams == 1 and gc.isenabled()
     assert [u.tokens for u in said] == right
+
+
+def test_who_goes_to_another_stream_waits_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[tuple[str, str]] = []
+
+    class Stream(str):
+        def wait_stream(self, other: str) -> None:
+            waits.append((self, other))
+
+    here = Stream("a")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: here)
+    made = graphs.Graphs(torch.device("cuda"), nullcontext)
+    made._graphs["key"] = SimpleNamespace(replay=lambda: None)  # type: ignore[assignment]
+    for name in "aabba":
+        here = Stream(name)
+        made.run("key", lambda: None)
+    assert waits == [("b", "a"), ("a", "b")]
+
+
+def test_a_message_of_another_device_than_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy and its event belong to the device of the values."""
+    done: list[str] = []
+
+    class Values:
+        device, shape, dtype = torch.device("cuda", 1), (1,), torch.int64
+
+    class Host:
+        def copy_(self, values: Any, non_blocking: bool) -> None:
+            done.append(f"copy {non_blocking}")
+
+    @contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        done.append(str(device))
+        yield
+        done.append("back")
+
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, pin_memory: Host() if pin_memory else None)
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: done.append("event")))
+    graphs.send(Values())  # type: ignore[arg-type]
+    assert done == ["cuda:1", "copy True", "event", "back"]
 
 
 def test_a_message_is_what_it_was_when_it_was_sent() -> None:

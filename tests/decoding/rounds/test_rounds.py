@@ -16,7 +16,7 @@ from spear_spec.decoding.rounds import board, rows
 from spear_spec.decoding.rounds.board import Board
 from spear_spec.engine import Decoder, Engine, Utterance
 from spear_spec.errors import ConfigError, ContractError, NumericsError
-from spear_spec.exactness.oracles import tiny_draft, tiny_model
+from spear_spec.exactness.oracles import tiny_block, tiny_draft, tiny_model
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.models.whisperspeech import WhisperSpeechConfig, WhisperSpeechT2S
@@ -72,6 +72,8 @@ def restless(engine: Engine, wanted: list[Request], seed: int) -> list[Utterance
 def drafter(model: TextToSemantic, name: str = "eagle") -> Any:
     if name == "eagle":
         return make_drafter("eagle", tiny_draft(model))
+    if name == "block":
+        return make_drafter("block", tiny_block(model))
     torch.manual_seed(5)
     shape: dict[str, Any] = {"target_layers": (2,), "window": True} if name == "prophet" else {}
     draft = DraftDecoder(DraftConfig(dim=16, depth=1 + (name == "small2"), heads=2, dim_head=8, **shape), model.cfg)
@@ -126,6 +128,28 @@ def test_a_batch_says_what_the_eager_engine_says(model: TextToSemantic, rule: st
 def test_other_chains_of_a_decoder(model: TextToSemantic, name: str) -> None:
     wanted = requests(7, 3)
     alike(engine(model, "block", "eager", name), engine(model, "block", "graphs", name, ahead=2), wanted)
+
+
+@pytest.mark.parametrize(("rule", "gamma", "ahead"), [("block", 4, 2), ("rejection", 9, 1), ("coupled", 1, 1)])
+def test_a_block_in_one_pass(model: TextToSemantic, rule: str, gamma: int, ahead: int) -> None:
+    """Drafts up to its own length, sees its window alone; guided rows draft from their plain law."""
+    wanted = requests(9, 3, [*MIXED, GUIDED], longest=34)
+    rounds = engine(model, rule, "graphs", "block", ahead, gamma)
+    said = alike(engine(model, rule, "eager", "block", gamma=gamma), rounds, wanted)
+    assert max(len(u.stats.reached) for u in said) <= min(gamma, 6)
+    assert sum(u.stats.accepted for u in said) > 5
+    assert rounds.session.board.gamma == min(gamma, 6)  # type: ignore[attr-defined]
+
+
+def test_blocks_of_rows_that_come_and_go(model: TextToSemantic) -> None:
+    wanted = requests(12, 7)
+    together = restless(engine(model, "block", "graphs", "block", 2), wanted, 7)
+    for request, utterance in zip(wanted, together, strict=True):
+        (alone,) = engine(model, "block", "eager", "block").run([request])
+        if utterance.ended == "cancelled":
+            assert utterance.tokens == alone.tokens[: len(utterance.tokens)]
+        else:
+            assert told([utterance]) == told([alone])
 
 
 def test_draft_lengths_by_the_number_of_rows(model: TextToSemantic) -> None:
@@ -291,14 +315,15 @@ def test_a_target_that_is_told_its_positions_and_rate() -> None:
 
 @pytest.mark.parametrize(("change", "why"), [
     ({"drafter": "ngram"}, "ngram is not"), ({"stop": "adaedl"}, "stop=adaedl"), ({"guided": True}, "guided"),
-    ({"verifier": "kseq"}, "kseq has no form"), ({"chance": Uniforms()}, "chance"),
+    ({"drafter": "block", "stop": "survival"}, "stop=survival"), ({"verifier": "kseq"}, "kseq has no form"),
+    ({"chance": Uniforms()}, "chance"),
     ({"target": object()}, "is none: use runtime eager"),
 ])  # fmt: skip
 def test_what_cannot_be_run_is_refused(model: TextToSemantic, change: dict[str, Any], why: str) -> None:
     options = dict(change)
     name, rule, chance = options.pop("drafter", "eagle"), options.pop("verifier", "block"), options.pop("chance", None)
     target: Any = options.pop("target", model)
-    draft = tiny_draft(model) if name == "eagle" else None
+    draft = {"eagle": tiny_draft, "block": tiny_block}[name](model) if name != "ngram" else None
     made = (make_drafter(name, draft, options=options), make_verifier(rule), 4)
     with pytest.raises(ConfigError, match=why):
         Engine(target, *made, Board(target, *made), chance)
