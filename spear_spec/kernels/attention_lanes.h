@@ -122,11 +122,21 @@ TARGET static void NAMED(attend)(int64_t rows, const float *q, int64_t q_step, c
                                  int64_t out_step)
 {
     const float root = 1 / sqrtf((float)dim);
-    int64_t longest = 0;
-    for (int64_t r = 0; r < rows; r++) longest = seen[r].count > longest ? seen[r].count : longest;
+    const struct seen *most_seen = seen;
+    for (int64_t r = 1; r < rows; r++) most_seen = seen[r].count > most_seen->count ? seen + r : most_seen;
+    const int64_t longest = most_seen->count;
     for (int64_t first = 0; first < longest; first += TILE)
         for (int64_t r = 0; r < rows; r++) {
             const int64_t last = seen[r].count < first + TILE ? seen[r].count : first + TILE;
+            for (int64_t i = first + r * TILE / rows; i < first + (r + 1) * TILE / rows && i < longest; i++) {
+                /* while one tile is worked on its values come nearer, and the keys of the next; each row asks for some */
+                const float *value = v + most_seen->at[i] * dim;
+                const float *key = k + most_seen->at[i + TILE < longest ? i + TILE : i] * dim;
+                for (int64_t d = 0; d < dim; d += 16) {
+                    PREFETCH_L2(value + d);
+                    PREFETCH(key + d);
+                }
+            }
             NAMED(scores)(q + r * q_step, k, dim, root, seen[r].at, first, last, weight + r * most);
         }
     float by[4];

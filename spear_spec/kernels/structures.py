@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 13  # as in draft.c
+VERSION = 14  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
@@ -156,6 +156,32 @@ class CBlock(Structure):
     ]
 
 
+class CRound(Structure):
+    """`struct round`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "steps", "threads", "rule", "how_step", "eos")),
+        ("how", POINTER(CSampling)),
+        ("newest", POINTER(c_int64)),
+        ("uniforms", POINTER(c_double)),
+        ("draft", POINTER(CDraft)),
+        ("fuse", POINTER(CMatrix)),
+        ("head", POINTER(CMatrix)),
+        *((name, POINTER(c_int64)) for name in ("limits", "fresh", "counts")),
+        *((name, c_int64) for name in ("count", "parts", "length")),
+        ("features", POINTER(c_void_p)),
+        ("read", POINTER(CPast)),
+        ("reached", POINTER(c_int64)),
+        ("target", POINTER(CTarget)),
+        ("past", POINTER(CPast)),
+        ("kept", POINTER(c_void_p)),
+        ("hidden", c_void_p),
+        ("logits", c_void_p),
+        *((name, POINTER(c_int64)) for name in ("tokens", "drafted", "accepted", "last", "used")),
+        ("longest", c_int64),
+    ]
+
+
 _INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
 # result and arguments, in the order of the C declarations
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -201,6 +227,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
+    "spear_round": (c_int, [POINTER(CRound)]),
+    "spear_large_pages": (None, [c_void_p, c_int64]),
     "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder), c_double]),

@@ -49,7 +49,7 @@ static float *weights(const char *name, int64_t count)
 
 static struct matrix map(const char *name, int64_t format, int64_t in, int64_t out)
 {
-    const int64_t codes = (out + STRIP - 1) / STRIP * in * STRIP;
+    const int64_t codes = (out + STRIP - 1) / STRIP * (format == BYTES ? (in + 1) / 2 * 2 : in) * STRIP;
     if (format == FLOATS) return (struct matrix){floats(name, codes), in, out, format, NULL};
     if (format == HALVES) {
         uint16_t *half = array(name, codes, sizeof *half);
