@@ -12,12 +12,12 @@ from torch import Tensor
 
 from spear_spec.decoding.contract import proposal_problem, verdict_problem
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.one_call import OneCall
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.request import Request
 from spear_spec.decoding.session import Session, exact_math
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.decoding.verifiers.tensors import uniforms_for
-from spear_spec.decoding.whole import Whole
 from spear_spec.errors import ContractError
 
 Gamma = int | Callable[[int], int]
@@ -28,7 +28,7 @@ class Plain:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._whole = Whole(session)
+        self._one_call = OneCall(session)
 
     def admit(self, requests: Sequence[Request]) -> list[int]:
         """See `Session.admit`."""
@@ -43,7 +43,7 @@ class Plain:
         session = self.session
         # modes are set for the step, not for the iteration: they must not leak out through a yield
         with session.step(), exact_math(session.model):
-            if self._whole.possible and (verdict := self._whole.step()) is not None:
+            if self._one_call.possible and (verdict := self._one_call.step()) is not None:
                 return session.commit(verdict)
             law = session.laws()
             drawn = session.chance.categorical(law[:, 0], session.rows)
@@ -62,7 +62,7 @@ class Speculative:
         self._shares = bool(getattr(verifier, "shares", False))
         # objects that are not ours are looked at in every step
         self._check_draft, self._check_rule = (not _ours(thing) for thing in (drafter, verifier))
-        self._whole = Whole(session, drafter, verifier)
+        self._one_call = OneCall(session, drafter, verifier)
         with session.step(), exact_math(session.model):
             self.state = drafter.start(session)
 
@@ -103,7 +103,7 @@ class Speculative:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             gamma = self.gamma if isinstance(self.gamma, int) else self.gamma(len(session.rows))
             limits = [min(gamma, left - 1) for left in session.remaining]
-            if self._whole.possible and (verdict := self._whole.step(self.state, limits)) is not None:
+            if self._one_call.possible and (verdict := self._one_call.step(self.state, limits)) is not None:
                 verdict = session.commit(verdict)
                 drafter.commit(session, self.state, verdict)
                 return verdict

@@ -5,6 +5,8 @@
 #include "wider.h"
 
 #define FEW 4 /* rows that are read where they lie */
+#define AHEAD 24 /* inputs whose weights are on their way */
+#define FAR 128  /* at least into the second cache */
 #define ENOUGH 300000 /* multiplications that are worth a second thread: some 15 microseconds */
 
 typedef float four_floats __attribute__((vector_size(16)));

@@ -33,7 +33,9 @@ INLINE TARGET void NAMED(sums)(const struct matrix *w, int format, int vectors, 
         for (int v = 0; v < vectors; v++) sum[r][v] = (NAMED(lanes)){0};
     for (int64_t i = 0; i < in; i++) {
         NAMED(lanes) weight[4];
-        PREFETCH(at[0] + (i + 32) * STRIP * size);
+        PREFETCH(at[0] + (i + AHEAD) * STRIP * size);
+        PREFETCH_L2(at[0] + (i + FAR) * STRIP * size);
+        if (vectors * LANES > STRIP) PREFETCH(at[vectors - 1] + (i + AHEAD) * STRIP * size);
         UNROLL_ALL
         for (int v = 0; v < vectors; v++) weight[v] = NAMED(weights)(at[v] + i * STRIP * size, format);
         UNROLL_ALL

@@ -79,6 +79,28 @@ class CTarget(Structure):
     ]
 
 
+class CEncoderLayer(Structure):
+    """`struct encoder_layer`."""
+
+    _fields_ = [
+        *((name, CMatrix) for name in ("to_qkv", "self_out", "up", "down")),
+        *((name, c_void_p) for name in ("self_gain", "forward_gain", "up_bias", "down_bias")),
+    ]
+
+
+class CEncoder(Structure):
+    """`struct encoder`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids", "readers")),
+        ("table", c_void_p),
+        ("layers", POINTER(CEncoderLayer)),
+        ("gain", c_void_p),
+        ("to_kv", POINTER(CMatrix)),
+        ("nulls", POINTER(c_void_p)),
+    ]
+
+
 class CNorm(Structure):
     """`struct norm`."""
 
@@ -226,6 +248,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [c_int, c_int64, c_int64, c_int64, _INTEGERS, _INTEGERS]  # rule, batch, steps, size, tokens, counts
         + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
+    ),
+    "spear_encode": (
+        c_int,
+        [c_int64, POINTER(CEncoder), c_int64, c_int64, c_void_p, _INTEGERS]  # threads, encoder, batch, count, ids, ...
+        + [c_void_p, c_void_p, POINTER(c_void_p)],  # angles, hidden, cross
     ),
     "spear_round": (c_int, [POINTER(CRound)]),
     "spear_large_pages": (None, [c_void_p, c_int64]),

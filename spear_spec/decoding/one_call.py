@@ -27,7 +27,7 @@ from spear_spec.runtime.eager import EagerRuntime
 _RULES = (BlockVerifier, RejectionVerifier)
 
 
-class Whole:
+class OneCall:
     """Steps of one session, with one drafter and rule or in the plain loop.
 
     `step` settles nothing where it returns None: then the step has to be taken in parts.
