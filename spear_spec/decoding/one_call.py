@@ -6,6 +6,8 @@ the parts would, token for token: they share their state, and either may take th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from spear_spec.decoding.chance import Uniforms
@@ -25,6 +27,19 @@ from spear_spec.nn.cache import KVCache
 from spear_spec.runtime.eager import EagerRuntime
 
 _RULES = (BlockVerifier, RejectionVerifier)
+
+
+class Scored(DecoderOutput):
+    """What a round computed, as tensors when somebody asks for them."""
+
+    def __init__(self, found: Round) -> None:
+        self.round = found
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("logits", "hidden", "features"):
+            raise AttributeError(name)
+        self.logits, self.hidden, *self.features = self.round.tensors()
+        return self.__dict__[name]
 
 
 class OneCall:
@@ -76,7 +91,7 @@ class OneCall:
         found = self._run(stack, state, limits, steps)
         for row, used in zip(rows, found.used):
             chance.passed(row, used)
-        runtime.scored(DecoderOutput(found.logits, found.hidden, found.features), found.logits.shape[1])
+        runtime.scored(Scored(found), found.count)
         tokens = [[*draft[:kept], last] for draft, kept, last in zip(found.drafts, found.accepted, found.last)]
         return Verdict(list(rows), tokens, found.accepted, [len(draft) for draft in found.drafts])
 
@@ -91,7 +106,9 @@ class OneCall:
             state.rewind()
             positions = own.cache.longest + max(map(len, session.fresh)) + steps
             own.cache.reserve(positions)
-            said = runtime.output.features if runner.fed and runtime.output is not None else ()
+            output, said = runtime.output, None
+            if runner.fed and output is not None:
+                said = output.round if type(output) is Scored else output.features
             past = Past(own.cache, own.cross, own.cross_mask, runner.angles(positions))
             reading = Reading(limits, session.fresh, said, past)
         if self._round is None or self._of[0] is not stack or self._of[1] is not draft:

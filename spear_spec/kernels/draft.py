@@ -153,19 +153,19 @@ class NativeDraft:
         Raises:
             ContractError: another number of features, shape, dtype or device.
         """
-        self.check_features(features, count)
-        assert self._fuse is not None
+        if self._fuse is None:
+            raise ContractError("this draft is not fed with features")
         return fused(self._fuse, features, count)
 
-    def check_features(self, features: Sequence[Tensor], count: int) -> None:
-        """Whether the target's features are as `fuse` wants them.
+    def check_features(self, sizes: tuple[int, ...], batch: int, count: int) -> None:
+        """Whether features of these sizes (how many, B, T, D) give `count` positions of each row through `fuse`.
 
         Raises:
-            ContractError: they are not.
+            ContractError: they do not.
         """
         if self._fuse is None:
             raise ContractError("this draft is not fed with features")
-        check_features(self._fuse, features, count)
+        check_features(self._fuse, sizes, batch, count)
 
     def enter_round(self, round_: CRound) -> None:
         """Say of which draft the rounds of `round.py` are."""
@@ -255,7 +255,8 @@ def fused(matrix: CMatrix, features: Sequence[Tensor], count: int) -> Tensor:
     Raises:
         ContractError: another number of features, shape, dtype or device.
     """
-    batch, length, dim = check_features(matrix, features, count)
+    batch, length, dim = features[0].shape
+    check_features(matrix, (len(features), batch, length, dim), batch, count)
     held = [x.contiguous() for x in features]
     places = (c_void_p * len(held))(*[pointer(x, (batch, length, dim), _FLOAT, "features") for x in held])
     out = torch.empty(batch, count, dim, dtype=_FLOAT, device="cpu")
@@ -264,13 +265,12 @@ def fused(matrix: CMatrix, features: Sequence[Tensor], count: int) -> Tensor:
     return out
 
 
-def check_features(matrix: CMatrix, features: Sequence[Tensor], count: int) -> tuple[int, int, int]:
-    """B, T and D of features that give `count` positions through this `fuse`.
+def check_features(matrix: CMatrix, sizes: tuple[int, ...], batch: int, count: int) -> None:
+    """Whether features of these sizes (how many, B, T, D) give `count` positions of each row through this `fuse`.
 
     Raises:
         ContractError: they do not.
     """
-    batch, length, dim = features[0].shape
-    if len(features) * dim != matrix.in_ or dim != matrix.out or count > length:
-        raise ContractError(f"{len(features)} features [{batch}, {length}, {dim}] do not give {count} of this draft")
-    return batch, length, dim
+    many, rows, length, dim = sizes
+    if many * dim != matrix.in_ or dim != matrix.out or count > length or rows != batch:
+        raise ContractError(f"{many} features [{rows}, {length}, {dim}] do not give {count} of this draft")

@@ -32,7 +32,7 @@ from spear_spec.nn.tree import Tree
 ROOT = Path(__file__).parents[2]
 # dim, heads, dim_head, ff_mult; the last is the shipped voice's, whose feed-forward is 341 wide
 SIZES = [(20, 3, 6, 2), (33, 2, 34, 4), (256, 4, 64, 2)]
-BOUND = 2e-4  # of the largest entry: float32 sums of some hundred terms, and the errors of a draft that amplifies them
+BOUND = 6e-4  # of the largest entry: float32 sums of some hundred terms, and the errors of a draft that amplifies them
 
 
 @pytest.fixture(autouse=True)
