@@ -262,7 +262,9 @@ def test_verify(voice: str, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert result["pass"] is True
 
     from spear_spec.decoding.verifiers import rejection
+    from spear_spec.exactness.oracles import in_parts
 
+    in_parts(monkeypatch)
     monkeypatch.setattr(rejection, "judged", lambda *_: None)  # the form on lists, not C
     monkeypatch.setattr(rejection, "quotients", lambda p, q: torch.ones_like(p))
     assert main(args) == 1

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spear_spec.decoding.contract import proposal_problem, verdict_problem
 from spear_spec.decoding.drafters.base import Drafter
+from spear_spec.decoding.one_call import OneCall
 from spear_spec.decoding.proposal import Proposal, Verdict
 from spear_spec.decoding.request import Request
 from spear_spec.decoding.session import Session, exact_math
@@ -27,6 +28,7 @@ class Plain:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._one_call = OneCall(session)
 
     def admit(self, requests: Sequence[Request]) -> list[int]:
         """See `Session.admit`."""
@@ -41,6 +43,8 @@ class Plain:
         session = self.session
         # modes are set for the step, not for the iteration: they must not leak out through a yield
         with session.step(), exact_math(session.model):
+            if self._one_call.possible and (verdict := self._one_call.step()) is not None:
+                return session.commit(verdict)
             law = session.laws()
             drawn = session.chance.categorical(law[:, 0], session.rows)
             count = len(drawn)
@@ -58,6 +62,7 @@ class Speculative:
         self._shares = bool(getattr(verifier, "shares", False))
         # objects that are not ours are looked at in every step
         self._check_draft, self._check_rule = (not _ours(thing) for thing in (drafter, verifier))
+        self._one_call = OneCall(session, drafter, verifier)
         with session.step(), exact_math(session.model):
             self.state = drafter.start(session)
 
@@ -98,6 +103,10 @@ class Speculative:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             gamma = self.gamma if isinstance(self.gamma, int) else self.gamma(len(session.rows))
             limits = [min(gamma, left - 1) for left in session.remaining]
+            if self._one_call.possible and (verdict := self._one_call.step(self.state, limits)) is not None:
+                verdict = session.commit(verdict)
+                drafter.commit(session, self.state, verdict)
+                return verdict
             with session.drafting(self._shares):
                 proposal = drafter.propose(session, self.state, limits)
             if self._check_draft and (

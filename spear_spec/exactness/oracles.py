@@ -19,6 +19,7 @@ from scipy import stats as scipy_stats
 from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.decoding.chance import Chance
 from spear_spec.decoding.loop import generate, speculate
+from spear_spec.decoding.one_call import OneCall
 from spear_spec.decoding.proposal import Proposal
 from spear_spec.decoding.session import Session
 from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
@@ -425,7 +426,13 @@ def spoil_target_laws(patch: Any, change: Callable[[torch.Tensor, SamplingConfig
         mixed = self.lanes.mix(self.score(proposal), [sampling.guidance for sampling in self.samplings])
         return change(mixed, self.samplings[0])
 
+    in_parts(patch)
     patch.setattr(Session, "laws", laws)
+
+
+def in_parts(patch: Any) -> None:
+    """Steps are taken in parts, which a fault can be put between, and not as one call into C."""
+    patch.setattr(OneCall, "step", lambda *_: None)
 
 
 # --- caches ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /* What every C file here may use; it includes none of them. Who includes whom:
    common.h <- law.h <- judge.h; attention.h <- layer.h; law.h, layer.h, product.h <- draft.h; layer.h, product.h <-
-   step.h; philox.h stands alone; each .c its own .h. */
+   step.h, encoder.h; draft.h, judge.h, step.h <- round.h; philox.h stands alone; each .c its own .h. */
 
 #ifndef SPEAR_COMMON_H
 #define SPEAR_COMMON_H

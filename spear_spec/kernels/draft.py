@@ -12,11 +12,11 @@ from torch import Tensor
 from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
-from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.matrix import Matrix, side_by_side
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.kernels.past import Pointers, tree_pointers
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import MAPS, CDraft, CLayer, CMatrix
+from spear_spec.kernels.structures import MAPS, CDraft, CLayer, CMatrix, CRound
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
@@ -52,23 +52,28 @@ class NativeDraft:
         self._held: list[object] = []  # what the structures point at
         first = layers[0]
         self._heads, self._dim_head, self._depth = first.heads, first.dim_head, len(layers)
-        self._sizes = (self._depth, self._heads, self._heads, self._dim_head)
+        self.sizes = (self._depth, self._heads, self._heads, self._dim_head)
         self._ids, self._dim = table.shape
         dim, width, inner = self._dim, first.heads * first.dim_head, len(first.up_bias) // 2
         sizes = dict(
             zip(MAPS, ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner)))
         )
-        self._enter, self._head = self._matrix(enter, dim, dim), self._matrix(head, None, dim)
-        self._size = int(self._head.out)
-        self._fuse = None if fuse is None else self._matrix(fuse, dim, fuse.rounded()[0].shape[1])
+        enter_, head_ = self._matrix(enter, dim, dim), self._matrix(head, None, dim)
+        maps = [[self._matrix(getattr(layer, name), *sizes[name]) for name in MAPS] for layer in layers]
+        fused_ = None if fuse is None else self._matrix(fuse, dim, fuse.rounded()[0].shape[1])
+        matrices = [*([] if fused_ is None else [fused_]), enter_, *(matrix for line in maps for matrix in line), head_]
+        side_by_side(matrices)  # before structures are copied
+        self._held += matrices
+        self._enter, self._head, self._size = enter_.struct, head_.struct, int(head_.struct.out)
+        self._fuse = None if fused_ is None else fused_.struct
         self._layers = (CLayer * len(layers))(
             *[
                 CLayer(
-                    *[self._matrix(getattr(layer, name), *sizes[name]) for name in MAPS],
+                    *[matrix.struct for matrix in line],
                     self._at(layer.up_bias, (2 * inner,), _FLOAT, "a bias"),
                     self._at(layer.down_bias, (dim,), _FLOAT, "a bias"),
                 )
-                for layer in layers
+                for layer, line in zip(layers, maps)
             ]
         )
         self._draft = CDraft(
@@ -88,13 +93,13 @@ class NativeDraft:
         self._held.append(weight)
         return pointer(weight, shape, dtype, name)
 
-    def _matrix(self, packed: PackedLinear, out: int | None, inputs: int) -> CMatrix:
+    @staticmethod
+    def _matrix(packed: PackedLinear, out: int | None, inputs: int) -> Matrix:
         codes, scale = packed.rounded()
         matrix = Matrix.of_codes(codes, scale)
         if matrix.shape != (len(codes) if out is None else out, inputs):
             raise ContractError(f"8-bit weights are {list(matrix.shape)}, they must be {[out, inputs]}")
-        self._held.append(matrix)
-        return matrix.struct
+        return matrix
 
     def step(
         self,
@@ -123,7 +128,7 @@ class NativeDraft:
             raise ContractError(f"rows of at most {count} tokens cannot hold {counts}")
         nodes, sees, depth, _held = tree_pointers(tree, batch, count)
         tokens, features = tokens.contiguous(), features.contiguous()
-        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, count, nodes)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self.sizes, batch, count, nodes)
         features_at = pointer(features, (batch, count, self._dim), _FLOAT, "features")
         hidden = torch.empty_like(features)
         status = self._step(
@@ -151,6 +156,22 @@ class NativeDraft:
         if self._fuse is None:
             raise ContractError("this draft is not fed with features")
         return fused(self._fuse, features, count)
+
+    def check_features(self, sizes: tuple[int, ...], batch: int, count: int) -> None:
+        """Whether features of these sizes (how many, B, T, D) give `count` positions of each row through `fuse`.
+
+        Raises:
+            ContractError: they do not.
+        """
+        if self._fuse is None:
+            raise ContractError("this draft is not fed with features")
+        check_features(self._fuse, sizes, batch, count)
+
+    def enter_round(self, round_: CRound) -> None:
+        """Say of which draft the rounds of `round.py` are."""
+        round_.draft, round_.head = ctypes.pointer(self._draft), ctypes.pointer(self._head)
+        if self._fuse is not None:
+            round_.fuse = ctypes.pointer(self._fuse)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [R, D] -> logits [R, V].
@@ -200,7 +221,7 @@ class NativeDraft:
         how, how_step = native.samplings(sampling, batch)
         hidden = hidden.clone(memory_format=torch.contiguous_format)  # it will be overwritten
         hidden_at = pointer(hidden, (batch, 1, self._dim), _FLOAT, "hidden states")
-        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self._sizes, batch, steps)
+        past = Pointers.of(cache).past(cache, cross, cross_mask, angles, self.sizes, batch, steps)
         tokens, counts = (c_int64 * (batch * steps))(), (c_int64 * batch)()
         laws = hidden.new_empty(batch, steps, self._size)
         status = self._chain(
@@ -235,11 +256,21 @@ def fused(matrix: CMatrix, features: Sequence[Tensor], count: int) -> Tensor:
         ContractError: another number of features, shape, dtype or device.
     """
     batch, length, dim = features[0].shape
-    if len(features) * dim != matrix.in_ or dim != matrix.out or count > length:
-        raise ContractError(f"{len(features)} features [{batch}, {length}, {dim}] do not give {count} of this draft")
+    check_features(matrix, (len(features), batch, length, dim), batch, count)
     held = [x.contiguous() for x in features]
     places = (c_void_p * len(held))(*[pointer(x, (batch, length, dim), _FLOAT, "features") for x in held])
     out = torch.empty(batch, count, dim, dtype=_FLOAT, device="cpu")
     status = native.library().spear_draft_fuse(matrix, len(held), dim, batch, count, length, places, out.data_ptr())
     native.check(status, "the draft's features")
     return out
+
+
+def check_features(matrix: CMatrix, sizes: tuple[int, ...], batch: int, count: int) -> None:
+    """Whether features of these sizes (how many, B, T, D) give `count` positions of each row through this `fuse`.
+
+    Raises:
+        ContractError: they do not.
+    """
+    many, rows, length, dim = sizes
+    if many * dim != matrix.in_ or dim != matrix.out or count > length or rows != batch:
+        raise ContractError(f"{many} features [{rows}, {length}, {dim}] do not give {count} of this draft")

@@ -9,6 +9,8 @@
 
 #define SHIFT 20      /* a bucket is an eighth of an octave */
 #define BUCKETS 1024  /* 1.0 has bucket 1016 */
+#define FLOOR 0x1p-10f /* where a bucket begins */
+#define BLOCK 16
 
 INLINE int64_t bucket_of(float p)
 {
@@ -24,6 +26,24 @@ static int falling(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+/* Values of at least FLOOR, in order, to `values`, if they hold more than `mass` of all; else 0. */
+EVERY_CPU static int64_t near(const float *law, int64_t size, double mass, float *values)
+{
+    float sum = 0;
+    int64_t count = 0, i = 0;
+    for (int64_t j = 0; j < size; j++) sum += law[j] >= FLOOR ? law[j] : 0;
+    if (!((double)sum > mass + 1e-4)) return 0; /* more than a sum of floats is off by */
+    for (; i + BLOCK <= size; i += BLOCK) {
+        int32_t any = 0;
+        for (int64_t j = 0; j < BLOCK; j++) any |= law[i + j] >= FLOOR;
+        for (int64_t j = 0; j < BLOCK && any; j++)
+            if (law[i + j] >= FLOOR) values[count++] = law[i + j];
+    }
+    for (; i < size; i++)
+        if (law[i] >= FLOOR) values[count++] = law[i];
+    return count;
+}
+
 /* The values of one bucket, largest first; returns their number. */
 static int64_t sorted(const float *law, int64_t size, int64_t bucket, float *values)
 {
@@ -34,12 +54,19 @@ static int64_t sorted(const float *law, int64_t size, int64_t bucket, float *val
     return count;
 }
 
-/* The smallest probability that survives. values [size]: scratch. */
+/* The smallest probability that survives. values [2 size]: scratch. */
 static float threshold(const float *law, int64_t size, const struct sampling *how, float *values)
 {
     int32_t counts[BUCKETS] = {0};
     double masses[BUCKETS] = {0}, mass = how->top_p;
     float least = 0;
+    if (!(how->top_k > 0 && how->top_k < size)) { /* the nucleus is mostly found among few: the buckets below stay empty */
+        const int64_t few = near(law, size, mass, values + size);
+        if (few) {
+            law = values + size;
+            size = few;
+        }
+    }
     for (int64_t i = 0; i < size; i++) {
         const int64_t at = bucket_of(law[i]);
         counts[at]++;
@@ -100,7 +127,7 @@ EVERY_CPU static void keep(int64_t size, float least, float *law)
     for (int64_t i = 0; i < size; i++) law[i] /= sum;
 }
 
-/* The law of one row; values [size]: scratch. */
+/* The law of one row; values [2 size]: scratch. */
 static int one(const struct sampling *how, int64_t size, const float *logits, float *law, float *values)
 {
     const int status = soften(logits, size, how->temperature > 0 ? how->temperature : 1, law);
@@ -119,7 +146,7 @@ static int one(const struct sampling *how, int64_t size, const float *logits, fl
 int spear_laws(const struct sampling *how, int64_t step, int64_t batch, int64_t rows, int64_t size, const float *logits,
                float *laws)
 {
-    float *values = malloc((size_t)size * sizeof *values);
+    float *values = malloc((size_t)size * 2 * sizeof *values);
     if (!values) return NO_MEMORY;
     int status = 0;
     for (int64_t r = 0; r < batch * rows && !status; r++)
@@ -128,12 +155,29 @@ int spear_laws(const struct sampling *how, int64_t step, int64_t batch, int64_t 
     return status;
 }
 
-int64_t spear_draw(const float *law, int64_t size, double u, double *table)
+/* Whether some of a block are not 0. */
+INLINE int some(const float *law)
 {
+    uint32_t any = 0, bits[BLOCK];
+    memcpy(bits, law, sizeof bits);
+    for (int j = 0; j < BLOCK; j++) any |= bits[j];
+    return any != 0;
+}
+
+EVERY_CPU int64_t spear_draw(const float *law, int64_t size, double u, double *table)
+{
+    const int64_t whole = size / BLOCK * BLOCK;
     double sum = 0;
-    for (int64_t i = 0; i < size; i++) table[i] = sum += law[i];
+    for (int64_t i = 0; i < whole; i += BLOCK) {
+        if (some(law + i)) /* what is 0 changes no sum, and most of a nucleus's law is */
+            for (int64_t j = 0; j < BLOCK; j++) table[i + j] = sum += law[i + j];
+        else
+            table[i + BLOCK - 1] = sum;
+    }
+    for (int64_t i = whole; i < size; i++) table[i] = sum += law[i];
     const double goal = u * sum;
     int64_t at = 0;
+    while (at < whole && !(table[at + BLOCK - 1] > goal)) at += BLOCK;
     while (at < size - 1 && !(table[at] > goal)) at++;
     return at;
 }

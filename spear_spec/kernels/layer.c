@@ -100,9 +100,11 @@ static void attend_part(void *context, int64_t part)
         const int64_t b = item / all->heads, h = item % all->heads, first = all->view->begin[b];
         const int64_t rows = all->view->begin[b + 1] - first;
         const int64_t place = (b * all->kv_heads + h % all->kv_heads) * all->head_step;
+        const int64_t next = item + 1, near = next / all->heads * all->kv_heads + next % all->heads % all->kv_heads;
         if (rows)
             spear_attend(rows, all->q + first * all->q_step + h * all->dim_head, all->q_step, all->k + place,
-                         all->v + place, all->dim_head, all->seen + first, weight, all->view->most,
+                         all->v + place, all->dim_head, all->seen + first,
+                         next < last ? all->k + near * all->head_step : NULL, weight, all->view->most,
                          all->out + first * width + h * all->dim_head, width);
     }
 }
@@ -191,4 +193,15 @@ void spear_add(float *x, int64_t rows, int64_t width, const float *add)
 {
     for (int64_t r = 0; r < rows; r++, x += width)
         for (int64_t i = 0; i < width; i++) x[i] += add[i];
+}
+
+EVERY_CPU void spear_norm(const float *x, int64_t rows, int64_t dim, const float *gain, float *y)
+{
+    const float root = 1 / sqrtf((float)dim);
+    for (int64_t r = 0; r < rows; r++, x += dim, y += dim) {
+        float sum = 0;
+        for (int64_t i = 0; i < dim; i++) sum += x[i] * x[i];
+        const float size = sqrtf(sum), by = 1 / ((size < 1e-12f ? 1e-12f : size) * root);
+        for (int64_t i = 0; i < dim; i++) y[i] = x[i] * gain[i] * by;
+    }
 }

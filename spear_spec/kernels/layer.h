@@ -1,4 +1,4 @@
-/* What the layers of draft and target have in common: what rows see, attention on a cache and on a text, the gate. */
+/* What the layers of encoder, draft and target have in common: what rows see, attention on a cache and on a text, the gate. */
 
 #ifndef SPEAR_LAYER_H
 #define SPEAR_LAYER_H
@@ -57,6 +57,9 @@ void spear_attend_text(int64_t threads, const struct view *view, int64_t batch, 
 
 /* GEGLU: mapped [rows, 2 inner], values and then gates -> gated [rows, inner]. */
 void spear_gate(int64_t threads, const float *mapped, int64_t rows, int64_t inner, float *gated);
+
+/* x [rows, dim] * gain [dim] / root mean square of the row. */
+void spear_norm(const float *x, int64_t rows, int64_t dim, const float *gain, float *y);
 
 /* x [rows, width] += add [width]. */
 void spear_add(float *x, int64_t rows, int64_t width, const float *add);

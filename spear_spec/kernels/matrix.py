@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.errors import ContractError
+from spear_spec.kernels import native
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import BYTES, FLOATS, HALVES, STRIP, CMatrix
 
+_PAGE = 2**21  # a large page of most machines
+_LINE = 64
 _TYPES = {torch.float32: FLOATS, torch.half: HALVES, torch.int8: BYTES}
 
 
 class Matrix:
     """A matrix [out, in] in strips of outputs, and the structure that points at it."""
 
-    _held: tuple[Tensor | None, ...]
+    strips: Tensor
+    _scale: Tensor | None
 
     def __init__(self, weight: Tensor) -> None:
         """weight: float32 on the CPU; kept in half precision where that holds every one of them exactly.
@@ -45,12 +51,13 @@ class Matrix:
 
     def _pack(self, weight: Tensor, scale: Tensor | None) -> None:
         out, inputs = weight.shape
-        padded = F.pad(weight, (0, 0, 0, -out % STRIP))
-        strips = padded.view(-1, STRIP, inputs).transpose(1, 2).contiguous()
-        shape = (-(-out // STRIP), inputs, STRIP)
+        side = 1 if scale is None else 2  # inputs that lie side by side
+        padded = F.pad(weight, (0, -inputs % side, 0, -out % STRIP))
+        strips = padded.view(-1, STRIP, padded.shape[1] // side, side).transpose(1, 2).contiguous()
+        shape = (-(-out // STRIP), -(-inputs // side), STRIP, side)
         self.bytes = strips.numel() * strips.element_size()
         self.shape = (out, inputs)
-        self._held = (strips, scale)  # what the structure points at
+        self.strips, self._scale = strips, scale  # what the structure points at
         self.struct = CMatrix(
             pointer(strips, shape, weight.dtype, "weights"),
             inputs,
@@ -58,3 +65,29 @@ class Matrix:
             _TYPES[weight.dtype],
             None if scale is None else pointer(scale, (out,), torch.float32, "scales of weights"),
         )
+
+    def move(self, strips: Tensor) -> None:
+        """The same weights lie here now; whoever has copied the structure has the place before."""
+        self.strips = strips
+        self.struct.weights = pointer(strips, strips.shape, strips.dtype, "weights")
+
+
+def side_by_side(matrices: Sequence[Matrix]) -> None:
+    """Move weights that one step reads into one piece of memory, in this order, on large pages where the system gives
+    them. Less than half such a page stays where it is.
+    """
+    held = [matrix.strips for matrix in matrices]
+    places, end = [], 0
+    for strips in held:
+        places.append(end)
+        end += -(-strips.numel() * strips.element_size() // _LINE) * _LINE
+    if end < _PAGE // 2:
+        return
+    room = torch.empty(-(-end // _PAGE) * _PAGE + _PAGE, dtype=torch.uint8)
+    first = -room.data_ptr() % _PAGE
+    native.library().spear_large_pages(room.data_ptr() + first, room.numel() - _PAGE)
+    for matrix, strips, place in zip(matrices, held, places, strict=True):
+        size = strips.numel() * strips.element_size()
+        own = room[first + place : first + place + size].view(strips.dtype).view(strips.shape)
+        own.copy_(strips)
+        matrix.move(own)

@@ -1,6 +1,6 @@
 /* Matrix products for vectors of LANES floats: product.c includes this once for each width, with TARGET (an attribute),
-   the names NAMED(x), OF_HALVES and OF_BYTES (LANES halves or bytes at an address as floats) and ROWS: so many rows
-   share what is read of the weights, as many as leave their sums in registers, two vectors a row. */
+   the names NAMED(x), OF_HALVES (LANES halves at an address as floats) and ROWS: so many rows share what is read of the
+   weights, as many as leave their sums in registers, two vectors a row. */
 
 typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
 
@@ -8,7 +8,6 @@ INLINE TARGET NAMED(lanes) NAMED(weights)(const char *at, int format)
 {
     NAMED(lanes) w;
     if (format == HALVES) return OF_HALVES(at);
-    if (format == BYTES) return OF_BYTES(at);
     memcpy(&w, at, sizeof w);
     return w;
 }
@@ -18,7 +17,7 @@ INLINE TARGET NAMED(lanes) NAMED(weights)(const char *at, int format)
 INLINE TARGET void NAMED(sums)(const struct matrix *w, int format, int vectors, int64_t from, int rows, int packed,
                                const float *x, const float *add, int64_t add_step, float *y)
 {
-    const int64_t in = w->in, size = format == BYTES ? 1 : format == HALVES ? 2 : 4, left = w->out - from;
+    const int64_t in = w->in, size = format == HALVES ? 2 : 4, left = w->out - from;
     const int64_t width = left < vectors * LANES ? left : vectors * LANES;
     const char *at[4];
     NAMED(lanes) sum[ROWS][4];
@@ -34,7 +33,9 @@ INLINE TARGET void NAMED(sums)(const struct matrix *w, int format, int vectors, 
         for (int v = 0; v < vectors; v++) sum[r][v] = (NAMED(lanes)){0};
     for (int64_t i = 0; i < in; i++) {
         NAMED(lanes) weight[4];
-        PREFETCH(at[0] + (i + 32) * STRIP * size);
+        PREFETCH(at[0] + (i + AHEAD) * STRIP * size);
+        PREFETCH_L2(at[0] + (i + FAR) * STRIP * size);
+        if (vectors * LANES > STRIP) PREFETCH(at[vectors - 1] + (i + AHEAD) * STRIP * size);
         UNROLL_ALL
         for (int v = 0; v < vectors; v++) weight[v] = NAMED(weights)(at[v] + i * STRIP * size, format);
         UNROLL_ALL
@@ -49,9 +50,7 @@ INLINE TARGET void NAMED(sums)(const struct matrix *w, int format, int vectors, 
     for (int r = 0; r < rows; r++) {
         const float *more = add ? add + r * add_step + from : NULL;
         float *to = y + r * w->out + from;
-        if (format == BYTES)
-            for (int64_t j = 0; j < width; j++) to[j] = sums[r][j] * w->scale[from + j] + (more ? more[j] : 0);
-        else if (more)
+        if (more)
             for (int64_t j = 0; j < width; j++) to[j] = sums[r][j] + more[j];
         else
             memcpy(to, sums[r], (size_t)width * sizeof *to);
@@ -75,8 +74,6 @@ INLINE TARGET void NAMED(strips)(const struct matrix *w, int format, int64_t fir
     case n:                                                                                  \
         if (w->format == HALVES)                                                             \
             NAMED(strips)(w, HALVES, first, last, n, n > FEW, x, add, add_step, y);          \
-        else if (w->format == BYTES)                                                         \
-            NAMED(strips)(w, BYTES, first, last, n, n > FEW, x, add, add_step, y);           \
         else                                                                                 \
             NAMED(strips)(w, FLOATS, first, last, n, n > FEW, x, add, add_step, y);          \
         break;
@@ -129,7 +126,6 @@ TARGET static void NAMED(product)(const struct matrix *w, int64_t first, int64_t
 #undef CASE
 #undef ROWS
 #undef OF_HALVES
-#undef OF_BYTES
 #undef LANES
 #undef NAMED
 #undef TARGET

@@ -12,18 +12,6 @@
 
 #include "step.h"
 
-/* x * gain / root mean square. */
-EVERY_CPU static void norm(const float *x, int64_t rows, int64_t dim, const float *gain, float *y)
-{
-    const float root = 1 / sqrtf((float)dim);
-    for (int64_t r = 0; r < rows; r++, x += dim, y += dim) {
-        float sum = 0;
-        for (int64_t i = 0; i < dim; i++) sum += x[i] * x[i];
-        const float size = sqrtf(sum), by = 1 / ((size < 1e-12f ? 1e-12f : size) * root);
-        for (int64_t i = 0; i < dim; i++) y[i] = x[i] * gain[i] * by;
-    }
-}
-
 int spear_target_step(int64_t threads, const struct target *target, int64_t first, int64_t last, int64_t batch, int64_t count,
                       const int64_t *tokens, float *x, const struct past *past, int64_t nodes,
                       const uint8_t *node_mask, const int64_t *node_depth, const uint8_t *skip,
@@ -49,18 +37,18 @@ int spear_target_step(int64_t threads, const struct target *target, int64_t firs
     for (int64_t l = first; l < last; l++) {
         const struct target_layer *w = target->layers + l;
         if (!(skip && skip[l] & 1)) {
-            norm(x, rows, dim, w->self_gain, normed);
+            spear_norm(x, rows, dim, w->self_gain, normed);
             spear_product_by(threads, &w->to_qkv, rows, normed, NULL, 0, mapped);
             spear_attend_past(threads, &view, batch, past, l, heads, kv_heads, dim_head, mapped, weight, seen);
             spear_product_by(threads, &w->self_out, rows, seen, x, dim, x);
 
-            norm(x, rows, dim, w->cross_gain, normed);
+            spear_norm(x, rows, dim, w->cross_gain, normed);
             spear_product_by(threads, &w->to_q, rows, normed, NULL, 0, mapped);
             spear_attend_text(threads, &view, batch, past, l, heads, dim_head, mapped, weight, seen);
             spear_product_by(threads, &w->cross_out, rows, seen, x, dim, x);
         }
         if (!(skip && skip[l] & 2)) {
-            norm(x, rows, dim, w->forward_gain, normed);
+            spear_norm(x, rows, dim, w->forward_gain, normed);
             spear_product_by(threads, &w->up, rows, normed, w->up_bias, 0, mapped);
             spear_gate(threads, mapped, rows, inner, gated);
             spear_add(x, rows, dim, w->down_bias);
@@ -69,7 +57,7 @@ int spear_target_step(int64_t threads, const struct target *target, int64_t firs
         if (features && features[l]) memcpy(features[l], x, (size_t)(rows * dim) * sizeof *x);
     }
     if (last == target->depth) {
-        norm(x, rows, dim, target->gain, hidden);
+        spear_norm(x, rows, dim, target->gain, hidden);
         spear_product_by(threads, target->head, rows, hidden, NULL, 0, logits);
     }
     free(normed);

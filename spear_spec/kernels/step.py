@@ -12,10 +12,10 @@ from torch import Tensor
 
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
-from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.matrix import Matrix, side_by_side
 from spear_spec.kernels.past import Pointers, tree_pointers
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import CMatrix, CTarget, CTargetLayer
+from spear_spec.kernels.structures import CTarget, CTargetLayer
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.tree import Tree
 
@@ -69,19 +69,24 @@ class NativeStack:
         sizes = ((width + 2 * kv_heads * dim_head, dim), (dim, width), (width, dim), (dim, width))
         expected = dict(zip(_MAPS, (*sizes, (2 * inner, dim), (dim, inner))))
         lengths = dict(zip(_VECTORS, (dim, dim, dim, 2 * inner, dim)))
-        self.bytes = 0
-        made = []
         for layer in layers:
             for name, shape in expected.items():
                 if getattr(layer, name).shape != shape:
                     raise ContractError(f"{name} is {list(getattr(layer, name).shape)}, it must be {list(shape)}")
-            maps = [self._matrix(getattr(layer, name)) for name in _MAPS]
-            vectors = [self._at(getattr(layer, name), (lengths[name],), name) for name in _VECTORS]
-            made.append(CTargetLayer(*maps, *vectors))
         if head.shape[1] != dim:
             raise ContractError(f"the head reads {head.shape[1]} numbers, the layers give {dim}")
+        maps = [[Matrix(getattr(layer, name)) for name in _MAPS] for layer in layers]
+        last = Matrix(head)
+        matrices = [*(matrix for line in maps for matrix in line), last]
+        side_by_side(matrices)  # before structures are copied
+        self._held += matrices
+        self.bytes = sum(matrix.bytes for matrix in matrices)
+        made = []
+        for layer, line in zip(layers, maps):
+            vectors = [self._at(getattr(layer, name), (lengths[name],), name) for name in _VECTORS]
+            made.append(CTargetLayer(*[matrix.struct for matrix in line], *vectors))
         self._layers = (CTargetLayer * len(made))(*made)
-        self._head = self._matrix(head)
+        self._head = last.struct
         self.dim, self.depth, self.vocabulary = dim, len(layers), len(head)
         self.heads, self.kv_heads, self.dim_head = heads, kv_heads, dim_head
         self.struct = CTarget(
@@ -91,12 +96,6 @@ class NativeStack:
             self._at(gain, (dim,), "a gain"),
             ctypes.pointer(self._head),
         )
-
-    def _matrix(self, weight: Tensor) -> CMatrix:
-        matrix = Matrix(weight)
-        self._held.append(matrix)
-        self.bytes += matrix.bytes
-        return matrix.struct
 
     def _at(self, weight: Tensor, shape: tuple[int, ...], name: str) -> int:
         weight = weight.detach().contiguous()

@@ -6,7 +6,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 13  # as in draft.c
+VERSION = 14  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
@@ -76,6 +76,28 @@ class CTarget(Structure):
         ("layers", POINTER(CTargetLayer)),
         ("gain", c_void_p),
         ("head", POINTER(CMatrix)),
+    ]
+
+
+class CEncoderLayer(Structure):
+    """`struct encoder_layer`."""
+
+    _fields_ = [
+        *((name, CMatrix) for name in ("to_qkv", "self_out", "up", "down")),
+        *((name, c_void_p) for name in ("self_gain", "forward_gain", "up_bias", "down_bias")),
+    ]
+
+
+class CEncoder(Structure):
+    """`struct encoder`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("dim", "heads", "dim_head", "inner", "depth", "ids", "readers")),
+        ("table", c_void_p),
+        ("layers", POINTER(CEncoderLayer)),
+        ("gain", c_void_p),
+        ("to_kv", POINTER(CMatrix)),
+        ("nulls", POINTER(c_void_p)),
     ]
 
 
@@ -156,6 +178,32 @@ class CBlock(Structure):
     ]
 
 
+class CRound(Structure):
+    """`struct round`."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "steps", "threads", "rule", "how_step", "eos")),
+        ("how", POINTER(CSampling)),
+        ("newest", POINTER(c_int64)),
+        ("uniforms", POINTER(c_double)),
+        ("draft", POINTER(CDraft)),
+        ("fuse", POINTER(CMatrix)),
+        ("head", POINTER(CMatrix)),
+        *((name, POINTER(c_int64)) for name in ("limits", "fresh", "counts")),
+        *((name, c_int64) for name in ("count", "parts", "length")),
+        ("features", POINTER(c_void_p)),
+        ("read", POINTER(CPast)),
+        ("reached", POINTER(c_int64)),
+        ("target", POINTER(CTarget)),
+        ("past", POINTER(CPast)),
+        ("kept", POINTER(c_void_p)),
+        ("hidden", c_void_p),
+        ("logits", c_void_p),
+        *((name, POINTER(c_int64)) for name in ("tokens", "drafted", "accepted", "last", "used")),
+        ("longest", c_int64),
+    ]
+
+
 _INTEGERS, _DOUBLES, _SAMPLINGS = POINTER(c_int64), POINTER(c_double), POINTER(CSampling)
 # result and arguments, in the order of the C declarations
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -201,6 +249,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         + [c_void_p, c_int64, c_void_p, c_int64, _DOUBLES]  # q, step from row to row, p, the same, uniforms
         + [_INTEGERS, _INTEGERS, _INTEGERS],  # accepted, last, used
     ),
+    "spear_encode": (
+        c_int,
+        [c_int64, POINTER(CEncoder), c_int64, c_int64, c_void_p, _INTEGERS]  # threads, encoder, batch, count, ids, ...
+        + [c_void_p, c_void_p, POINTER(c_void_p)],  # angles, hidden, cross
+    ),
+    "spear_round": (c_int, [POINTER(CRound)]),
+    "spear_large_pages": (None, [c_void_p, c_int64]),
     "spear_read": (c_float, [c_void_p, c_int64]),
     "spear_product": (None, [POINTER(CMatrix), c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
     "spear_vocoder_size": (c_int64, [POINTER(CVocoder), c_double]),

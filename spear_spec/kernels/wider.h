@@ -14,9 +14,11 @@
 #if defined(__GNUC__)
 #define UNROLL_ALL _Pragma("GCC unroll 16")
 #define PREFETCH(at) __builtin_prefetch(at)
+#define PREFETCH_L2(at) __builtin_prefetch(at, 0, 2)
 #else
 #define UNROLL_ALL
 #define PREFETCH(at)
+#define PREFETCH_L2(at)
 #endif
 
 /* Lane i of the result is lane mask[i] of a and, behind it, b. Clang takes no mask that is a vector. */

@@ -1,4 +1,6 @@
-"""The decoder of a Spear-TTS target as one call into C (`kernels/step.c`), for float32 on a CPU."""
+"""Encoder and decoder of a Spear-TTS target as one call into C each (`kernels/encoder.c`, `step.c`), for float32 on a
+CPU.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from spear_spec.kernels import native
+from spear_spec.kernels.encoder import EncodingLayer, NativeEncoder
 from spear_spec.kernels.step import NativeStack, NativeStep, StepLayer
 from spear_spec.models.seen import Plans
 
 if TYPE_CHECKING:
     from spear_spec.models.spear_tts import TextToSemantic
 
-_STACKS = Plans()
+_STACKS, _ENCODERS = Plans(), Plans()
 
 
 def step_for(model: TextToSemantic) -> NativeStep | None:
@@ -30,6 +33,36 @@ def step_for(model: TextToSemantic) -> NativeStep | None:
 
     stack = _STACKS.of(model, weights, make)
     return None if stack is None else NativeStep(stack)
+
+
+def encoder_for(model: TextToSemantic) -> NativeEncoder | None:
+    """Who encodes texts: None where torch does (another dtype or device, gradients, autocast, dropout, no kernel)."""
+    if model.dtype is not torch.float32 or model.device.type != "cpu" or model.training or not native.available():
+        return None
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return None
+    readers = [(layer.cross_attn.to_kv.weight, layer.cross_attn.null_kv) for layer in model.decoder]
+    weights = (
+        model.text_emb.weight,
+        *model.encoder.parameters(),
+        *model.encoder_norm.parameters(),
+        *(weight for reader in readers for weight in reader),
+    )
+
+    def make() -> NativeEncoder | None:
+        if any(weight.dtype is not torch.float32 for weight in weights):
+            return None
+        layers = []
+        for layer in model.encoder:
+            own, ff = layer.self_attn, layer.ff
+            vectors = (own.norm.gamma, ff.norm.gamma, ff.up.bias, ff.down.bias)
+            layers.append(EncodingLayer(own.to_qkv.weight, own.to_out.weight, ff.up.weight, ff.down.weight, *vectors))
+        gain = model.encoder_norm.get_parameter("gamma")
+        return NativeEncoder(
+            layers, model.text_emb.weight, gain, readers, heads=model.cfg.heads, dim_head=model.cfg.dim_head
+        )
+
+    return _ENCODERS.of(model, weights, make)
 
 
 def _packed(model: TextToSemantic) -> NativeStack:

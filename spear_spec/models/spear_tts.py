@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from spear_spec.config import T2SConfig
 from spear_spec.errors import TextError
 from spear_spec.models.memory import Memory
-from spear_spec.models.native import step_for
+from spear_spec.models.native import encoder_for, step_for
 from spear_spec.models.stack import DecoderStack
 from spear_spec.nn.attention import FeedForward, RMSNorm, kept_rotations
 from spear_spec.nn.cache import KVCache
 from spear_spec.nn.transformer import DecoderLayer, EncoderLayer, Layers
+
+_FEW = 2048  # symbols in one call of the kernel: beyond, torch's products of whole blocks catch up
 
 
 class EarlyExit(nn.Module):
@@ -131,6 +133,12 @@ class TextToSemantic(DecoderStack[DecoderLayer]):
         mask [B, S] defaults to ids != 0.
         """
         mask = text_ids != 0 if mask is None else mask
+        native = encoder_for(self) if text_ids.numel() <= _FEW else None
+        if native is not None:
+            length, counts = text_ids.shape[1], mask.sum(1)
+            if torch.equal(mask, torch.arange(length) < counts[:, None]):  # as padding leaves it
+                hidden, cross = native.run(text_ids, counts.tolist(), self.rotary(length))
+                return Memory.of(hidden, mask, cross)
         hidden = self.encode_hidden(text_ids, None if bool(mask.all()) else mask)
         return Memory.of(hidden, mask, [layer.cross_attn.keys_values(hidden) for layer in self.decoder])
 

@@ -83,7 +83,7 @@ class DecoderStack(nn.Module, Generic[L]):
     def first_layers(self, tokens: Tensor, memory: Memory, cache: KVCache, count: int) -> Tensor:
         """The first `count` layers alone on tokens [B, T] behind each row's length: the residual stream [B, T, D]."""
         if self._native(cache):
-            self._room(tokens.shape[1], cache)
+            self.room(tokens.shape[1], cache)
             x, *_ = self._call(tokens, memory, cache, 0, count)
             cache.advance(tokens.shape[1])
             return x
@@ -109,7 +109,7 @@ class DecoderStack(nn.Module, Generic[L]):
     ) -> DecoderOutput:
         """`forward` by one call into C, or two where the first layers have run for some of the tokens."""
         length = tokens.shape[1]
-        self._room(length, cache)
+        self.room(length, cache)
         entering, reused, known = tokens, 0, []
         if below is not None:
             assert tree is None, "rows are reused from a cache, for chains"
@@ -189,7 +189,7 @@ class DecoderStack(nn.Module, Generic[L]):
         """Positions and self-attention mask of the new tokens; room for them in the cache."""
         length = tokens.shape[1]
         if cache is not None:
-            self._room(length, cache)
+            self.room(length, cache)
             return cached_positions(self.positions(cache.longest + length), cache, length, tree)
         self._fits(length)
         table = self.positions(length)
@@ -197,7 +197,7 @@ class DecoderStack(nn.Module, Generic[L]):
             return table[:length], None, length > 1
         return table[tree.depth], tree.mask[:, None], False
 
-    def _room(self, length: int, cache: KVCache) -> None:
+    def room(self, length: int, cache: KVCache) -> None:
         """Room in the cache for so many new tokens."""
         self._fits(cache.longest + 1)
         cache.reserve(cache.longest + length)

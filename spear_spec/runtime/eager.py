@@ -102,6 +102,12 @@ class EagerRuntime:
         self.output = self.target(ids, self.memory, self.cache, tree=tree, features=self.features, below=below)
         return self.output.logits
 
+    def scored(self, output: DecoderOutput, count: int) -> None:
+        """Others have run the target on `count` tokens behind each row's length, a chain: the step to be kept now."""
+        self._base, self._slots, self.depths = list(self.cache.lengths), None, None
+        self.cache.advance(count)
+        self.output = output
+
     def keep(self, counts: Sequence[int], paths: Sequence[Sequence[int]] | None = None) -> None:
         base, lanes = self._base, self.lanes
         if self._slots is None:

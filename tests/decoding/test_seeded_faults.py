@@ -22,6 +22,7 @@ from spear_spec.exactness.oracles import (
     cache_error,
     draft_laws,
     greedy_flips,
+    in_parts,
     loop_error,
     sampled_pvalues,
     spoil_target_laws,
@@ -75,6 +76,7 @@ def greedy() -> bool:
 
 
 def skip_the_residual(patch: Patch) -> None:
+    in_parts(patch)
     patch.setattr(rejection, "judged", lambda *_: None)  # the form on lists, not C
     patch.setattr(rejection, "residual", lambda p, q, token: p)
 

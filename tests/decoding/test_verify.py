@@ -23,7 +23,7 @@ from spear_spec.engine import Decoder
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.exactness import verify
 from spear_spec.exactness.conclusion import conclusion
-from spear_spec.exactness.oracles import TEXTS, spoil_target_laws, tiny_draft, tiny_model
+from spear_spec.exactness.oracles import TEXTS, in_parts, spoil_target_laws, tiny_draft, tiny_model
 from spear_spec.exactness.uniformity import (
     ALPHA,
     binned_check,
@@ -37,6 +37,7 @@ from spear_spec.exactness.uniformity import (
     uniform_checks,
 )
 from spear_spec.exactness.verify import run_verify
+from spear_spec.kernels.round import NativeRound
 from spear_spec.models.drafts.runner import DraftRunner
 from spear_spec.models.memory import Memory
 from spear_spec.nn.cache import KVCache
@@ -145,12 +146,14 @@ def test_a_lossy_rule_never_passes(tts: TinyTTS, monkeypatch: pytest.MonkeyPatch
 
 def judge_by_lists(patch: pytest.MonkeyPatch) -> None:
     """A fault in the form on lists shows where that form runs."""
+    in_parts(patch)
     for rule in (rejection, block):
         patch.setattr(rule, "judged", lambda *_: None)
 
 
 def skip_the_residual_in_c(patch: pytest.MonkeyPatch) -> None:
     """The kernel draws the recovered token from the target's whole law."""
+    in_parts(patch)
     right = judged_in_c.judge
 
     def judge(*args: Any) -> Any:
@@ -210,6 +213,7 @@ def anothers_text(patch: pytest.MonkeyPatch) -> None:
 
 def chain_of_other_laws(patch: pytest.MonkeyPatch) -> None:
     """The chain in one call gives flatter laws than it draws from."""
+    in_parts(patch)
     right = DraftRunner.chain
 
     def chain(*args: Any) -> Any:
@@ -219,7 +223,26 @@ def chain_of_other_laws(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DraftRunner, "chain", chain)
 
 
+def a_round_that_draws_twice(patch: pytest.MonkeyPatch) -> None:
+    """The rule of a whole round goes on with the numbers that its draft was drawn with."""
+    right = NativeRound.run
+
+    def run(self: NativeRound, newest: Any, samplings: Any, uniforms: Any, *args: Any) -> Any:
+        half = len(uniforms[0]) // 2
+        return right(self, newest, samplings, [[*line[:half], *line[: half + 1]] for line in uniforms], *args)
+
+    patch.setattr(NativeRound, "run", run)
+
+
+def a_round_that_keeps_too_little(patch: pytest.MonkeyPatch) -> None:
+    """A whole round keeps no draft token, and draws what follows as if it had kept some."""
+    right = NativeRound.run
+    patch.setattr(NativeRound, "run", lambda *args: replace(right(*args), accepted=[0] * len(args[1])))
+
+
 FAULTS = [
+    a_round_that_draws_twice,
+    a_round_that_keeps_too_little,
     chain_of_other_laws,
     leak_the_draft,
     skip_the_residual,

@@ -5,9 +5,10 @@
 
 #include "block.h"
 #include "draft.h"
+#include "encoder.h"
 #include "judge.h"
 #include "philox.h"
-#include "step.h"
+#include "round.h"
 
 #define REQUIRE(truth)                                     \
     if (!(truth)) {                                        \
@@ -49,7 +50,7 @@ static float *weights(const char *name, int64_t count)
 
 static struct matrix map(const char *name, int64_t format, int64_t in, int64_t out)
 {
-    const int64_t codes = (out + STRIP - 1) / STRIP * in * STRIP;
+    const int64_t codes = (out + STRIP - 1) / STRIP * (format == BYTES ? (in + 1) / 2 * 2 : in) * STRIP;
     if (format == FLOATS) return (struct matrix){floats(name, codes), in, out, format, NULL};
     if (format == HALVES) {
         uint16_t *half = array(name, codes, sizeof *half);
@@ -239,6 +240,97 @@ static void target(int64_t format, int64_t dim, int64_t heads, int64_t kv_heads,
     release();
 }
 
+/* Texts of ragged lengths, one of them empty. */
+static void encode(int64_t format, int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, int64_t batch)
+{
+    const int64_t depth = 2, readers = 2, width = heads * dim_head, symbols = 9, count = 1 + batch;
+    struct encoder_layer *layers = array("layers", depth, sizeof *layers);
+    struct matrix *to_kv = array("to_kv", readers, sizeof *to_kv);
+    const float **nulls = array("nulls", readers, sizeof *nulls);
+    float **cross = array("cross", 2 * readers, sizeof *cross);
+    for (int64_t l = 0; l < depth; l++)
+        layers[l] = (struct encoder_layer){map("encoder qkv", format, dim, 3 * width), map("self_out", format, width, dim),
+                                           map("up", format, dim, 2 * inner), map("encoder down", format, inner, dim),
+                                           floats("encoder gain", dim), floats("gain", dim), floats("up_bias", 2 * inner),
+                                           floats("encoder bias", dim)};
+    for (int64_t l = 0; l < readers; l++) {
+        to_kv[l] = map("encoder kv", format, dim, 2 * width);
+        nulls[l] = floats("encoder null", 2 * width);
+        for (int which = 0; which < 2; which++) cross[2 * l + which] = floats("read keys", batch * width * (1 + count));
+    }
+    const struct encoder encoder = {dim, heads, dim_head, inner, depth, symbols, readers, floats("symbols", symbols * dim),
+                                    layers, floats("gain", dim), to_kv, nulls};
+    int64_t *ids = array("texts", batch * count, sizeof *ids), *counts = array("text counts", batch, sizeof *counts);
+    for (int64_t i = 0; i < batch * count - !strcmp("texts", shorter); i++) ids[i] = random_below((uint32_t)symbols);
+    for (int64_t b = 0; b < batch - !strcmp("text counts", shorter); b++) counts[b] = b ? (b + 1) % (count + 1) : count;
+    float *angles = floats("encoder angles", count * dim_head), *hidden = floats("encoded", batch * count * dim);
+    REQUIRE(spear_encode(1 + batch % 3, &encoder, batch, count, ids, counts, angles, hidden, cross) == 0);
+    ids[count - 1] = symbols;
+    REQUIRE(spear_encode(1, &encoder, batch, count, ids, counts, angles, hidden, cross) == NO_TOKEN);
+    release();
+}
+
+/* Keys and values of rows at the end of their room. */
+static struct past room(int64_t depth, int64_t batch, int64_t width, int64_t dim_head, int64_t before, int64_t count,
+                        int64_t **lengths)
+{
+    const int64_t capacity = before + count, layer = batch * width * capacity, memory = 3;
+    const float **cross = array("round cross", 2 * depth, sizeof *cross);
+    for (int64_t l = 0; l < 2 * depth; l++) cross[l] = floats("round text", batch * width * memory);
+    *lengths = array("round lengths", batch, sizeof **lengths);
+    for (int64_t b = 0; b < batch - !strcmp("round lengths", shorter); b++) (*lengths)[b] = before - b % 2;
+    return (struct past){*lengths, floats("round angles", capacity * dim_head), floats("round keys", depth * layer),
+                         floats("round values", depth * layer), capacity, layer, cross, memory, NULL};
+}
+
+/* Whole rounds, with a draft and without. */
+static void rounds(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, int64_t batch, int64_t steps)
+{
+    const int64_t width = heads * dim_head, ids = 64, size = ids - 1, count = 2, length = 3, most = steps + 1;
+    struct matrix enter = map("enter", BYTES, dim, dim), head = map("head", BYTES, dim, size);
+    struct matrix fuse = map("round fuse", BYTES, dim, dim), last = map("head of the target", HALVES, dim, size);
+    struct layer own = {map("to_qkv", BYTES, dim, 3 * width), map("self_out", BYTES, width, dim), map("to_q", BYTES, dim, width),
+                        map("cross_out", BYTES, width, dim), map("up", BYTES, dim, 2 * inner), map("down", BYTES, inner, dim),
+                        floats("up_bias", 2 * inner), floats("down_bias", dim)};
+    struct target_layer layer = {map("to_qkv", HALVES, dim, 3 * width), map("self_out", HALVES, width, dim),
+                                 map("to_q", HALVES, dim, width), map("cross_out", HALVES, width, dim),
+                                 map("up", HALVES, dim, 2 * inner), map("down", HALVES, inner, dim), floats("gain", dim),
+                                 floats("gain", dim), floats("gain", dim), floats("up_bias", 2 * inner), floats("down_bias", dim)};
+    const struct draft draft = {dim, heads, dim_head, inner, 1, ids, floats("table", ids * dim), &enter, &own};
+    const struct target target = {dim, heads, heads, dim_head, inner, 1, ids, floats("table", ids * dim), &layer,
+                                  floats("last gain", dim), &last};
+    int64_t *reached, *lengths;
+    struct past read = room(1, batch, width, dim_head, 5, count + steps, &reached);
+    struct past past = room(1, batch, width, dim_head, 5, most, &lengths);
+    struct sampling how = {.7f, .9, 0};
+    const float *said[1] = {floats("round features", batch * length * dim)};
+    float *kept[1] = {floats("round kept", batch * most * dim)};
+    double *u = array("round u", batch * (2 * steps + 1), sizeof *u);
+    int64_t *numbers[8];
+    static const char *const names[8] = {"newest", "limits", "fresh counts", "drafted", "round accepted", "round last", "round used", ""};
+    for (int i = 0; i < 7; i++) numbers[i] = array(names[i], batch, sizeof **numbers);
+    int64_t *fresh = array("fresh", batch * count, sizeof *fresh), *tokens = array("round tokens", batch * steps, sizeof *tokens);
+    for (int64_t i = 0; i < batch * (2 * steps + 1) - !strcmp("round u", shorter); i++) u[i] = random_below(1000) / 1000.;
+    for (int64_t i = 0; i < batch * count - !strcmp("fresh", shorter); i++) fresh[i] = random_below((uint32_t)ids);
+    for (int64_t b = 0; b < batch; b++) {
+        numbers[0][b] = random_below((uint32_t)ids);
+        numbers[1][b] = steps - b % most;
+        numbers[2][b] = b ? 1 + b % count : count;
+    }
+    struct round round = {batch, steps, 1 + batch % 2, BLOCK, 0, size, &how, numbers[0], u, &draft, &fuse, &head, numbers[1],
+                          fresh, numbers[2], count, 1, length, said, &read, reached, &target, &past, kept,
+                          floats("round hidden", batch * most * dim), floats("round logits", batch * most * size), tokens,
+                          numbers[3], numbers[4], numbers[5], numbers[6], 0};
+    REQUIRE(spear_round(&round) == 0);
+    for (int64_t b = 0; b < batch; b++) REQUIRE(numbers[4][b] <= numbers[3][b] && numbers[6][b] <= 2 * numbers[3][b] + 1);
+    numbers[0][batch - 1] = ids;
+    round.steps = 0; /* the plain loop */
+    REQUIRE(spear_round(&round) == NO_TOKEN);
+    numbers[0][batch - 1] = 0;
+    REQUIRE(spear_round(&round) == 0 && round.longest == 0);
+    release();
+}
+
 static struct bytes byte_map(const char *name, int64_t in, int64_t out)
 {
     const int64_t codes = (out + TILE_OUT - 1) / TILE_OUT * ((in + 3) / 4) * TILE_OUT * 4;
@@ -351,6 +443,12 @@ int main(int count, char **arguments)
                 target(format, 33, 4, 2, 34, 88, batch, masked);
                 target(format, 64, 2, 1, 64, 43, batch, masked);
             }
+    }
+    for (int64_t batch = 1; batch <= 4; batch++) {
+        encode(FLOATS, 33, 2, 34, 88, batch);
+        encode(HALVES, 64, 1, 64, 43, batch);
+        rounds(20, 3, 6, 26, batch, 3);
+        rounds(64, 1, 64, 43, batch, 1);
     }
     judge(4, 3, 2);
     judge(5, 4, 33);

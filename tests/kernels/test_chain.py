@@ -19,6 +19,7 @@ from spear_spec.decoding.proposal import Proposal
 from spear_spec.errors import ContractError, NumericsError
 from spear_spec.exactness.oracles import SAMPLINGS, TEXTS, oracle_law, texts, tiny_model
 from spear_spec.kernels import native
+from spear_spec.kernels.round import NativeRound
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.drafts.runner import _RUNNERS, DraftRunner
 from spear_spec.models.spear_tts import TextToSemantic
@@ -258,12 +259,13 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
         raise AssertionError("in one call")
 
     monkeypatch.setattr(DraftRunner, "chain", never)
+    monkeypatch.setattr(NativeRound, "run", never)
 
     class Other(Chance):
         """Chance that cannot tell what comes."""
 
         def __init__(self) -> None:
-            self.inner = Uniforms(range(80))
+            self.inner = Uniforms(range(150))
             self.bernoulli, self.categorical = self.inner.bernoulli, self.inner.categorical
 
     def speak(rows: int = 1, chance: Any = None, guidance: float = 1.0, **options: Any) -> None:
@@ -280,9 +282,9 @@ def test_where_the_chain_is_drawn_by_token(monkeypatch: pytest.MonkeyPatch) -> N
 
     speak(guided=True, guidance=2.0)
     speak(chance=Other())
-    speak(rows=65)
+    speak(rows=129)
     with pytest.raises(AssertionError, match="in one call"):
-        speak(rows=64)
+        speak(rows=128)
     monkeypatch.setenv(native.SWITCH, "0")
     _RUNNERS.clear()
     speak()

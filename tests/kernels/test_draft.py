@@ -32,7 +32,7 @@ from spear_spec.nn.tree import Tree
 ROOT = Path(__file__).parents[2]
 # dim, heads, dim_head, ff_mult; the last is the shipped voice's, whose feed-forward is 341 wide
 SIZES = [(20, 3, 6, 2), (33, 2, 34, 4), (256, 4, 64, 2)]
-BOUND = 1e-4  # of the largest entry: float32 sums of some hundred terms, and the errors of a draft that amplifies them
+BOUND = 6e-4  # of the largest entry: float32 sums of some hundred terms, and the errors of a draft that amplifies them
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,23 @@ class Case:
     def states(self, ids: Tensor, capacity: int = 3) -> tuple[DraftState, DraftState]:
         model, draft = self.wide
         return self.draft.start(self.model.encode(ids), capacity), draft.start(model.encode(ids), capacity)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Rows [R, in] as the kernel rounds them: to whole steps, so many that sums with codes of 127 stay below 2^31."""
+    width = x.shape[1] + x.shape[1] % 2
+    step = x.abs().amax(1, keepdim=True) / min(2**15 - 1, (2**31 - 1) // (127 * width))
+    return (x / step).round().nan_to_num() * step
+
+
+class Oracle(PackedLinear):
+    """A map on what the kernel makes of its input."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(rounded(x))
+
+    def add(self, x: Tensor, to: Tensor) -> Tensor:
+        return super().add(rounded(x), to)
 
 
 def dequantised(packed: PackedLinear) -> Tensor:
@@ -92,6 +109,7 @@ def case(size: tuple[int, int, int, int] = SIZES[0], depth: int = 1) -> Case:
         assert len(pairs) == 1 + 6 * depth
         for ours, theirs in pairs:
             theirs._plain = dequantised(ours)
+            theirs.__class__ = Oracle
         head = dequantised(PackedLinear(runner.head.t()))
     return Case(model, draft, runner, oracle, head, wide)
 
@@ -144,7 +162,7 @@ def test_steps_equal_float64(size: tuple[int, int, int, int], depth: int, batch:
         one = it.runner.step(tokens, features, ours)
         two = it.oracle.step(tokens, features.double(), theirs)
         assert differ(one, two) < BOUND
-        logits = (two[:, -1] / two[:, -1].norm(dim=-1, keepdim=True)) @ it.head
+        logits = rounded(two[:, -1] / two[:, -1].norm(dim=-1, keepdim=True)) @ it.head
         assert differ(it.runner.logits(one[:, -1]), logits) < BOUND
         kept = (
             [max(0, n - int(torch.randint(0, 3, ()))) for n in ours.cache.lengths] if turn % 2 else ours.cache.lengths
@@ -296,7 +314,7 @@ def test_where_torch_runs_instead(monkeypatch: pytest.MonkeyPatch) -> None:
             assert 0 < differ(one, two) < 0.06
             assert 0 < differ(it.runner.logits(one[:, 0]), plain.logits(two[:, 0])) < 0.06
             assert counted.steps == turn + 1
-        it.runner.step(torch.zeros(3, 30, dtype=torch.long), torch.randn(3, 30, 256), ours)
+        it.runner.step(torch.zeros(3, 50, dtype=torch.long), torch.randn(3, 50, 256), ours)
     assert counted.steps == 5
 
 

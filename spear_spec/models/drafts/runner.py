@@ -32,7 +32,7 @@ from spear_spec.nn.tree import Tree
 TINY = 1e-6  # not zero in half precision either
 # tokens in one step, over all rows, padding not counted: with many more, torch's products of whole blocks catch up
 # with the kernel
-_FEW = 64
+FEW = 128
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Self = TypeVar("_Self")
@@ -130,7 +130,7 @@ class DraftRunner(Turning):
         cache.reserve(positions)
         if features is None or not self.fed:
             features = self.table.new_zeros(batch, length, self.dim)
-        if self.native is not None and (rows if counts is None else sum(counts)) <= _FEW:
+        if self.native is not None and (rows if counts is None else sum(counts)) <= FEW:
             hidden = self.native.step(
                 tokens, features, cache, state.cross, state.cross_mask, self.angles(positions), tree, counts
             )
@@ -153,7 +153,7 @@ class DraftRunner(Turning):
         """The target's features [B, T, D] of each of the draft's `target_layers`, of the first `count` positions ->
         [B, count, D], as `DraftDecoder.fuse_target`.
         """
-        if self.native is not None and features[0].shape[0] * count <= _FEW:
+        if self.native is not None and features[0].shape[0] * count <= FEW:
             return self.native.fuse(features, count)
         return draft.fuse_target([layer[:, :count] for layer in features])
 
@@ -190,12 +190,12 @@ class DraftRunner(Turning):
 
     def chains(self, rows: int) -> bool:
         """Whether `chain` can draw for so many rows."""
-        return self.native is not None and rows <= _FEW
+        return self.native is not None and rows <= FEW
 
     @undisturbed
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [B, D] -> logits [B, V], as `DraftDecoder.logits`."""
-        if self.native is not None and len(hidden) <= _FEW:
+        if self.native is not None and len(hidden) <= FEW:
             return self.native.logits(hidden)
         return torch.mm(unit(hidden), self.head)
 
