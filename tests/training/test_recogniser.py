@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from spear_spec.acoustic.unit.vocoder import VocoderConfig
 from spear_spec.errors import ConfigError
