@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from spear_spec.acoustic.unit.vocoder import VocoderConfig
@@ -16,18 +15,12 @@ from spear_spec.errors import ConfigError
 from spear_spec.training.vocoder.recogniser import Recogniser
 from spear_spec.training.vocoder.settings import VocoderTraining
 from spear_spec.training.vocoder.trainer import VocoderLearner
+from tests.stubs.whisper import make_whisper
 
 
 @pytest.fixture(scope="module")
 def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Whisper encoder of three narrow blocks."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("whisper")
-    sizes = {"d_model": 32, "encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
-    ids = {"vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    WhisperEncoder(WhisperConfig(**sizes, **ids)).save_pretrained(folder)
-    WhisperFeatureExtractor().save_pretrained(folder)
-    return folder
+    return make_whisper(tmp_path_factory.mktemp("whisper"))
 
 
 def tones(rate: int) -> np.ndarray:
