@@ -224,7 +224,7 @@ def test_a_stream_that_goes_back_is_heard_before_the_sentence_is_over(tts: TTS) 
     assert chunks[0].ended is None and len(chunks[0].samples) and chunks[-1].ended is not None
     np.testing.assert_array_equal(np.concatenate([chunk.samples for chunk in chunks]), whole.samples)
     said = next(chunk.said[1] for chunk in chunks if chunk.said is not None)
-    assert said.looked[0].ended is None and len(said.looked[0].tokens) == 26
+    assert 26 in {len(look.tokens) for look in said.looked if look.ended is None}
     alone, ahead = (
         tts.using(**spec).synthesize(text, **options) for spec in ({"drafter": "none"}, {"verifier": "coupled"})
     )
