@@ -6,7 +6,9 @@
 Targets: the shipped voice (10 M), and 72 M and 300 M with random weights. Nothing drafts well for random weights, and
 a round costs the same whatever it keeps: their speculation has a random draft of the shipped draft's shape, and
 `tokens_per_s_at` is what its rounds would give with the tokens a round that the shipped voice keeps at the same batch
-and gamma in this run. A random target's own `tokens_per_s` says nothing of speculation.
+and gamma in this run. A random target's own `tokens_per_s` says nothing of speculation. `block` (one pass for a whole
+draft) has random weights everywhere, the shipped voice has none of its own: what counts is its `us_round` beside
+eagle's. Runtime "graphs-torch" is graphs without the kernels in Triton, `fused_faster` what these save.
 
 The batch is kept full: a request joins when one has ended, until none is waiting; only till then is measured. us_round
 is the time of `Engine.step` alone, tokens_per_s counts joining (the encoder too). bound_us: bytes of weights and of the
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 import time
 import traceback
@@ -35,7 +38,9 @@ from spear_spec.bench.machine import commit, now
 from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.decoding import DecodeStats, Parts, Request
 from spear_spec.decoding.rounds.board import Board
+from spear_spec.decoding.rounds.fused import ops
 from spear_spec.engine import Decoder
+from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.voice.bundle import open_voice
@@ -60,7 +65,7 @@ class Case:
     batch: int
     dtype: str
     drafter: str  # none: the loop
-    runtime: str = "graphs"
+    runtime: str = "graphs"  # or eager, or graphs-torch
 
     @property
     def name(self) -> str:
@@ -76,6 +81,13 @@ def cases(tiny: bool) -> Iterator[Case]:
                     yield Case(target, batch, dtype, drafter)
                     if batch == 1 and target != "72M" and dtype == "float32":
                         yield Case(target, batch, dtype, drafter, "eager")
+                        if target == SHIPPED:
+                            yield Case(target, batch, dtype, drafter, "graphs-torch")
+                if target == SHIPPED and batch == 1:
+                    yield Case(target, batch, dtype, "block")
+    if not tiny:
+        for batch, target in ((1, "300M"), (64, SHIPPED), (64, "300M"), (8, SHIPPED)):
+            yield Case(target, batch, "bfloat16", "block")
 
 
 class Bench:
@@ -88,6 +100,7 @@ class Bench:
         self.bandwidth = 0.0
         self.per_round: dict[tuple[int, str], float] = {}  # tokens a round of the shipped voice
         self._made: dict[tuple[str, str], Decoder] = {}
+        self._blocks: dict[tuple[str, str], BlockDecoder] = {}
 
     def machine(self) -> dict[str, Any]:
         """Bandwidth of a copy, bytes read and written counted, and what one launch costs inside a graph."""
@@ -135,12 +148,29 @@ class Bench:
                 parts = Parts(self.bundle.spec, {"eagle": draft.to(dtype).eval()})
                 self._made[key] = Decoder(target, parts, SamplingConfig(temperature=0.7, top_p=0.9))
         decoder = self._made[key]
-        spec = replace(self.bundle.spec, gamma=GAMMA[case.batch]) if case.drafter != "none" else SpecConfig("none")
-        return replace(decoder, parts=replace(decoder.parts, spec=spec), runtime=case.runtime)
+        gamma, parts = GAMMA[case.batch], decoder.parts
+        spec = replace(self.bundle.spec, gamma=gamma, gammas={}) if case.drafter != "none" else SpecConfig("none")
+        if case.drafter == "block":
+            parts, spec = Parts(spec, {"block": self._block(case, decoder.target)}), replace(spec, drafter="block")
+        runtime = case.runtime.removesuffix("-torch")
+        return replace(decoder, parts=replace(parts, spec=spec), runtime=runtime)
+
+    def _block(self, case: Case, target: Any) -> BlockDecoder:
+        """Random, of the shape that is trained for a target."""
+        key = (case.target, case.dtype)
+        if key not in self._blocks:
+            cfg = target.cfg
+            layers = tuple(sorted({-(-cfg.target_depth * i // 3) for i in (1, 2, 3)}))
+            torch.manual_seed(0)
+            with torch.device(self.device):
+                shape = BlockConfig(cfg.dim, target.vocab_size, layers, 2, cfg.heads, cfg.dim_head)
+                self._blocks[key] = BlockDecoder(shape, cfg).to(target.dtype).eval()
+        return self._blocks[key]
 
     def run(self, case: Case) -> dict[str, Any]:
         """Speak under full load."""
         gc.collect()  # boards of cases before, with what they had captured
+        os.environ[ops.SWITCH] = "0" if case.runtime == "graphs-torch" else "1"  # looked at when a board is made
         decoder = self.decoder(case)
         cap = 9 if self.tiny else CAP if case.target != SHIPPED else None
         batch = min(case.batch, 2) if self.tiny else case.batch
@@ -204,10 +234,9 @@ class Bench:
         read += cfg.target_depth * position * (CAP // 2 + 64)
         gamma = 0 if case.drafter == "none" else decoder.parts.spec.gamma
         if gamma:
-            draft = decoder.parts.decoder
-            assert draft is not None
+            draft = decoder.parts.made[0].draft
             once = sum(p.numel() for p in draft.parameters()) + target.head.numel() + position * (CAP // 2 + 64)
-            read += gamma * once
+            read += once if case.drafter == "block" else gamma * once
         found: dict[str, Any] = {"gamma": gamma, "bound_us": 1e6 * read * size / self.bandwidth}
         return found
 
@@ -215,8 +244,10 @@ class Bench:
         """Ratios and real-time factor, from what this run has measured before."""
         result["over_bound"] = result["us_round"] / result["bound_us"]
         rate, key = self.bundle.config.clock.token_rate, (case.batch, case.dtype)
-        if case.target == SHIPPED and case.drafter != "none":
+        if case.target == SHIPPED and case.drafter == "eagle" and case.runtime == "graphs":
             self.per_round[key] = result["tokens_per_round"]
+        if case.drafter == "block":  # what a trained one keeps is not known here
+            return
         if case.target != SHIPPED:
             per_round = 1.0 if case.drafter == "none" else self.per_round.get(key)
             if per_round is not None:
@@ -228,7 +259,10 @@ class Bench:
             if case.drafter != "none" and other.get("case") == loop and "us_round" in other:
                 result["over_loop"] = speed / other.get("tokens_per_s_at", other["tokens_per_s"])
             if other.get("case") == replace(case, runtime="graphs").name and "us_round" in other:
-                result["graphs_faster"] = result["us_round"] / other["us_round"]  # in a line of the eager runtime
+                # in lines of the other runtimes
+                name = {"eager": "graphs_faster", "graphs-torch": "fused_faster"}.get(case.runtime)
+                if name:
+                    result[name] = result["us_round"] / other["us_round"]
 
     def profile(self) -> dict[str, Any]:
         """What a round of the shipped voice spends its time on: kernels by time."""

@@ -20,10 +20,12 @@ from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import Parts, Request, make_drafter, make_verifier
 from spear_spec.decoding.chance import SENTENCE, derive
 from spear_spec.decoding.rounds.board import Board
+from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Law, Settings
 from spear_spec.decoding.sampling import probabilities
+from spear_spec.decoding.verifiers.tensors import categorical, uniforms_for
 from spear_spec.engine import Decoder, Engine, Utterance
-from spear_spec.exactness.oracles import UncachedTarget, chi_square, tiny_draft, tiny_model
+from spear_spec.exactness.oracles import UncachedTarget, chi_square, tiny_block, tiny_draft, tiny_model
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.voice.bundle import open_voice
 from spear_spec.voice.drafts import Drafts
@@ -42,7 +44,7 @@ MIXED = [
     SamplingConfig(temperature=1.2, top_p=0.9, guidance=2.0),
 ]
 RULES: dict[str, dict[str, Any]] = {
-    "rejection": {}, "block": {}, "matching": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
+    "rejection": {}, "block": {}, "matching": {}, "coupled": {}, "tolerance": {"b": 0.2}, "lenience": {"l": 0.6},
     "typical": {"eps": 0.2, "delta": 0.6}, "coarse": {"theta": 0.3},
 }  # fmt: skip
 
@@ -61,14 +63,16 @@ def requests(count: int, seed: int = 0) -> list[Request]:
     ]
 
 
-def engines(model: TextToSemantic, rule: str | None, draft_of: Any = tiny_draft) -> tuple[Engine, Engine]:
+def engines(
+    model: TextToSemantic, rule: str | None, drafter: str = "eagle", fused: bool | None = None
+) -> tuple[Engine, Engine]:
     """Eager, and by rounds."""
     made: tuple[Any, ...] = (None, None, 4)
     if rule is not None:
-        draft = draft_of(model).to(DEVICE)
+        draft: Any = {"eagle": tiny_draft, "block": tiny_block}[drafter](model)
         verifier = make_verifier(rule, RULES[rule], embedding=model.semantic_emb.weight[:-1])
-        made = (make_drafter("eagle", draft), verifier, 4)
-    return Engine(model, *made), Engine(model, *made, Board(model, *made))
+        made = (make_drafter(drafter, draft.to(DEVICE)), verifier, 4)
+    return Engine(model, *made), Engine(model, *made, Board(model, *made, fused=fused))
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +84,56 @@ def told(utterances: list[Utterance]) -> list[Any]:
     return [(u.tokens, u.ended, vars(u.stats)) for u in utterances]
 
 
-def test_filters() -> None:
+@pytest.mark.parametrize("made", [Law, ops.FusedLaw])
+@pytest.mark.parametrize(("size", "dtype"), [(1025, torch.float64), (1025, torch.float32), (30, torch.bfloat16)])
+def test_filters_and_draws(made: type[Law], size: int, dtype: torch.dtype) -> None:
+    """In float32 a token may be drawn that lies next to the one that is right, hardly ever."""
     samplings = [*MIXED, SamplingConfig(temperature=0.7, top_k=50, top_p=0.9), SamplingConfig(top_k=1)]
-    logits = torch.randn(len(samplings), 3, 1025, device=DEVICE, dtype=torch.float64) * 4
-    found, total = Law(Settings.of(samplings, DEVICE), 1025, torch.float64)(logits)
-    torch.testing.assert_close(found, probabilities(logits, samplings), atol=1e-9, rtol=0)
-    assert total.isfinite().all()
+    samplings = samplings * (1 if SMALL else 32)
+    logits = torch.randn(len(samplings), 2, size, device=DEVICE, dtype=torch.float64).mul(4).to(dtype)
+    law = made(Settings.of(samplings, DEVICE), size, torch.promote_types(dtype, torch.float32))
+    found, total = law(logits)
+    wanted = probabilities(logits.double() if dtype == torch.bfloat16 else logits, samplings).to(found.dtype)
+    far = (found - wanted).abs().amax(-1) > (1e-9 if dtype == torch.float64 else 1e-5)
+    assert far.double().mean() <= (0 if dtype == torch.float64 else 0.02) and total.isfinite().all()
+    uniforms = torch.rand(len(samplings), 3, dtype=torch.float64, device=DEVICE)
+    told, token, _ = law.draw(logits[:, 0], uniforms, 2)
+    right = categorical(told, uniforms[:, 2])
+    assert (token != right).double().mean() <= (0 if dtype == torch.float64 else 0.02)
 
 
-@pytest.mark.parametrize("rule", [None, *RULES])
-def test_it_says_what_the_eager_engine_says(model: TextToSemantic, rule: str | None) -> None:
-    eager, rounds = engines(model, rule)
+@pytest.mark.parametrize("rule", ["block", "rejection", "matching", "coupled"])
+def test_kernels_settle_what_torch_settles(rule: str) -> None:
+    rows, gamma, ids = (16 if SMALL else 256), 5, 1025
+    p = torch.randn(rows, gamma + 1, ids, device=DEVICE, dtype=torch.float64).mul(2).softmax(-1)
+    q = (p[:, :-1].log() + 0.5 * torch.randn_like(p[:, :-1])).softmax(-1)
+    counts = torch.randint(0, gamma + 1, (rows,), device=DEVICE)
+    tokens = torch.multinomial(q.reshape(-1, ids), 1).view(rows, gamma)
+    tokens = tokens.masked_fill(torch.arange(gamma, device=DEVICE) >= counts[:, None], 0)
+    uniforms = torch.rand(rows, gamma + uniforms_for(gamma), dtype=torch.float64, device=DEVICE)
+    verifier: Any = make_verifier(rule)
+    shares = bool(getattr(verifier, "shares", False))
+    own = counts[:, None] + torch.arange(uniforms_for(gamma), device=DEVICE)
+    wanted = verifier.settle(tokens, counts, q, p, uniforms if shares else uniforms.gather(1, own))
+    found = ops.settle(verifier, tokens, counts, q, p, uniforms, shares=shares)
+    assert torch.equal(found.tokens, wanted.tokens) and torch.equal(found.accepted, wanted.accepted)
+    assert torch.equal(found.used, wanted.used if shares else wanted.used + counts)
+
+
+def test_kernels_are_used_here(model: TextToSemantic) -> None:
+    assert Board(model, None, None, 3).fused == (DEVICE.type == "cuda")
+
+
+@pytest.mark.parametrize(
+    ("rule", "drafter", "fused"),
+    [*((rule, "eagle", None) for rule in (None, *RULES)), ("block", "block", None), ("rejection", "block", None),
+     (None, "eagle", False), ("block", "eagle", False)],
+)  # fmt: skip
+def test_it_says_what_the_eager_engine_says(
+    model: TextToSemantic, rule: str | None, drafter: str, fused: bool | None
+) -> None:
+    """By Triton's kernels where there are any, and without."""
+    eager, rounds = engines(model, rule, drafter, fused)
     wanted = requests(4 if SMALL else 12, 2)
     assert told(eager.run(wanted)) == told(rounds.run(wanted))
     if DEVICE.type == "cuda":

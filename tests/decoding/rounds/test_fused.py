@@ -85,11 +85,9 @@ def test_it_is_the_law(size: int, dtype: torch.dtype) -> None:
 
 
 def test_ties_and_sums_that_meet_the_mass() -> None:
-    halves = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16, 0.0, 0.0]).log().clamp(min=-200)
-    rows = torch.stack([
-        torch.tensor([0.0, 2, 0, 2, 0, 2, 0]), torch.ones(7), torch.tensor([5.0, 4, 4, 4, 3, 3, 9]), halves,
-        halves.flip(0),
-    ]).double()  # fmt: skip
+    halves = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16, 1e-80, 1e-80], dtype=torch.float64).log()
+    ties = torch.tensor([[0.0, 2, 0, 2, 0, 2, 0], [1.0] * 7, [5, 4, 4, 4, 3, 3, 9]], dtype=torch.float64)
+    rows = torch.cat([ties, halves[None], halves.flip(0)[None]])
     samplings = [
         SamplingConfig(temperature=1.0, top_k=k, top_p=p)
         for k, p in ((2, 1.0), (0, 0.3), (4, 1.0), (3, 0.5), (0, 0.5), (0, 0.75), (0, 0.9375), (7, 1.0), (1, 1e-3))
