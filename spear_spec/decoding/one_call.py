@@ -54,7 +54,7 @@ class OneCall:
         self._round: NativeRound | None = None
         self._of: tuple[object, object] = (None, None)  # stack and draft that the round is made of
         runtime, model = session.runtime, session.model
-        self._rule = rule.name if type(rule) in _RULES else "rejection"
+        self._rule = rule.name if rule is not None and type(rule) in _RULES else "rejection"
         self.possible = (
             type(session) is Session
             and type(runtime) is EagerRuntime
@@ -70,7 +70,13 @@ class OneCall:
         assert isinstance(runtime, EagerRuntime)
         cache, chance, rows = runtime.cache, session.chance, session.rows
         stack = getattr(getattr(cache, "native", None), "stack", None)
-        if not self.possible or stack is None or type(chance) is not Uniforms or not runtime.lanes.plain:
+        if (
+            not self.possible
+            or not isinstance(cache, KVCache)
+            or stack is None
+            or type(chance) is not Uniforms
+            or not runtime.lanes.plain
+        ):
             return None
         steps = 0
         if self._drafts:
@@ -91,7 +97,8 @@ class OneCall:
         found = self._run(stack, state, limits, steps)
         for row, used in zip(rows, found.used):
             chance.passed(row, used)
-        runtime.scored(Scored(found), found.count)
+        runtime.scored(Scored(found))
+        cache.advance(found.count)
         tokens = [[*draft[:kept], last] for draft, kept, last in zip(found.drafts, found.accepted, found.last)]
         return Verdict(list(rows), tokens, found.accepted, [len(draft) for draft in found.drafts])
 
@@ -131,7 +138,7 @@ class OneCall:
 
 def _ours(drafter: Drafter) -> bool:
     """Whether it is a chain of a decoder that drafts as `DecoderChain` does."""
-    kind = type(drafter)
+    kind: type[Any] = type(drafter)
     return (
         isinstance(drafter, DecoderChain)
         and kind.__module__.startswith("spear_spec.")

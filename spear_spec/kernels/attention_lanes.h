@@ -18,15 +18,20 @@ INLINE TARGET NAMED(lanes) NAMED(fold)(NAMED(lanes) a, NAMED(lanes) b, int step)
     return SHUFFLE(a, b, index + second) + SHUFFLE(a, b, (index ^ step) + second);
 }
 
-/* Products of q with LANES keys; each is summed in LANES parts, which are then added in halves. */
-INLINE TARGET NAMED(lanes) NAMED(dots)(const float *q, const float *k, int64_t dim, const int32_t *at)
+/* Products of q with LANES keys; each is summed in LANES parts, which are then added in halves. parts: vectors in a key,
+   where that is known at compile time; 0: dim says it. */
+INLINE TARGET NAMED(lanes) NAMED(dots)(const float *q, const float *k, int64_t dim, int parts, const int32_t *at)
 {
     NAMED(lanes) sum[LANES];
     UNROLL_ALL
     for (int j = 0; j < LANES; j++) {
         const float *key = k + at[j] * dim;
         sum[j] = NAMED(load)(q) * NAMED(load)(key);
-        for (int64_t d = LANES; d < dim; d += LANES) sum[j] += NAMED(load)(q + d) * NAMED(load)(key + d);
+        if (parts)
+            UNROLL_ALL /* a loop of a few turns costs as much as what is in it */
+            for (int p = 1; p < parts; p++) sum[j] += NAMED(load)(q + p * LANES) * NAMED(load)(key + p * LANES);
+        else
+            for (int64_t d = LANES; d < dim; d += LANES) sum[j] += NAMED(load)(q + d) * NAMED(load)(key + d);
     }
 #if LANES > 8
     UNROLL_ALL
@@ -60,7 +65,7 @@ INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, fl
             for (int j = 0; j < LANES; j++) own[j] = here[i + j < last ? j : 0];
             here = own;
         }
-        const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, here) : NAMED(dots)(q, k, dim, here));
+        const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, 64 / LANES, here) : NAMED(dots)(q, k, dim, 0, here));
         memcpy(weight + i, &sum, sizeof sum);
     }
 }

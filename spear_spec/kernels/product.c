@@ -13,6 +13,32 @@ typedef float four_floats __attribute__((vector_size(16)));
 typedef uint32_t four_words __attribute__((vector_size(16)));
 typedef uint16_t four_halves __attribute__((vector_size(8)));
 
+/* Rows x [rows, in] side by side: to [in, rows], rows above 4. Squares of four by four: one number after the other would
+   cost as much as a twentieth of the product. */
+static void turn_over(const float *x, int64_t rows, int64_t in, float *to)
+{
+    static const four_words low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+    const int64_t left = rows % 4, whole = in / 4 * 4 - (left ? 4 : 0);
+    for (int64_t i = 0; i < whole; i += 4)
+        /* the last rows first: what they write too much is the beginning of the next input, which comes later */
+        for (int64_t j = rows - left - (left ? 0 : 4); j >= 0; j -= 4) {
+            four_floats a = {0}, b = {0}, c = {0}, d = {0}, turned[4];
+            memcpy(&a, x + j * in + i, sizeof a);
+            if (j + 1 < rows) memcpy(&b, x + (j + 1) * in + i, sizeof b);
+            if (j + 2 < rows) memcpy(&c, x + (j + 2) * in + i, sizeof c);
+            if (j + 3 < rows) memcpy(&d, x + (j + 3) * in + i, sizeof d);
+            const four_floats ab = SHUFFLE(a, b, low), cd = SHUFFLE(c, d, low);
+            const four_floats be = SHUFFLE(a, b, high), de = SHUFFLE(c, d, high);
+            turned[0] = SHUFFLE(ab, cd, first);
+            turned[1] = SHUFFLE(ab, cd, second);
+            turned[2] = SHUFFLE(be, de, first);
+            turned[3] = SHUFFLE(be, de, second);
+            for (int k = 0; k < 4; k++) memcpy(to + (i + k) * rows + j, turned + k, sizeof turned[k]);
+        }
+    for (int64_t i = whole > 0 ? whole : 0; i < in; i++)
+        for (int64_t j = 0; j < rows; j++) to[i * rows + j] = x[j * in + i];
+}
+
 /* Exact for all that is finite: the exponent is set right by a product, which also takes what lies below 2^-14. */
 INLINE four_floats floats_of(const char *at)
 {

@@ -99,10 +99,7 @@ TARGET static void NAMED(pack)(int64_t in, int64_t rows, const float *x, float *
     const int64_t blocks = (rows + ROWS - 1) / ROWS;
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t r = b * rows / blocks, count = (b + 1) * rows / blocks - r;
-        float *to = packed + r * in;
-        if (count > FEW)
-            for (int64_t j = 0; j < count; j++)
-                for (int64_t i = 0; i < in; i++) to[i * count + j] = x[(r + j) * in + i];
+        if (count > FEW) turn_over(x + r * in, count, in, packed + r * in);
     }
 }
 

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from ctypes import c_double, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class _Held:
     def __init__(self) -> None:
         self.of: tuple[object, ...] = ()
         self.most = 0
-        self.lengths: ctypes.Array[c_int64] = (c_int64 * 0)()
+        self.lengths: Any = (c_int64 * 0)()
         self.struct = CPast()
 
     def __call__(self, past: Past, sizes: tuple[int, int, int, int], batch: int, count: int) -> bool:
@@ -126,8 +127,8 @@ class NativeRound:
         self._kept = (c_void_p * stack.depth)()
         round_.kept = self._kept
         self._past, self._read = _Held(), _Held()
-        self._own: dict[str, ctypes.Array[c_int64]] = {}
-        self._uniforms: ctypes.Array[c_double] = (c_double * 0)()
+        self._own: dict[str, Any] = {}  # arrays
+        self._uniforms: Any = (c_double * 0)()
         self._shape = (0, -1)
         self._samplings: Sequence[SamplingConfig] = ()
         self._how: object = None

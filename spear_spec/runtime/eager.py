@@ -102,10 +102,9 @@ class EagerRuntime:
         self.output = self.target(ids, self.memory, self.cache, tree=tree, features=self.features, below=below)
         return self.output.logits
 
-    def scored(self, output: DecoderOutput, count: int) -> None:
-        """Others have run the target on `count` tokens behind each row's length, a chain: the step to be kept now."""
+    def scored(self, output: DecoderOutput) -> None:
+        """Others have run the target on a chain of each row, and will advance the cache: the step to be kept now."""
         self._base, self._slots, self.depths = list(self.cache.lengths), None, None
-        self.cache.advance(count)
         self.output = output
 
     def keep(self, counts: Sequence[int], paths: Sequence[Sequence[int]] | None = None) -> None:

@@ -124,7 +124,8 @@ class Other(Chance):
 
     def __init__(self) -> None:
         self.inner = Uniforms()
-        self.open, self.bernoulli, self.categorical = self.inner.open, self.inner.bernoulli, self.inner.categorical
+        for name in ("open", "bernoulli", "categorical"):
+            setattr(self, name, getattr(self.inner, name))
 
 
 @pytest.mark.parametrize(

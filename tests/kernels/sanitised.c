@@ -286,7 +286,7 @@ static struct past room(int64_t depth, int64_t batch, int64_t width, int64_t dim
 /* Whole rounds, with a draft and without. */
 static void rounds(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, int64_t batch, int64_t steps)
 {
-    const int64_t width = heads * dim_head, ids = 64, size = ids - 1, count = 2, length = 3, most = steps + 1;
+    const int64_t width = heads * dim_head, ids = 64, size = ids - 1, count = 2, length = count, most = steps + 1;
     struct matrix enter = map("enter", BYTES, dim, dim), head = map("head", BYTES, dim, size);
     struct matrix fuse = map("round fuse", BYTES, dim, dim), last = map("head of the target", HALVES, dim, size);
     struct layer own = {map("to_qkv", BYTES, dim, 3 * width), map("self_out", BYTES, width, dim), map("to_q", BYTES, dim, width),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -90,9 +91,13 @@ def test_a_text_has_the_same_bits_alone_and_in_a_batch() -> None:
 
 def test_where_torch_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients, training, another dtype, a mask that is no padding, no kernel; weights that change are seen."""
-    model, calls = encoder(), []
-    right = NativeEncoder.run
-    monkeypatch.setattr(NativeEncoder, "run", lambda *args: calls.append(1) or right(*args))
+    model, calls, right = encoder(), [], NativeEncoder.run
+
+    def run(*args: Any) -> Any:
+        calls.append(args)
+        return right(*args)
+
+    monkeypatch.setattr(NativeEncoder, "run", run)
     ids = text(2, 9)
     assert model.encode(ids).hidden.requires_grad
     with torch.no_grad():
