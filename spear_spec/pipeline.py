@@ -302,13 +302,13 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
-        whole = whole_by(self.front_end, self.target, complete)
-        again = whole is not None or best_of != 1
+        again = complete not in (False, "off") or best_of != 1
         search = None if beam is None else self._beams(beam, length_penalty, again, sampling)
         segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
         timeline = Timeline(self.target, self.front_end, self.sample_rate, speed) if timestamps else None
         meter = meter or Meter(self.sample_rate)
+        whole = whole_by(self.front_end, self.target, complete)
         sound = self.sound_of(voice, who)
         asked = Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return say(asked, self if wanted is None else self._steady(), meter, timeline)
