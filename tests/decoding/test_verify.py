@@ -223,13 +223,15 @@ def chain_of_other_laws(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DraftRunner, "chain", chain)
 
 
-def a_round_that_draws_twice(patch: pytest.MonkeyPatch) -> None:
-    """The rule of a whole round goes on with the numbers that its draft was drawn with."""
+def a_round_that_is_too_easy(patch: pytest.MonkeyPatch) -> None:
+    """The rule of a whole round sees every number halved."""
     right = NativeRound.run
 
     def run(self: NativeRound, newest: Any, samplings: Any, uniforms: Any, *args: Any) -> Any:
         half = len(uniforms[0]) // 2
-        return right(self, newest, samplings, [[*line[:half], *line[: half + 1]] for line in uniforms], *args)
+        return right(
+            self, newest, samplings, [[*line[:half], *[u / 2 for u in line[half:]]] for line in uniforms], *args
+        )
 
     patch.setattr(NativeRound, "run", run)
 
@@ -241,7 +243,7 @@ def a_round_that_keeps_too_little(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = [
-    a_round_that_draws_twice,
+    a_round_that_is_too_easy,
     a_round_that_keeps_too_little,
     chain_of_other_laws,
     leak_the_draft,
