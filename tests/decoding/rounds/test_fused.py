@@ -108,6 +108,8 @@ def test_the_same_tokens_are_drawn(dtype: torch.dtype) -> None:
     torch_form, kernel = both(logits, samplings)
     wanted, found = (law.draw(logits, uniforms, 2) for law in (torch_form, kernel))
     assert torch.equal(wanted[1], found[1])
+    flat, half = torch.zeros(1, 8, dtype=dtype), torch.full((1, 1), 0.5, dtype=torch.float64)
+    assert both(flat, [PLAIN])[1].draw(flat, half, 0)[1].item() == 4  # a sum that meets u does not exceed it
     assert (found[0].gather(1, found[1][:, None]) > 0).all()
     torch.testing.assert_close(found[0], wanted[0], atol=1e-6, rtol=0)
 
