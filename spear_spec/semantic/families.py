@@ -93,10 +93,10 @@ class Whisper:
         return features["input_features"].to(self.device)  # type: ignore[no-any-return]
 
     def states(self, wave: Wave, layers: Sequence[int]) -> list[Tensor]:
-        return self.of_mels(self.log_mel(wave), layers)
+        return [state[0] for state in self.of_mels(self.log_mel(wave), layers)]
 
     def of_mels(self, mel: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """The hidden states of log-mels [1, mels, T] of any length up to the model's window: [T / 2, dim] each.
+        """The hidden states of log-mels [B, mels, T] of any length up to the model's window: [B, T / 2, dim] each.
 
         `WhisperEncoder.forward` takes 30 s only; this is the same computation (section 2.2) on the first T / 2
         positions.
@@ -109,7 +109,7 @@ class Whisper:
             x = block(x, None)
             x = x[0] if isinstance(x, tuple) else x
             found.append(x)
-        return [found[number][0] for number in layers]
+        return [found[number] for number in layers]
 
     def cut(self, depth: int) -> None:
         self.model.layers = self.model.layers[:depth]

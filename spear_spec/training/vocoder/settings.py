@@ -13,6 +13,8 @@ class VocoderTraining(Strict):
     """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them.
     `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones.
 
+    `hearing`: weight of the loss from a recogniser's states (`recogniser.py`); 0: it is not loaded.
+
     With prompts (`prompting.py`): `shortest`, `longest` of a prompt in seconds; `rows`: share of the crops of a stored
     speaker that have its own row in place of a prompt; `stored`: share of all crops that are of stored speakers (0: as
     much as they have); `parting`, `level`: weights of the margin loss and of the loss on the prompt's pitch."""
@@ -37,6 +39,7 @@ class VocoderTraining(Strict):
     prosody: float = 1.0
     adversarial: float = 2.0
     matching: float = 8.0
+    hearing: float = 0.0
     judges_a_step: int = 3
     ramp: int = 200
     predicted_from: float = 0.6

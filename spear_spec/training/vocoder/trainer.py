@@ -31,6 +31,7 @@ from spear_spec.training.vocoder.begin import begin_with
 from spear_spec.training.vocoder.data import ClipStore
 from spear_spec.training.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from spear_spec.training.vocoder.prompting import Prompting, begin
+from spear_spec.training.vocoder.recogniser import Recogniser
 from spear_spec.training.vocoder.settings import VocoderTraining
 from spear_spec.training.vocoder.spectral import SpectralLoss
 from spear_spec.voice.bundle import Bundle
@@ -127,6 +128,7 @@ class VocoderLearner:
         prompts: PromptConfig | None = None,
         speakers: int | None = None,
         names: Sequence[str] | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         """prompts: shape of the encoder that is trained along; speakers: how many there may be in the clips, the first
         `voc.num_speakers` of them stored as rows (left out: all are). names: of those, where they are others than the
@@ -148,6 +150,7 @@ class VocoderLearner:
         self.heard = {} if self.prompting is None else copy_weights(self.prompting.encoder)
         self.trained = nn.ModuleList([self.model] if self.prompting is None else [self.model, self.prompting])
         self.norms = torch.zeros((), device=self.device)  # of all gradients so far: not finite once one was not
+        self.recogniser = None if recogniser is None else recogniser.to(self.device)
         self.spectral = SpectralLoss(voc.sample_rate).to(self.device)
         self.optimiser = torch.optim.AdamW(
             self.trained.parameters(), lr=cfg.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
@@ -194,6 +197,10 @@ class VocoderLearner:
         }  # fmt: skip
         if told:
             loss = loss + cfg.parting * told["parting"] + cfg.level * told["level"]
+        if self.recogniser is not None and cfg.hearing > 0:
+            with mixed(self.device):
+                log["hearing"] = heard = self.recogniser(out.fake, out.real)
+            loss = loss + cfg.hearing * heard
         if gan:
             # A few judges a step, in turn, so that a step is cheap and every judge is heard often.
             every, some = len(self.judges), min(cfg.judges_a_step, len(self.judges))
@@ -214,10 +221,10 @@ class VocoderLearner:
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(False)
             with mixed(self.device):
-                heard = self.judges(fake, select)
+                judged = self.judges(fake, select)
             for parameter in self.judges.parameters():
                 parameter.requires_grad_(True)
-            adversarial, matching = generator_losses(heard, references)
+            adversarial, matching = generator_losses(judged, references)
             ramp = min(1.0, (step - cfg.gan_start + 1) / cfg.ramp)
             loss = loss + ramp * (cfg.adversarial * adversarial + cfg.matching * matching)
             log |= {"d": judge_loss, "adv": adversarial, "fm": matching}
@@ -293,6 +300,7 @@ def train_vocoder(
     prompts: PromptConfig | None = None,
     speakers: int | None = None,
     names: Sequence[str] | None = None,
+    recogniser: Recogniser | None = None,
 ) -> UnitVocoder:
     """Train on clips that `data.prepare` left (or go on from the checkpoint in `out`); leaves an export of the averaged
     weights, see `Work`.
@@ -302,7 +310,7 @@ def train_vocoder(
         start: a voice whose vocoder (and prompt encoder) is gone on from; the discriminators begin anew.
         prompts: shape of a prompt encoder that is trained along, see `prompting.py`. speakers: of the clips, where not
             all of them are stored in the vocoder's tables. names: of those that are: who is new to `start` begins as
-            the mean of its speakers.
+            the mean of its speakers. recogniser: what `cfg.hearing` weighs.
 
     Returns:
         The averaged model.
@@ -311,6 +319,6 @@ def train_vocoder(
         SpearSpecError: there are no clips, or the checkpoint or the voice belongs to another model.
     """
     clock = Clock(voc.sample_rate // voc.token_samples, voc.hop, voc.sample_rate)
-    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start, prompts, speakers, names)
+    learner = VocoderLearner(voc, cfg, ClipStore(data, clock), device, start, prompts, speakers, names, recogniser)
     carry_out([Run("vocoder", learner, out, steps=cfg.steps, every=every, save_s=save_s)], progress=progress_bar)
     return learner.averaged()

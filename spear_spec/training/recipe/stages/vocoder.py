@@ -16,6 +16,7 @@ from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, folder_of, sources
 from spear_spec.training.recipe.stages.common import clusters, start_from
 from spear_spec.training.vocoder.data import missing_parts, prepare
+from spear_spec.training.vocoder.recogniser import Recogniser
 from spear_spec.training.vocoder.trainer import train_vocoder
 
 
@@ -35,6 +36,7 @@ def run(plan: Plan) -> None:
         start=start_from(cfg.start),
         prompts=cfg.encoder(shape),
         names=at.prepared.names(),
+        recogniser=Recogniser(plan.tokenize.encoder, plan.clock.sample_rate) if cfg.training.hearing > 0 else None,
     )
 
 
