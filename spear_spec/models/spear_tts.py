@@ -136,7 +136,7 @@ class TextToSemantic(DecoderStack[DecoderLayer]):
         native = encoder_for(self) if text_ids.numel() <= _FEW else None
         if native is not None:
             length, counts = text_ids.shape[1], mask.sum(1)
-            if torch.equal(mask, torch.arange(length) < counts[:, None]):  # as padding leaves it
+            if torch.equal(mask, torch.arange(length, device=mask.device) < counts[:, None]):  # as padding leaves it
                 hidden, cross = native.run(text_ids, counts.tolist(), self.rotary(length))
                 return Memory.of(hidden, mask, cross)
         hidden = self.encode_hidden(text_ids, None if bool(mask.all()) else mask)

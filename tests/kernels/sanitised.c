@@ -307,7 +307,7 @@ static void rounds(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, 
     float *kept[1] = {floats("round kept", batch * most * dim)};
     double *u = array("round u", batch * (2 * steps + 1), sizeof *u);
     int64_t *numbers[8];
-    static const char *const names[8] = {"newest", "limits", "fresh counts", "drafted", "round accepted", "round last", "round used", ""};
+    static const char *const names[8] = {"round newest", "round limits", "fresh counts", "round drafted", "round accepted", "round last", "round used", ""};
     for (int i = 0; i < 7; i++) numbers[i] = array(names[i], batch, sizeof **numbers);
     int64_t *fresh = array("fresh", batch * count, sizeof *fresh), *tokens = array("round tokens", batch * steps, sizeof *tokens);
     for (int64_t i = 0; i < batch * (2 * steps + 1) - !strcmp("round u", shorter); i++) u[i] = random_below(1000) / 1000.;
@@ -406,7 +406,7 @@ static void block(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, i
 /* Ragged chains under both rules, drawn from laws or chosen. */
 static void judge(int64_t batch, int64_t steps, int64_t size)
 {
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 64; kind++) { /* often enough that a chain is rejected at its last token */
         const int block = kind & 1;
         int64_t *tokens = array("tokens", batch * steps, sizeof *tokens), *counts = array("counts", batch, sizeof *counts);
         float *q = weights("drafted laws", batch * steps * size), *p = weights("target's laws", batch * (steps + 1) * size);

@@ -17,8 +17,10 @@ import pytest
 
 from spear_spec.audio import load_audio
 from spear_spec.pipeline import TTS
+from spear_spec.semantic.supervised import SupervisedEncoder
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES, Plan
+from spear_spec.training.recipe.stages.tokenize import given_supervised
 from spear_spec.voice.bundle import open_voice
 
 ROOT = Path(__file__).parents[2]
@@ -103,8 +105,11 @@ def test_the_small_one_goes_on_from_the_shipped_voice(tmp_path: Path) -> None:
     assert {plan.t2s.start, plan.vocoder.start, plan.draft.start, plan.drafters.start, plan.tokenize.centroids} == {
         "kokoro-duo"
     }
-    assert (plan.tokenize.encoder, plan.tokenize.layer) == (
+    assert (plan.tokenize.encoder, list(plan.tokenize.layers), plan.tokenize.supervised) == (
         voice.config.semantic["encoder"],
-        voice.config.semantic["layer"],
+        voice.config.semantic["layers"],
+        "kokoro-duo",
     )
+    file = given_supervised(plan)
+    assert file is not None and SupervisedEncoder.load(file).cfg.inputs == 2048
     assert set(plan.drafters.names) <= set(voice.config.drafts) | {"layer_skip"}

@@ -174,10 +174,6 @@ def test_say(original: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert main([*told, "nowhere", "-o", str(tmp_path / "none.wav")]) == 2
     assert "no acoustic stage 'nowhere'" in capsys.readouterr().err and not (tmp_path / "none.wav").exists()
-    (tmp_path / "book.txt").write_text("Hello.")
-    book = ["say", "--file", str(tmp_path / "book.txt"), "-o", str(tmp_path / "book.wav"), "--acoustic", str(made)]
-    assert main(book) != 0
-    assert "--acoustic goes with a text" in capsys.readouterr().err
 
 
 def refused(voice: Path, stage: Path) -> str:

@@ -31,7 +31,7 @@ class Listener:
     encoder: str
     layer: int
     layers: tuple[int, ...]
-    supervised: str | None
+    supervised: str | Path | None
     device: str
 
     def tokenizer(self, centroids: Tensor | None) -> Tokenizer:

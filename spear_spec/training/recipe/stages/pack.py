@@ -15,6 +15,7 @@ from spear_spec.training.recipe.pack import pack_voice
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, sources
 from spear_spec.training.recipe.stages.common import chosen_sampling, front_end
+from spear_spec.training.recipe.stages.tokenize import given_supervised
 
 
 def run(plan: Plan) -> None:
@@ -53,7 +54,7 @@ def voice_of(
         sampling=sampling,
         gamma=plan.pack.gamma,
         reference=Path(plan.pack.reference) if plan.pack.reference else None,
-        supervised=Path(plan.tokenize.supervised) if plan.tokenize.supervised else None,
+        supervised=given_supervised(plan),
     )
     return out
 
@@ -101,7 +102,7 @@ def reads(plan: Plan, at: Layout) -> list[Path]:
     drafters = [path for name in plan.drafters.names for path in at.drafter_export(name)]
     named = plan.pack.reference
     heard = [Path(named)] if named else [at.prepared.utterances, *sources(plan)]
-    supervised = [Path(plan.tokenize.supervised)] if plan.tokenize.supervised else []
+    supervised = [file] if (file := given_supervised(plan)) else []
     return [*exports, *drafters, at.sampling, at.prepared.speakers, *heard, *supervised]
 
 

@@ -30,8 +30,7 @@ def run(plan: Plan) -> None:
     if plan.clock.token_rate != TOKEN_RATE:
         raise ConfigError(f"clock.token_rate: the tokenizer makes {TOKEN_RATE:g} tokens a second")
     given_centroids(plan)
-    if cfg.supervised and not Path(cfg.supervised).exists():
-        raise ConfigError(f"tokenize.supervised: no file {cfg.supervised}")
+    given_supervised(plan)
     folders = parts(plan)
     STAGE.claim(plan, [at.centroids, *(each.tokens for each in folders), at.check.folder, at.shards("tokenize")])
     quantise(plan)
@@ -57,20 +56,33 @@ def given_centroids(plan: Plan) -> Path | None:
     Raises:
         ConfigError: there is neither such a file nor such a voice.
     """
-    named = plan.tokenize.centroids
+    return _given("centroids", plan.tokenize.centroids)
+
+
+def given_supervised(plan: Plan) -> Path | None:
+    """The file of the supervised encoder's weights that are named, or of the voice's whose name it is; None: there is
+    none.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a voice.
+    """
+    return _given("supervised", plan.tokenize.supervised)
+
+
+def _given(part: str, named: str | None) -> Path | None:
     if named is None or Path(named).is_file():
         return None if named is None else Path(named)
     try:
         bundle = open_voice(named)
-        return bundle.path / bundle.config.shards("centroids")[0].file
+        return bundle.path / bundle.config.shards(part)[0].file
     except (SpearSpecError, LookupError):
-        raise ConfigError(f"tokenize.centroids: no file {named}, and no voice of this name that has any") from None
+        raise ConfigError(f"tokenize.{part}: no file {named}, and no voice of this name that has any") from None
 
 
 def listener(plan: Plan) -> Listener:
     """What hears the clips."""
     cfg = plan.tokenize
-    return Listener(cfg.encoder, cfg.layer, tuple(cfg.layers), cfg.supervised, plan.device)
+    return Listener(cfg.encoder, cfg.layer, tuple(cfg.layers), given_supervised(plan), plan.device)
 
 
 def quantise(plan: Plan) -> None:
@@ -116,7 +128,7 @@ def report_agreement(made: dict[str, Tensor], given: dict[str, Tensor], path: Pa
 def reads(plan: Plan, at: Layout) -> list[Path]:
     """Clips, their audio, and what is given: centroids, tokens, encoders."""
     cfg = plan.tokenize
-    named: list[str | Path | None] = [cfg.supervised, *(file for _, file in cfg.given)]
+    named: list[str | Path | None] = [given_supervised(plan), *(file for _, file in cfg.given)]
     with suppress(ConfigError):  # what is missing is told when the stage runs
         named.append(given_centroids(plan))
     encoder = [Path(cfg.encoder)] if Path(cfg.encoder).is_dir() else []
