@@ -46,7 +46,9 @@ def decoder() -> Decoder:
     return Decoder(model, Parts(SpecConfig(gamma=3), tiny_draft(model)), LAW)
 
 
-def check(decoder: Decoder, first: int = 0, rule: str | None = None, samples: int = 700, seed: int = 1) -> dict[str, Any]:
+def check(
+    decoder: Decoder, first: int = 0, rule: str | None = None, samples: int = 700, seed: int = 1
+) -> dict[str, Any]:
     if rule is not None:
         parts = Parts(SpecConfig(gamma=3, verifier=rule), decoder.parts.drafts)
         decoder = Decoder(decoder.target, parts, decoder.sampling)
