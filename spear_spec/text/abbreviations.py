@@ -22,6 +22,7 @@ _DAYS = ("Mon", "Tue", "Tues", "Wed", "Thu", "Thur", "Thurs", "Fri", "Sat", "Sun
 # ---- the ends of sentences
 _NEXT_LOWER = re.compile(r"\s*[\"'“‘(\[]*[a-z]")
 _NEXT_NUMBER = re.compile(r"\s*#?(?:\d|[VX]\b|[IVX]{2,}\b)")
+_NEXT_YEAR = re.compile(r"\s*\d{3,4}\b(?!,\d)")
 _LAST_WORD = re.compile(r"(?<![\w.])(?:et )?([\w.]+)\.[\"'”’)\]»*_]*$")
 _NAME_BEFORE = re.compile(r"(?:\b[A-Z][\w'’]*|\d(?:st|nd|rd|th))\s+\w+\.\W*$")
 _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]")
@@ -47,6 +48,10 @@ def ends_a_sentence(text: str, start: int, mark: int, end: int) -> bool:
     word = last[1]
     if word in tables.ALSO_WORDS:
         return not numbers_something(text[max(start, mark - _WINDOW) : mark + 1], following)
+    if word in tables.CURRENCY_ALIASES or word in tables.BOOK_NAMES:
+        return not _NEXT_NUMBER.match(following)
+    if word in tables.BEFORE_YEAR and _NEXT_YEAR.match(following):
+        return False
     if word in tables.STREETS:
         named = _NAME_BEFORE.search(text[max(start, end - _WINDOW) : end]) is not None
         return named and (not following.strip() or _STARTS.match(following) is not None)
@@ -82,37 +87,63 @@ _SAID_NO = re.compile(rf"\b(?:{one_of(tables.SAYING_WITH_NO)}),? [\"“'‘]?no\
 _A_COUNT = re.compile(rf"\s*(?:\d[\d,.]*\d|\d)\s+(?:\w+\s+)?{_COUNTED}")
 
 
+_THINGS = re.compile(rf"\b(?:{one_of(tables.THINGS)})\.$")
+_PIECES = re.compile(rf"\s*\d[\d,.]* (?!(?:{one_of(tables.NOT_COUNTED)})\b)[a-z]{{2,20}}s\b")
+_LIMIT = re.compile(r"^\W*M(?:ax|in)\.$|\bmax\.$")
+_SAID_OF = re.compile(r"\bno\.$")
+_SOME_OF = re.compile(r"\s*(?:\d[\d,.]*\d|\d) of (?:them|us|you|those|these|the \w+s)\b")
+
+
 def numbers_something(before: str, following: str) -> bool:
     """Whether the `no.`, `art.` at the end of `before` numbers what follows, and is not the word: no answer, no count
     of something (`He said no. 10 minutes later`).
     """
     if not _NEXT_NUMBER.match(following) or _SAID_NO.search(before):
         return False
+    if _LIMIT.search(before):
+        return True
+    if (_THINGS.search(before) and _PIECES.match(following)) or (_SAID_OF.search(before) and _SOME_OF.match(following)):
+        return False
     return not (_A_COUNT.match(following) or (_SAID.search(before) and re.match(r"\s*\d{2,} [a-z]", following)))
 
 
 # ---- the words
+def _book(match: re.Match[str]) -> str:
+    number = {"1": "First ", "2": "Second ", "3": "Third "}.get(match["number"] or "", "")
+    return f"{number}{tables.BOOK_NAMES[match['name']]} "
+
+
 _LATIN = (
     *(
         (re.compile(r"(?<![\w.])" + re.escape(short).replace(r"\.", r"\. ?", 1) + r",?(?!\w)", re.I), f"{long},")
         for short, long in tables.LATIN.items()
     ),
+    *(
+        (re.compile(rf"(?<![\w.-]){short}\. ?(?=\d{{3,4}}\b(?!,\d))"), f"{long} ")
+        for short, long in tables.BEFORE_YEAR.items()
+    ),
+    (re.compile(r"(?<=\dth|\dst|\dnd|\drd) c\.(?=\s)"), " century"),
+    (re.compile(r"(?<=\dth|\dst|\dnd|\drd) c\.$"), " century."),
     (re.compile(r"\ba\.k\.a\.|\baka\b", re.I), "also known as"),
     (re.compile(r"\bet al\b\.?(?P<end>(?=\s+[A-Z]))?"), "and others"),
     (re.compile(r"(?<![\w.])P\.P\.S\.:?"), "P P S,"),
     (re.compile(r"(?<![\w.])P\.S\.:?"), "P S,"),
 )
+_KEY = re.compile(rf"\b(?P<name>{one_of(tables.KEYS)})(?=[ +-])")
+_BOOK = re.compile(rf"(?<![\w.])(?:(?P<number>[123]) ?)?(?P<name>{one_of(tables.BOOK_NAMES)})\. (?=\d)")
 _SHORT = re.compile(rf"(?<![\w/])(?P<name>{one_of(tables.SHORT_FORMS)})(?![\w/.])", re.I)
-_WORD = re.compile(rf"(?<![\w.])(?P<name>{one_of(tables.WORDS)})\.(?P<after>\s*)(?P<next>\S{{0,12}})")
+_WORD = re.compile(rf"(?<![\w.])(?P<name>{one_of(tables.WORDS)})\.(?=(?P<after>\s*)(?P<next>\S{{0,12}}))")
 _NUMBER_WORD = re.compile(
     rf"(?<![\w.])(?P<name>{one_of(tables.BEFORE_NUMBER)})(?P<point>\.) ?(?=#?\d|[IVX]+\b|[A-Z]?\d|[A-Z]\b(?!\.))"
 )
-_STATE = re.compile(rf"(?<=, )(?P<name>{one_of(tables.STATE_POINTS)})\.")
+_STATE = re.compile(rf"(?<=[a-z], )(?P<name>{one_of(tables.STATE_POINTS)})\.")
 _STATE_CODE = re.compile(
     rf"(?<=[a-z],) (?P<name>{one_of(tables.STATES)})(?P<zip>,? \d{{5}})?\b(?![.\w-])"
     rf"|(?<=[a-z]) (?P<bare>{one_of(tables.STATES)})(?= \d{{5}}\b)"
 )
 _DIRECTION = re.compile(rf"(?<=\d )(?P<name>{one_of(tables.DIRECTIONS)})\.? (?=[A-Z0-9])")
+_ANY_STREET = one_of({*tables.STREETS, *tables.STREETS.values()})
+_DIRECTION_FIRST = re.compile(rf"\b(?P<name>{one_of(tables.DIRECTIONS)})\. (?=[A-Z][\w'’]* (?:{_ANY_STREET})\b)")
 _DIRECTION_AFTER = re.compile(
     rf"(?P<street>\b(?:{one_of(tables.STREETS)})\.?|\b(?:{one_of(tables.STREETS.values())}),?) "
     rf"(?P<name>{one_of(tables.DIRECTIONS)})\b(?!\.?\w)"
@@ -132,7 +163,7 @@ def _expand(match: re.Match[str]) -> str:
     """The word; the point stays where it also ends the sentence (`... and Sons, Inc. They`)."""
     name, after, following = match["name"], match["after"], match["next"]
     ends = not following or (name in tables.MAY_END and bool(after) and following[0].isupper())
-    return tables.WORDS[name] + ("." if ends else "") + after + following
+    return tables.WORDS[name] + ("." if ends else "")
 
 
 def _street(match: re.Match[str]) -> str:
@@ -184,10 +215,13 @@ def speak_abbreviations(text: str) -> str:
         return text
     for pattern, words in _LATIN:
         text = pattern.sub(words, text)
+    text = _KEY.sub(lambda m: tables.KEYS[m["name"]], text)
+    text = _BOOK.sub(_book, text)
     text = _SHORT.sub(lambda m: tables.SHORT_FORMS.get(m["name"].lower(), m["name"]), text)
     text = _STATE.sub(lambda m: tables.STATE_POINTS[m["name"]], text)
     text = _STATE_CODE.sub(_state, text)
     text = _DIRECTION.sub(lambda m: tables.DIRECTIONS[m["name"]] + " ", text)
+    text = _DIRECTION_FIRST.sub(lambda m: tables.DIRECTIONS[m["name"]] + " ", text)
     text = _DIRECTION_AFTER.sub(lambda m: f"{m['street']} {tables.DIRECTIONS[m['name']]}", text)
     text = _NUMBER_WORD.sub(_numbered, text)
     text = _STREET.sub(_street, text)

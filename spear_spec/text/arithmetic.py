@@ -10,7 +10,7 @@ from spear_spec.text.numbers import cardinal, fraction, ordinal
 _RAISED = rf"[{''.join(tables.SUPERSCRIPTS)}]{{1,6}}"
 # atomic and possessive: nothing is tried twice, for `1 + 1 + 1 + ` can be divided into terms in more ways than atoms
 _NUMBER = r"(?:\d{1,15}+(?:,\d{3}){0,5}+(?:\.\d{1,15}+)?+|\.\d{1,15}+)"
-_LETTER = r"[A-Za-z](?![A-Za-z\d])"
+_LETTER = r"[A-Za-zΑ-Ωα-ω](?![A-Za-zΑ-Ωα-ω\d])"
 _POWERED = rf"(?:{_RAISED}|\^\(?-?\w{{1,6}}\)?)?+"
 _TERM = rf"(?>\(?+[-−–]?+(?:{_NUMBER}%?+(?:{_LETTER})?+|{_LETTER}){_POWERED}\)?+)"
 _SIGN = r"(?> ?[-−–+*×·⋅/÷:x] ?)"
@@ -25,6 +25,7 @@ _ASKED = re.compile(
 _ANSWERED = re.compile(
     rf"(?<![\w.$£€/:-])(?P<sum>{_TERM}(?:{_SIGN}{_TERM}){{1,8}}+)(?P<cue> (?:is|equals|makes|gives) (?=\d))"
 )
+_FUNCTION = re.compile(r"(?<![\w.])([fghFGP])\(([a-zA-Z]|\d{1,4})\)")
 _PLUSES = re.compile(r"(?<=\d)(?P<a> ?)[+×÷](?P<b> ?)(?=\d)")
 _GREEK_OVER = re.compile(r"(?<=[Α-Ωα-ω]) ?/ ?(?=\w)|(?<=\w) ?/ ?(?=[Α-Ωα-ω])")
 _TRUE_MINUS = re.compile(r"(?<=[\w)]) ?− ?(?=[\w(])")
@@ -80,6 +81,7 @@ def speak_arithmetic(text: str) -> str:
     """`5 - 3 = 2` -> `5 minus 3 equals 2`, `What is 8/2?` -> `What is 8 divided by 2?`; `−` is minus wherever it is."""
     if not any(c in text for c in "+-−–=×÷<>*/≈≤≥≠·"):
         return text
+    text = _FUNCTION.sub(r"\1 of \2", text)
     text = _EQUATION.sub(_equation, text)
     text = _ASKED.sub(_sum, text)
     text = _ANSWERED.sub(_sum, text)
@@ -89,7 +91,7 @@ def speak_arithmetic(text: str) -> str:
 
 
 _POWER = re.compile(
-    r"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{1,2})?"
+    r"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{1,2}|(?<![Α-Ωα-ω])[Α-Ωα-ω])?"
     rf"(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])"
 )
 _LOWERED = re.compile(rf"(?P<base>[A-Za-z)\d])(?P<low>[{''.join(tables.SUBSCRIPTS)}]{{1,6}})")
@@ -100,9 +102,10 @@ def _power(match: re.Match[str]) -> str:
     base = match["base"] or ""
     if raised in ("+", "-") or (raised[:-1].isdigit() and raised[-1] in "+-"):  # ions: Ca²⁺
         sign = "plus" if raised[-1] == "+" else "minus"
+        base = " ".join(base.upper()) if base in tables.ELEMENTS else base
         return f"{base} {raised[:-1]} {sign} " if raised[:-1] else f"{base} {sign} "
     if not base:
-        return f" to the {raised} " if raised else " "
+        return f" {power(raised)} " if raised else " "
     return f"{base} {power(raised)} "
 
 

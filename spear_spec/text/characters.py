@@ -29,12 +29,15 @@ _WORDS = {
     "°": " degrees ", "%": " percent ",
     "‰": " per mille ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "₹": " rupees ",
     "¢": " cents ", "§": " section ", "¶": " paragraph ",
-    "©": " copyright ", "®": " registered ", "™": " trademark ", "№": " number ", "†": " dagger ",
+    "©": " copyright ", "®": " registered ", "™": " trademark ", "№": " number ", "♯": " sharp ", "♭": " flat ",
+    "†": " dagger ",
     "²": " squared ", "³": " cubed ", "#": " hash ", "/": " slash ", "✓": " check ", "✔": " check ", "♥": " heart ",
     "❤": " heart ",
 }  # fmt: skip
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,?!;:'\"()-—…“”")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_ACCENTED = re.compile(rf"\b(?:{'|'.join(sorted(tables.ACCENTED, key=len, reverse=True))})\b", re.I)
+_FACE = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, sorted(tables.FACES, key=len, reverse=True)))})(?!\S)")
 _GREEK_LETTER = re.compile(
     r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])"
 )
@@ -75,6 +78,16 @@ def write_out_fractions(text: str) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     return ("" if match["whole"] is None else " ") + tables.VULGAR[match["part"]]
+
+
+def keep_accents(text: str) -> str:
+    """`résumé` is not `resume`."""
+    return text if text.isascii() else _ACCENTED.sub(lambda m: tables.ACCENTED[m[0].lower()], text)
+
+
+def leave_out_faces(text: str) -> str:
+    """`:-)`, `;)`, `:D` are seen and not heard."""
+    return _FACE.sub("", text)
 
 
 def speak_greek(text: str) -> str:

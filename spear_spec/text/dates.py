@@ -132,7 +132,7 @@ _RANGE = rf"(?<![\w:./,$£€-]){_FROM}{_DASH}{_TO}(?![\w:%/-]|[.,]\d)"
 _SHORT_MONTH = "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
 
 _RULES = (
-    (re.compile(rf"\b{_YEAR}-(?P<month>\d\d)-(?P<day>\d\d)(?=\D|$)"), _iso),
+    (re.compile(rf"\b{_YEAR}(?P<between>[-/])(?P<month>\d\d)(?P=between)(?P<day>\d\d)(?=\D|$)"), _iso),
     (re.compile(
         r"(?<![\w/.-])(?P<first>\d{1,2})(?P<sep>[/.-])(?P<second>\d{1,2})(?P=sep)(?P<year>[12]\d{3}|\d\d)(?![\w/-]|\."
         r"\d)"), _numeric),
@@ -155,6 +155,9 @@ _RULES = (
     (re.compile(
         rf"(?<![\w:.])(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?: ?{_half('half')})?(?![\w:])"),
         _clock),
+    (re.compile(rf"(?<![\w:.,])(?P<hour>\d{{1,2}})\.(?P<minute>[0-5]\d)(?P<second>) ?{_half('half')}"), _clock),
+    (re.compile(r"(?<![\w:.,])(?P<hour>[01]\d|2[0-4])00(?= (?:hours|hrs)\b)"),
+        lambda m: f"{'zero ' if m['hour'][0] == '0' else ''}{cardinal(str(int(m['hour'])))} hundred"),
     (re.compile(rf"(?<![\w:.,])(?P<hour>\d{{1,2}})(?P<minute>)(?P<second>) ?{_half('half')}"), _clock),
     (re.compile(
         rf"\b(?P<name>{_ANY_DAY})\.?{_DASH}(?P<last>{_ANY_DAY})\b\.?(?!\w)"),

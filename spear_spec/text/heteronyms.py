@@ -21,6 +21,14 @@ _PRESENT_BEFORE = words("to will would can could may might must shall should do 
                             "not n't 'll 'd i'll we'll you'll they'll")
 _PAST_BEFORE = words("have has had having 've 's i've we've you've they've was were been be being is are get got gets "
     "well widely")
+_BETWEEN = words("i you he she it we they anyone everyone everybody anybody all not n't never ever just already yet "
+    "even "
+    "only both also still")
+_PERSONS = words("man men woman women people parents father mother couple gentleman lady scholar scholars professor "
+    "judge society "
+    "soul mary virgin day sacrament saint monk")
+_SOME = words("some many most few others several")
+_DAYS = words("sundays mondays weekends saturdays fridays")
 _OPENERS = words("if when whenever as while before after once unless though where")
 _METAL_NEXT = words(
     "pipe pipes paint paints poisoning pellet pellets bullet bullets shot acid crystal weight weights glass batteries "
@@ -37,6 +45,15 @@ _METAL_NEAR = words(
     "contaminated contamination blood soil density atomic cast coated")
 _METAL_BEFORE = words("of contain contains contained containing with pencil molten melted white red tetraethyl pure "
     "solid like into and from in as")
+_SHOWN = words("music show shows concert concerts audience band stream streams streaming performance performances "
+    "event events "
+    "coverage wire wires ammunition album broadcast broadcasts tv chat bait recording demo updates feed births "
+    "session sessions")
+_ON_AIR = words("stage tv air television youtube radio camera concert studio front twitch person")
+_WATCHED = words("watch watched watching saw see seen heard hear broadcast streamed aired performed perform played "
+    "play recorded "
+    "record sang sing shown show")
+_GOES = words("go goes went going gone")
 _MUSIC = words("guitar guitars player players drum drums clef line lines singer voice voices note notes amp amplifier "
     "solo solos section string strings sax "
                    "clarinet band music song songs sing sings sang piano jazz instrument orchestra choir tenor "
@@ -82,6 +99,16 @@ _CALLS = {
     "argh": "ˈɑɹɡ",
     "psst": "pst",
     "pfft": "pft",
+    "resumay": "ɹˈɛzəmˌA",
+    "resumays": "ɹˈɛzəmˌAz",
+    "exposay": "ˌɛkspOzˈA",
+    "exposays": "ˌɛkspOzˈAz",
+    "rosay": "ɹOzˈA",
+    "patay": "pɑtˈA",
+    "lamay": "lɑmˈA",
+    "matay": "mˈɑtˌA",
+    "sakay": "sˈɑki",
+    "piquay": "pikˈA",
 }
 
 _THESE = frozenset({"the", "these", "those", "his", "her", "my", "our", "their", "your", "its", "two", "three", "both"})
@@ -118,6 +145,9 @@ def _read(c: Context) -> str | None:
     closest = next((w for w in before if not w.endswith("ly") and w not in ("not", "n't", "never", "just", "also")), "")
     if closest in _PAST_BEFORE and c.word(1) not in ("-",):
         return "ɹˈɛd"
+    asked = next((i for i, w in enumerate(before[:5]) if w in ("have", "has", "had")), None)
+    if asked is not None and all(w in _BETWEEN or w.endswith("ly") for w in before[:asked]):
+        return "ɹˈɛd"  # have you read
     if any(w in _PRESENT_BEFORE for w in before[:2]):
         return "ɹˈid"
     if c.tag in ("VB", "NN") or not before:
@@ -128,9 +158,12 @@ def _read(c: Context) -> str | None:
     around = {text.lower() for text, _ in c.tokens}
     if around & _PAST:
         return None
-    if around & _HABIT or ("on" in around and around & {"sundays", "mondays", "weekends", "saturdays", "fridays"}):
+    if around & _HABIT or {"these", "days"} <= around or ("on" in around and around & _DAYS):
         return "ɹˈid"
     at = c.at - 1
+    things = c.at + 1 < len(c.tokens) and c.tokens[c.at + 1][1] == "NNS"  # read comics: as one does
+    if c.tag in ("VBP", "VBD") and (subject in _SOME or (things and at >= 0 and c.tokens[at][1] == "NNS")):
+        return "ɹˈid"
     if (
         at >= 0
         and (c.tokens[at][1] == "NNS" or c.word(-1) == "people")
@@ -143,6 +176,15 @@ def _read(c: Context) -> str | None:
     ):
         return "ɹˈid"
     return None
+
+
+def _live(c: Context) -> str | None:
+    if c.word(-1) in ("to", "will", "would", "can", "could", "n't", "not", "they", "we", "i", "you", "who", "people"):
+        return None
+    on_air = c.word(1) in ("on", "in", "from", "at") and c.word(2) in _ON_AIR and c.near(_WATCHED, 5)
+    if c.word(1) in _SHOWN or on_air:
+        return "lˈIv"
+    return "lˈIv" if c.word(-1) in _GOES or c.word(-2) in _WATCHED or c.word(-1) in _WATCHED else None
 
 
 def _lead(c: Context) -> str | None:
@@ -267,8 +309,15 @@ def _letter_a(c: Context) -> str | None:
     return None
 
 
+def _two_syllables(said: str) -> Callable[[Context], str | None]:
+    """`an aged man`, `a learned woman`: of people, said with a syllable more."""
+    return lambda c: said if c.word(1) in _PERSONS and c.word(-1) not in ("has", "have", "had") else None
+
+
 _WORDS: dict[str, Callable[[Context], str | None]] = {
     "read": _read, "lead": _lead, "bass": _bass, "bow": _bow(""), "bows": _bow("z"), "bowed": _bowed, "tear": _tear,
+    "live": _live, "aged": _two_syllables("ˈAʤəd"), "learned": _two_syllables("lˈɜɹnəd"),
+    "blessed": _two_syllables("blˈɛsəd"),
     "tears": _tears, "a": _letter_a,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from spear_spec.text.arithmetic import power
 
 _MATH = re.compile(
     r"\$\$(?P<a>[^$]{1,1000})\$\$|\\\[(?P<b>.{1,1000}?)\\\]|\\\((?P<c>.{1,1000}?)\\\)"
-    r"|(?<![\w$\\])\$(?P<d>(?=[^$\n]{0,200}(?:[\\^_{}=<>+]|\$))(?=\D|\d*[\\^a-zA-Z*+])[^\s$](?:[^$\n]{0,198}[^\s$\\])?)\$(?![\w$])"
+    r"|(?<![\w$\\])\$(?P<d>(?=[^$\n]{0,200}(?:[\\^_{}=<>+!]|\$))(?=\D|\d*[\\^a-zA-Z*+])[^\s$](?:[^$\n]{0,198}[^\s$\\])?)\$(?![\w$])"
     r"|\\begin\{(?P<env>equation|align|math|displaymath)\*?\}(?P<e>.{1,1000}?)\\end\{(?P=env)\*?\}",
     re.S,
 )
@@ -25,6 +25,14 @@ _TEXT = re.compile(
     r"\\(?:text|mathrm|mathbf|mathit|mathbb|mathcal|operatorname|textbf|textit|emph|textrm|mbox|hat|bar|vec|tilde)\s*"
     + _GROUP % "body"
 )
+_BOUNDS = re.compile(
+    r"\\(?P<name>int|sum|prod)\s*(?:\\limits\s*)?_\s*(?:"
+    + _GROUP % "low"
+    + r"|(?P<first>\w))\s*\^\s*(?:"
+    + _GROUP % "high"
+    + r"|(?P<last>\\[a-z]{2,6}|\w))"
+)
+_PAIR = re.compile(r"(?<![A-Za-z])[A-Za-z]{2}(?![A-Za-z])")
 _POWER = re.compile(r"\^\s*(?:" + _GROUP % "many" + r"|(?P<one>\\?\w))")
 _INDEX = re.compile(r"_\s*(?:" + _GROUP % "many" + r"|(?P<one>\w))")
 _COMMAND = re.compile(r"\\(?P<name>[a-zA-Z]{1,20}|[%&$#_{}])")
@@ -52,6 +60,17 @@ def _power(match: re.Match[str]) -> str:
     return f" {power(raised) if re.fullmatch(r'-?[0-9]+|[a-zA-Z]', raised) else 'to the ' + raised} "
 
 
+def _bounds(match: re.Match[str]) -> str:
+    low, high = (match[a] if match[a] is not None else match[b] for a, b in (("low", "first"), ("high", "last")))
+    return f" {tables.LATEX[match['name']].removesuffix(' of')} from {low} to {high} of "
+
+
+def _pair(match: re.Match[str]) -> str:
+    """xy are two letters, mu is one."""
+    two = match[0]
+    return two if two.lower() in tables.LATEX_GREEK | tables.TWO_LETTERS else f"{two[0]} {two[1]}"
+
+
 def _command(match: re.Match[str], lost: set[str]) -> str:
     name = match["name"]
     if name.lower() in tables.LATEX_GREEK:
@@ -72,6 +91,7 @@ def _formula(text: str, lost: set[str]) -> str:
         text = _TEXT.sub(lambda m: f" {m['body']} ", text)
         text = _ROOT.sub(_root, text)
         text = _FRACTION.sub(lambda m: f" {m['over'] or m['x']} over {m['under'] or m['y']} ", text)
+        text = _BOUNDS.sub(_bounds, text)
         text = _POWER.sub(_power, text)
         text = _INDEX.sub(lambda m: f" sub {m['many'] if m['many'] is not None else m['one']} ", text)
         if text == before:
@@ -81,9 +101,8 @@ def _formula(text: str, lost: set[str]) -> str:
     text = re.sub(
         r"(?<=[\w)])\s*[=+<>/*-](?=\s*[\w(.\\-])|(?<![\w)])-(?=\w)", lambda m: f" {_SIGNS[m[0].strip()]} ", text
     )
-    text = re.sub(
-        r"(?<![A-Za-z])([A-Za-z])(?=[A-Za-z](?![A-Za-z]))(?<!\bi)(?<!\bo)(?<!\bt)", r"\1 ", text
-    )  # xy are two letters
+    text = _PAIR.sub(_pair, text)
+    text = re.sub(r"(?<=\w)!", " factorial", text)
     return re.sub(r"(?<![A-Za-z])a(?![A-Za-z])", "A", text)
 
 

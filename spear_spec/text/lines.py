@@ -19,7 +19,7 @@ _SHOWN_LINES = 200  # of a paragraph, from which its width is taken
 _RULE = re.compile(r"(?:[=\-*_~#|:+]\s*){3,}|`{3,}\w*|~{3,}\w*")  # rules, underlines, fences
 _MARK = re.compile(
     r"(?:[-*+•‣●▪◦–—]\s+(?:\[[ xX]\]\s+)?"
-    r"|(?P<number>\(?(?:\d{1,3}|[ivx]{1,5}|[a-zA-Z])\)|\d{1,3}\.|[IVX]{1,5}\.)\s+(?=\S)"
+    r"|(?P<number>\(?(?:\d{1,3}|[ivx]{1,5}|[a-zA-Z])\)|\d{1,3}\.|[IVX]{1,5}\.)\s+(?=\S)(?!\d{3}[-. ]\d{4})"
     r"|#{1,6}\s+|\|)"
 )
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>[^#]*(?:#+[^#]+)*)#*")

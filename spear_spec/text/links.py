@@ -6,6 +6,8 @@ import html
 import re
 from html.entities import html5
 
+from spear_spec.text import tables
+
 _TLD = (
     r"com|org|net|edu|gov|mil|int|io|ai|co|uk|us|de|fr|eu|info|biz|dev|app|me|tv|ca|au|nz|jp|cn|in|ch|at|nl|se|no|es|it|pl|ru|br|xyz|tech|gg|"
     r"fm|ly"
@@ -33,6 +35,11 @@ _LINE_TAG = re.compile(r"<br ?/?>|</(?:p|div|li|h[1-6]|tr)>", re.I)
 _COMMENT = re.compile(r"<!--.{0,2000}?-->", re.S)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _DIVIDED = re.compile(r"(?P<first>[A-Za-z]{2,40}+)[-‐\u00ad][ \t]*\n[ \t]*(?P<second>[a-z]{2,40})")
+_ENDINGS = "|".join(sorted(tables.FILES, key=len, reverse=True))
+_FILE = re.compile(rf"(?<![\w.@/-])(?P<name>[A-Za-z][\w-]{{0,63}}+)\.(?P<ending>{_ENDINGS})(?![\w@/-]|\.\w)")
+_UNDERSCORED = re.compile(r"(?<![\w.])(?P<name>@[A-Za-z]\w{0,63}+)")
+_SHARP = re.compile(r"(?<=\b[A-G])#(?![\w#])")  # the languages, and the notes
+_DOT_NET = re.compile(r"(?<![\w.])\.NET\b|(?<=\bASP)\.NET\b")
 _HASH_NUMBER = re.compile(r"#(?=\d)")
 _HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
 _HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
@@ -57,7 +64,8 @@ def _url(match: re.Match[str]) -> str:
 
 def _entity(match: re.Match[str]) -> str:
     known = match[0][1] == "#" or match[0][1:] in html5
-    return html.unescape(match[0]).replace("\xa0", " ") if known else match[0]
+    sign = html.unescape(match[0]).replace("\xa0", " ") if known else match[0]
+    return "< " if sign == "<" else sign  # what was written as an entity is no tag
 
 
 def _undivided(match: re.Match[str]) -> str:
@@ -68,6 +76,11 @@ def _undivided(match: re.Match[str]) -> str:
     known = shared_g2p().knows
     halves = known(match["first"]) and known(match["second"])
     return whole if known(whole) or not halves else f"{match['first']}-{match['second']}"
+
+
+def _file(match: re.Match[str]) -> str:
+    name = re.sub(r"[-_]+", " ", match["name"])
+    return f"{name} dot {tables.FILES[match['ending'].lower()]}"
 
 
 def strip_markup(text: str) -> str:
@@ -97,6 +110,12 @@ def speak_links(text: str) -> str:
         if "@" in text:
             text = _MAIL.sub(lambda m: _address(m[0]), text)
         text = _URL.sub(_url, text)
+        text = _FILE.sub(_file, text)
+    if "#" in text:
+        text = _SHARP.sub(" sharp", text)
+    text = _DOT_NET.sub("dot net", text)
     text = _HASH_NUMBER.sub("number ", text)
     text = _HASHTAG.sub("hashtag ", text)
+    if "@" in text:
+        text = _UNDERSCORED.sub(lambda m: _address(m["name"]) if "_" in m["name"] else m["name"], text)
     return _HANDLE.sub("at ", text)

@@ -50,16 +50,15 @@ def _per(match: re.Match[str]) -> str:
 
 def _money(match: re.Match[str]) -> str:
     found = match.groupdict()
-    lead = (found.get("article") or "") + ("minus " if found.get("sign") else "")
+    lead = found.get("article") or ""
+    sign = "minus " if found.get("sign") or found.get("inner") else ""
     name, amount, high = found["symbol"].strip(), found["amount"], found.get("high")
     if found.get("code") and found["code"] in _NAMES:  # $50 CAD
         name = "US$" if found["code"] == "USD" else found["code"]
     scale = found.get("word") or tables.SCALES.get(found.get("short") or "", "")
     noun = re.match(r"(?P<hyphen>-| )(?P<word>[a-z]+)", match.string[match.end() :])
     single = bool(found.get("hyphen")) or (
-        noun is not None
-        and noun["word"] not in tables.NOT_A_NOUN
-        and (noun["hyphen"] == "-" or lead.lower() in ("a ", "an "))
+        noun is not None and (noun["hyphen"] == "-" or (bool(lead) and noun["word"] not in tables.NOT_A_NOUN))
     )
     one, many = _NAMES[name][:2]
     if scale:
@@ -71,14 +70,14 @@ def _money(match: re.Match[str]) -> str:
         said = f"{quantity(amount)} to {_plain(high, name, single=single)}"
     else:
         said = _plain(amount, name, single=single)
-    return lead + said + _per(match)
+    return lead + sign + said + _per(match)
 
 
-_ARTICLE = r"(?P<article>\b[Aa]n? )?"
+_ARTICLE = rf"(?P<article>\b(?:{one_of(tables.DETERMINERS)}) )?"
 _HIGH = rf"(?: ?[–—-] ?(?:{_SYMBOLS})?(?P<high>{QUANTITY}))?"
 _RULES = (
     (re.compile(
-        rf"{_ARTICLE}(?<![\w.$])(?P<sign>[-−])?(?P<symbol>{_SYMBOLS}|\b(?:{_CODES})(?= ?\d)) ?"
+        rf"{_ARTICLE}(?<![\w.$])(?P<sign>[-−])?(?P<symbol>{_SYMBOLS}|\b(?:{_CODES})(?= ?\d)) ?(?P<inner>[-−](?=\d))?"
         rf"(?P<amount>{_AMOUNT}){_HIGH}(?:{_SCALE})?{_PER}(?: ?(?P<code>{_CODES})\b)?(?!\w)"
     ), _money),
     (re.compile(
@@ -88,7 +87,7 @@ _RULES = (
     (re.compile(
         rf"(?<![\w.])(?P<symbol>{_SYMBOLS})(?P<amount>{NUMBER})(?:{_SCALE})?(?= ?[–—-] ?(?:{_SYMBOLS})\d)"), _money),
 )  # fmt: skip
-_EACH_ITS_OWN = re.compile(rf"(?<=\w) ?[–—-] ?(?=(?:{_SYMBOLS})\d)")
+_EACH_ITS_OWN = re.compile(rf"(?<=\w)(?: [–—-] |[–—-])(?=(?:{_SYMBOLS})\d)")
 
 
 def speak_money(text: str) -> str:

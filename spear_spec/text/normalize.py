@@ -7,7 +7,14 @@ from functools import lru_cache
 
 from spear_spec.text.abbreviations import speak_abbreviations
 from spear_spec.text.arithmetic import speak_arithmetic, speak_scripts
-from spear_spec.text.characters import clean, speak_characters, speak_greek, write_out_fractions
+from spear_spec.text.characters import (
+    clean,
+    keep_accents,
+    leave_out_faces,
+    speak_characters,
+    speak_greek,
+    write_out_fractions,
+)
 from spear_spec.text.dates import speak_dates
 from spear_spec.text.latex import speak_latex
 from spear_spec.text.lines import flatten
@@ -19,7 +26,8 @@ from spear_spec.text.units import speak_units
 from spear_spec.text.words import bounded, speak_words
 
 _RULES = (
-    write_out_fractions, speak_links, speak_abbreviations, speak_roman, speak_arithmetic, speak_dates, speak_money,
+    write_out_fractions, keep_accents, leave_out_faces, speak_links,
+    speak_abbreviations, speak_roman, speak_arithmetic, speak_dates, speak_money,
     speak_units, speak_scripts,
     speak_numbers, speak_greek,
 )  # fmt: skip

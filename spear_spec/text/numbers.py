@@ -154,10 +154,26 @@ def _called(match: re.Match[str]) -> str:
     )
 
 
+def _house(match: re.Match[str]) -> str:
+    number, door = match["number"], match["door"]
+    said = _hundreds(number) if len(number) == 3 else year(number) if number[0] != "0" else digits(number)
+    return f"{said} {door}" if door else said
+
+
 def _over(match: re.Match[str]) -> str:
     """`3/4` a fraction, `50/50` and `80/20` as they are, `8/10` a rating."""
     over, under, text = match["over"], match["under"], match.string
     whole = f"{over}/{under}"
+    around = text[max(0, match.start() - 40) : match.end() + 20]
+    if match.groupdict().get("th"):
+        said = f"{cardinal(over)} {ordinal(under)}"
+        return said if over == "1" else said + "s"
+    if len(over) == 3 and 40 <= int(under) <= 120 and re.search(r"\b(?:BP|[Pp]ressure)\b", around):
+        return f"{_hundreds(over)} over {cardinal(under)}"
+    if over == "20" and re.search(r"\b(?:vision|eyesight|sight|eyes?)\b", around, re.I):
+        return f"{cardinal(over)} {cardinal(under)}"
+    if under in ("5", "10", "100") and re.match(rf" (?:{'|'.join(tables.OUT_OF)})\b", text[match.end() :]):
+        return f"{cardinal(over)} out of {cardinal(under)}"
     if whole in tables.NUMBERS_BY_NAME:
         return tables.NUMBERS_BY_NAME[whole]
     if re.match(r" time\b", text[match.end() :]) and under in ("2", "4", "8", "16"):
@@ -212,7 +228,11 @@ def _pair(match: re.Match[str]) -> str:
 _AMOUNT_BEFORE = r"(?<![\w.,/])"
 _PHONE = "|".join(tables.PHONE_WORDS)
 _NAMES = "|".join(sorted(set(tables.VERSIONED), key=len, reverse=True))
+_CALLED = "|".join(sorted(tables.CALLED, key=len, reverse=True))
+_ROADS = "|".join(sorted({*tables.STREETS.values(), "Way", "Row", "Broadway", "Walk", "Loop"}))
 _STATES = "|".join([*tables.STATES.values(), *tables.STATES])
+
+_SALT = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(tables.FORMULAS))})(?![\w-])")
 
 _RULES = (
     # ZIP codes, three-digit numbers that one dials, numbers that are spelled
@@ -231,13 +251,30 @@ _RULES = (
         rf"(?P<cue>\b(?:{'|'.join(sorted(tables.SPELLED_AFTER, key=len, reverse=True))})(?: (?:number|code|no))?(?: i"
         rf"s|:|,)? )(?P<number>\d{{4,20}}|0\d{{1,3}})(?![\w,/]|[.-]\d)"), _one_by_one),
     (re.compile(
-        r"(?P<cue>\b(?:Flight|flight|Room|room|Suite|suite|Route|route|Highway|highway|Interstate|Apartment|apartment"
-        r"|Bus|bus|Apt) )(?P<number>\d{3,4})(?![\w,]|[.-]\d)"), _called),
+        rf"(?P<cue>\b(?:{_CALLED}) )(?P<number>\d{{3,4}})(?![\w,]|[.-]\d)"),
+        _called),
+    # houses: 123 Main Street, 221B Baker Street
+    (re.compile(
+        rf"(?<![\w.,$£€/-])(?P<number>\d{{3,4}})(?P<door>[A-Z])?"
+        rf"(?= (?:[A-Z][\w'’]*,? |\d{{1,3}}(?:st|nd|rd|th) ){{1,3}}(?:{_ROADS})\b)"),
+        _house),
+    # years before 1100 and of an era: in 1066, 476 AD, AD 79
+    (re.compile(
+        r"(?P<cue>\b(?:[Ii]n|[Ss]ince|[Uu]ntil|[Yy]ear|[Ff]rom) )(?P<number>10[1-9]\d)(?!\w|[.,]\d|[-–/:%]"
+        r"| [a-z]+s\b| (?:people|men|women|percent|million))"), _called),
+    (re.compile(r"(?P<cue>)(?<![\w.,])(?P<number>[1-9]\d{2,3})(?= ?(?:BC|AD|BCE|CE|B\.C|A\.D)\b)"), _called),
+    (re.compile(r"(?P<cue>\b(?:AD|A\.D\.|CE) )(?P<number>[1-9]\d{2,3})(?![\w,]|[.-]\d)"), _called),
+    (re.compile(
+        r"(?P<phone>(?<=\d{3}[-. ])\d{4}),? ?(?:[xX]|[Ee]xt\.?|[Ee]xtension) ?(?P<number>\d{1,6})(?!\w|[.,-]\d)"),
+        lambda m: f"{m['phone']} extension {_extension(m['number'])}"),
+    (re.compile(r"(?P<cue>\b[Ee]xtension )(?P<number>\d{3})(?!\w|[.,-]\d)"), _one_by_one),
     # telephone numbers: +1 (555) 123-4567, 555-123-4567, 555-1234, 6314467123
     (re.compile(
         r"(?<![\w.])(?:\+?\d{1,3}[ -.]?)?(?:\(\d{2,4}\)[ -]?|\d{3}[-. ])\d{3}[-. ]\d{4}(?!\w|[-,.]\d)"), _telephone),
     (re.compile(r"(?<!\w)\+\d{1,3}(?:[ -]\d{2,5}){2,5}(?!\w)"), _telephone),
+    (re.compile(r"(?<![\w.,-])0\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}(?!\w|[-,.]\d)"), _telephone),
     (re.compile(r"(?<![\w-])\d{3}-\d{4}(?![\w-])"), _telephone),
+    (re.compile(r"(?P<cue>\b(?:[Tt]ext|[Dd]ial|SMS) )(?P<number>\d{5,6})(?!\w|[.,-]\d)"), _one_by_one),
     (re.compile(r"\b1-8\d\d-(?=[A-Z])"), lambda m: _telephone(m) + " "),
     (re.compile(
         rf"(?P<cue>\b(?:{_PHONE})\b:?(?: (?:me|us|him|her|them|at|on|is|number|no|to)\b:?){{0,3}} )(?P<number>\d{{7,1"
@@ -256,11 +293,16 @@ _RULES = (
     (re.compile(r"(?<![\w'’‘])['’‘](?P<number>\d\d)(?![\w'’]|[.,:]\d)"), _short_year),
     (re.compile(r"(?:(?<!\w)['’‘](?=\d0s))?\b(?P<number>\d{3}0|\d0)['’]?s\b"), _decade),
     (re.compile(
-        r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I), lambda m: ordinal(m["number"])),
+        r"(?<![\w.,/])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I), lambda m: ordinal(m["number"])),
     (re.compile(
         r"(?<![\w.,/])(?P<whole>\d+)[ -](?P<over>\d{1,2})/(?P<under>\d{1,2})(?![\w/])"),
         lambda m: quantity(f"{m['whole']} {m['over']}/{m['under']}")),
     (re.compile(r"(?<![\w.,/])(?P<over>\d{1,3})/(?P<under>\d{1,3})(?![\w/])"), _over),
+    (re.compile(r"(?<![\w.,/])(?P<over>\d{1,3})/(?P<under>\d{1,6})(?P<th>th|st|nd|rd)s?\b"), _over),
+    (re.compile(r"(?<![\w,/])(?P<over>\d{1,2}\.\d)/(?P<under>5|10|100)(?![\w/]|\.\d)"),
+        lambda m: f"{cardinal(m['over'])} out of {cardinal(m['under'])}"),
+    (re.compile(r"(?<=\bHTTP)/(?=\d)"), lambda _: " "),
+    (re.compile(r"§§ ?"), lambda _: "sections "),
     # sizes and ratios: 1920x1080, 4 x 6, 16:9
     (re.compile(r"(?<![\w.,])(?P<low>\d{1,5}) ?[xX×] ?(?P<high>\d{1,5})(?![\w]|[.,]\d)"), _pair),
     (re.compile(
@@ -280,6 +322,8 @@ _RULES = (
     # ranges: 10-20, 1914–1918, 10--20; not 555-1234-5 chains
     (re.compile(rf"(?<![\w.,/-])(?P<low>{NUMBER})(?: ?[–—-] ?|--)(?P<high>{NUMBER})(?![\w/-])"), _range),
     # numbers standing in or beside letters: 5G, MP3, A4, x86 are read as number and letters
+    (re.compile(r"(?<=\d)a(?![\w'’])"), lambda _: "A"),  # 3a: the letter
+    (_SALT, lambda m: " ".join(m[0].upper())),
     (re.compile(r"(?<=[A-Za-z])(?P<number>\d+)(?=[A-Za-z])"), lambda m: f" {_in_word(m['number'])} "),
     (re.compile(r"(?<=[A-Za-z])-?(?P<number>\d+)(?![\w])"), lambda m: f" {_in_word(m['number'])}"),
     (re.compile(r"(?<![\w.,])(?P<number>\d{4})(?=p\b)"), lambda m: f"{year(m['number'])} "),
@@ -289,9 +333,15 @@ _RULES = (
 )  # fmt: skip
 
 
+def _extension(number: str) -> str:
+    return digits(number, "oh") if len(number) > 2 or number[0] == "0" else cardinal(number)
+
+
 def _in_word(number: str) -> str:
     if len(number) == 3:
         return _hundreds(number)
+    if len(number) == 4 and 1900 <= int(number) <= 2099:
+        return year(number)  # FY2023
     return cardinal(number) if len(number) <= 2 and number[0] != "0" else digits(number)
 
 
@@ -308,7 +358,7 @@ def _hundreds(number: str) -> str:
 def speak_numbers(text: str) -> str:
     """Replace every number in the text by words; dates, times, money and units were taken before."""
     if not any(c.isdecimal() for c in text):
-        return text
+        return _SALT.sub(lambda m: " ".join(m[0].upper()), text)
     text = re.sub(r"[^\W\D]", lambda m: str(int(m[0])), text)  # digits of other scripts
     for pattern, say in _RULES:
         text = pattern.sub(say, text)

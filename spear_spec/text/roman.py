@@ -31,15 +31,30 @@ _ORDINAL_FORM = re.compile(r"\b(?P<roman>[IVXLC]{1,8})(?:th|st|nd|rd)\b")
 _CUED = re.compile(
     rf"\b(?P<cue>{one_of(tables.NUMBERED)})(?P<point>\.?) (?P<roman>[IVXLC]{{1,8}}|[ivxl]{{1,7}})\b(?!['’]?[a-z])"
 )
+_LISTED = re.compile(
+    rf"\b(?P<cue>(?:{one_of(tables.NUMBERED)})s?) "
+    r"(?P<numerals>[IVXLC]{1,8}(?:(?:, (?:and )?| and | or | to | & | ?[–-] ?)[IVXLC]{1,8}\b){1,12})\b(?!['’]?[a-z])"
+)
+_NUMERAL = re.compile(r"[IVXLC]+|[–-]")
 _RULER = re.compile(
     rf"\b(?P<cue>{one_of(tables.RULERS)}|(?:Pope|King|Queen|Emperor|Tsar|Czar|Prince|Sultan) [A-Z][a-z]+) "
     r"(?P<roman>[IVXL]{1,7})\b(?P<after>'s|’s)?"
 )
 _PERSON = re.compile(rf"\b(?P<cue>(?:{one_of(tables.RULERS)}) [A-Z][a-z'’]+) (?P<roman>II|III|IV)\b")
 _NAMED = re.compile(r"(?P<cue>\b[A-Z][\w'’]*[a-z]\w*|\b[A-Z]{3,}) (?P<roman>[IVXLC]{2,8})\b(?P<point>\.)?")
-_HEADING = re.compile(r"^\s*(?P<roman>[IVXL]{2,6})\.\s+(?=[A-Z])")
+_HEADING = re.compile(
+    r"(?:^\s*|(?<=[.!?:] ))(?:(?P<roman>[IVXL]{2,6})[.,]\s+(?=[A-Z])"
+    rf"|(?P<single>[IVX])[.,]\s+(?=(?:{one_of(tables.SECTIONS)})\b))"
+)
+_CAPITAL_CUE = re.compile(
+    rf"\b(?P<cue>{one_of(word.upper() for word in tables.TENTH)}) (?P<roman>[IVXLC]{{1,8}})\b(?!['’]?[a-z])"
+)
 _YEAR = re.compile(r"\bM[MDCLXVI]{3,12}\b")
 _SINGLE_ONE = re.compile(rf"(?:\s+(?:{tables.AFTER_THE_FIRST})\b|\s*[,;:.!?)]|\s*$)")
+
+
+_TITLE = re.compile(rf"\b(?:{one_of(tables.TITLES)}) $")
+_GOES_ON = re.compile(rf" (?!(?:{one_of(tables.NOT_OF_A_RULER)})\b)[a-z]")
 
 
 def _value(text: str) -> int | None:
@@ -61,12 +76,31 @@ def _cardinal(match: re.Match[str]) -> str:
     return f"{match['cue']} {cardinal(str(value))}"
 
 
+def _capital(match: re.Match[str]) -> str:
+    value = _value(match["roman"])
+    return match[0] if value is None else f"{match['cue']} {cardinal(str(value))}"
+
+
+def _listed(match: re.Match[str]) -> str:
+    """Volumes I–III, Acts I and II."""
+    values = [_value(m) for m in re.findall("[IVXLC]+", match["numerals"])]
+    if None in values:
+        return match[0]
+    said = _NUMERAL.sub(lambda m: cardinal(str(_value(m[0]))) if m[0].isalpha() else " to ", match["numerals"])
+    return f"{match['cue']} {said}"
+
+
 def _ruler(match: re.Match[str]) -> str:
     text, numeral = match.string, match["roman"]
     value = _value(numeral)
     following = text[match.end() : match.end() + 20]
-    if value is None or (numeral == "I" and not match["after"] and not _SINGLE_ONE.match(following)):
+    if value is None:
         return match[0]
+    if numeral == "I" and not match["after"] and not _SINGLE_ONE.match(following):
+        before = text[max(0, match.start() - 12) : match.start()]
+        titled = match["cue"].split()[0] in tables.TITLES or _TITLE.search(before) is not None
+        if not (titled and _GOES_ON.match(following)):
+            return match[0]
     if numeral in ("I", "V", "X", "L") and following.startswith(".") and re.match(r"\.,|\. ?[A-Z]\b", following):
         return match[0]  # an initial
     if numeral == "L" or (numeral == "I" and re.match(r"\.,", following)):
@@ -87,7 +121,7 @@ def _named(match: re.Match[str]) -> str:
 
 
 def _heading(match: re.Match[str]) -> str:
-    value = _value(match["roman"])
+    value = _value(match["roman"] or match["single"])
     return match[0] if value is None else f"{cardinal(str(value))}, "
 
 
@@ -104,6 +138,8 @@ def speak_roman(text: str) -> str:
     text = _CENTURY.sub(_ordinal, text)
     text = _AND_CENTURY.sub(_ordinal, text)
     text = _ORDINAL_FORM.sub(_ordinal, text)
+    text = _CAPITAL_CUE.sub(_capital, text)
+    text = _LISTED.sub(_listed, text)
     text = _CUED.sub(_cardinal, text)
     text = _PERSON.sub(_person, text)
     text = _RULER.sub(_ruler, text)

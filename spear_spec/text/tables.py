@@ -24,7 +24,11 @@ WORDS = {
     "etc": "et cetera", "approx": "approximately", "Approx": "Approximately", "est": "established",
     "Est": "Established",
     "esp": "especially", "incl": "including", "excl": "excluding", "vs": "versus", "cf": "compare", "ca": "circa",
-    "viz": "namely", "misc": "miscellaneous", "avg": "average", "Avg": "Average",
+    "viz": "namely", "Attn": "Attention", "attn": "attention", "Acct": "Account", "acct": "account", "Qty": "Quantity",
+    "qty": "quantity", "Atty": "Attorney", "Dist": "District",
+    "Sgts": "Sergeants", "Amb": "Ambassador", "Treas": "Treasurer", "Sec'y": "Secretary", "Ret": "Retired",
+    "Capts": "Captains", "Pkg": "Package", "pkg": "package", "Cf": "Compare", "Sts": "Saints", "Ss": "Saints",
+    "misc": "miscellaneous", "avg": "average", "Avg": "Average",
     "ed": "edition", "eds": "editors", "repr": "reprinted", "transl": "translated", "resp": "respectively",
     "temp": "temperature", "tel": "telephone", "Tel": "Telephone", "et al": "and others",
     "Mme": "Madame", "Mlle": "Mademoiselle", "Sra": "Señora", "Msgr": "Monsignor", "Ste": "Sainte",
@@ -32,6 +36,7 @@ WORDS = {
 # only in front of a number
 BEFORE_NUMBER = {
     "No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "Nr": "number", "nr": "number", "Num": "number",
+    "Max": "maximum", "max": "maximum", "Min": "minimum",
     "Vol": "volume", "vol": "volume", "Vols": "volumes", "vols": "volumes", "Fig": "figure", "fig": "figure",
     "Figs": "figures", "figs": "figures", "Ch": "chapter", "ch": "chapter", "Chap": "chapter", "chap": "chapter",
     "Sec": "section", "sec": "section", "Sect": "section", "Secs": "sections", "Eq": "equation", "eq": "equation",
@@ -52,14 +57,17 @@ BEFORE_NUMBER = {
 # of these: initials of a name too, so that only a digit will do; and words too, that may end a sentence
 NEEDS_A_DIGIT = frozenset({"l", "ll", "v", "vv", "n", "S", "P", "p"})
 ALSO_WORDS = frozenset({"no", "No", "art", "Art", "arts", "Arts", "ex", "Ex", "par", "Par", "Tab", "Lot", "op",
-    "Ref", "ref", "App", "col"})
+    "Ref", "ref", "App", "col", "Max", "max", "Min"})
+BEFORE_YEAR = {"c": "circa", "b": "born", "d": "died", "fl": "flourished", "r": "reigned"}
 LATIN = {
     "e.g.": "for example", "i.e.": "that is", "N.B.": "note well", "q.v.": "which see", "eg.": "for example",
     "ie.": "that is",
 }
 SHORT_FORMS = {
     "w/o": "without", "w/": "with", "c/o": "care of", "n/a": "not applicable", "and/or": "and or", "b/c": "because",
-    "s/he": "she or he", "he/she": "he or she", "vs": "versus", "aka": "also known as",
+    "s/he": "she or he", "he/she": "he or she", "vs": "versus", "attn": "attention", "thx": "thanks",
+    "pls": "please", "plz": "please", "aka": "also known as",
+    "wwi": "World War one", "wwii": "World War two", "ww1": "World War one", "ww2": "World War two",
 }
 # known to misaki's lexicon as they are
 KEPT = frozenset({"Mr", "Mrs", "Ms", "Mx", "Dr", "St", "Messrs", "al", "e.g", "i.e", "a.k.a", "N.B", "eg", "ie",
@@ -86,9 +94,13 @@ SAYING = words(
 SAYING_WITH_NO = SAYING - {"is", "was", "be", "of", "with", "just", "simply"}
 COUNTED = words(
     "seconds? minutes? hours? days? weeks? months? years? decades? people men women children students soldiers "
-    "others of "
+    "others "
     "percent more miles dollars cents euros pounds"
 )
+
+# words that are counted in pieces, behind which a number is a count and not the number of one: `Modern art. 5 pieces`
+THINGS = frozenset({"art", "arts"})
+NOT_COUNTED = words("is was has applies says lists states shows gives deals its this as does")
 
 # ---- streets: abbreviation to word, with or without a point; those below also mean something else
 STREETS = {
@@ -187,7 +199,14 @@ SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn"
           "T": "trillion"}
 SCALE_WORDS = ("hundred", "thousand", "million", "billion", "trillion")
 # after an amount that follows "a": no noun comes, so the amount is not its attribute
+DETERMINERS = words("a an the this that another his her my your our their every A An The This That Another His Her "
+    "My Your Our "
+    "Their Every")
 NOT_A_NOUN = words(
+    "he she it we they you i his her its our their your my away apart off up down more less too so then now later "
+    "ago back out there here again between when while who where how because not can could may might will would "
+    "should must do does did were had has have been be got went came fell rose made means always across towards "
+    "besides perhaps goes comes makes costs "
     "for per in and or to of from with on at by is was are were a an the each as than more less than that which when "
     "if but plus every")
 
@@ -222,6 +241,7 @@ UNITS = {
     "GiB": ("gibibyte", "gibibytes"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"), "°": ("degree",
     "degrees"),
+    "° C": ("degree Celsius", "degrees Celsius"), "° F": ("degree Fahrenheit", "degrees Fahrenheit"),
     "℃": ("degree Celsius", "degrees Celsius"), "℉": ("degree Fahrenheit", "degrees Fahrenheit"),
     "%": ("percent", "percent"), "‰": ("per mille", "per mille"), "¢": ("cent", "cents"), "pct": ("percent", "percent"),
     "px": ("pixel", "pixels"), "MP": ("megapixel", "megapixels"), "mAh": ("milliamp hour", "milliamp hours"),
@@ -280,8 +300,17 @@ SPELLED_AFTER = words(
 PHONE_WORDS = words(
     "call dial phone telephone tel text fax ring mobile cell hotline at number contact reach whatsapp sms helpline"
 )
+# what is numbered in pairs: Room 101 is one oh one, Flight 1549 fifteen forty-nine
+CALLED = words(
+    "Flight flight Room room Suite suite Route route Highway highway Interstate Apartment apartment Bus bus Apt Boeing "
+    "Box Channel channel Studio studio Error error HTTP Status status Exit exit Porsche Peugeot Fahrenheit Freeway "
+    "Locker locker Bay bay Hall hall Ferrari"
+)
 EMERGENCY = ("911", "999", "112", "111", "000", "411", "311", "211", "511", "711", "811", "988", "101")
-NUMBERS_BY_NAME = {"24/7": "twenty-four seven", "9/11": "nine eleven", "7/11": "seven eleven", "20/20": "twenty twenty"}
+NUMBERS_BY_NAME = {"802.11": "eight oh two point eleven", "24/7": "twenty-four seven", "9/11": "nine eleven",
+    "7/11": "seven eleven", "20/20": "twenty twenty"}
+OUT_OF = words("people men women children students adults doctors dentists users voters customers patients Americans "
+    "parents workers teachers drivers families cats dogs")
 RATED = ("rate", "rated", "rating", "score", "scored", "scores", "gave", "give", "gives", "got", "get", "gets",
     "grade", "graded", "review",
          "out", "solid", "perfect", "marks")
@@ -294,6 +323,15 @@ BOOKS = words(
     "Romans Corinthians Galatians "
     "Ephesians Philippians Colossians Thessalonians Timothy Titus Hebrews James Peter Jude Revelation"
 )
+
+BOOK_NAMES = {
+    "Ps": "Psalm", "Pss": "Psalms", "Cor": "Corinthians", "Exod": "Exodus", "Lev": "Leviticus", "Deut": "Deuteronomy",
+    "Prov": "Proverbs", "Eccl": "Ecclesiastes", "Isa": "Isaiah", "Jer": "Jeremiah", "Ezek": "Ezekiel",
+    "Matt": "Matthew",
+    "Rom": "Romans", "Gal": "Galatians", "Eph": "Ephesians", "Phil": "Philippians", "Thess": "Thessalonians",
+    "Tim": "Timothy", "Heb": "Hebrews",
+}
+KEYS = {"Ctrl": "Control", "Cmd": "Command"}
 
 # ---- Roman numerals
 RULERS = words(
@@ -322,7 +360,7 @@ NUMBERED = words(  # words behind which a Roman numeral is a plain number
     "Table Mark Schedule Canto Psalm "
     "Amendment Bowl Episode Season Series Apollo Saturn Gemini Rocky Rambo Fantasy Auto Mission Division Corps Group "
     "Grade Factor Tier Unit Lesson Step "
-    "Version Round Game Album Symphony Sonata Movement Region District Zone Area Annex Protocol Category "
+    "Version OS iPhone Round Game Album Symphony Sonata Movement Region District Zone Area Annex Protocol Category "
     "Category Vatican Star Quest Cat Civilization "
     "chapter part book volume act scene section article appendix phase stage type class figure table level page pages "
     "factor category grade tier")
@@ -334,8 +372,15 @@ ORDINAL_BEFORE = (
 NOT_ROMAN = words("CD DC MD MC CC CV MI DI LI XL CI CL MM XXX LL MIX DIM DID MILD CIVIC VIC VI XI DV LCD ID IM "
     "ILL MMC CIV MV CM LC DL DM ML IC")
 # behind these a single X is ten, behind others (Group, Type, Plan) a letter
-TENTH = words("chapter act book volume vol part article title psalm canto scene amendment section")
+TENTH = words("fantasy iphone os chapter act book volume vol part article title psalm canto scene amendment section")
+TITLES = words("King Queen Pope Emperor Empress Tsar Czar Kaiser Prince Princess Sultan Shah Pharaoh Duke")
+NOT_OF_A_RULER = words("think know am have had saw read like love hope guess see want said can could would will do")
+# headings in front of which a single I, V or X is a number
+SECTIONS = words(
+    "Introduction Background Overview Preface Foreword Summary Definitions Purpose Scope Abstract Prologue Methods "
+    "Results Discussion Conclusion Conclusions References Appendix History Analysis Objectives General Motivation")
 AFTER_THE_FIRST = (
+    "wrote|founded|built|signed|fought|won|lost|led|began|ordered|sent|left|lived|followed|would|did|also|then|"
     "was|were|is|of|had|has|died|reigned|ruled|became|came|did|made|took|and|who|in|succeeded|married|abdicated|"
     "granted|issued|gave|said"
 )
@@ -347,11 +392,34 @@ ELEMENTS = words(
     "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs "
     "Ba La Ce Nd Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np "
     "Pu")
+# salts and acids without a digit, which would be words else
+FORMULAS = words("NaCl KCl HCl HBr NaOH KOH MgO CaO ZnO CuO NaF HCN AgCl LiCl NaBr KBr SiC GaAs HF")
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
     "⅙": "1/6", "⅚": "5/6",
           "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10"}
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"))
 SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-"))
+# endings of file names, as they are said
+FILES = {
+    **{name: " ".join(name.upper()) for name in (
+        "pdf", "txt", "py", "js", "ts", "csv", "tsv", "html", "css", "php", "xml", "svg", "md", "cpp", "rs", "sh",
+        "sql", "xls", "xlsx", "docx", "ppt", "pptx", "rtf", "rb", "tgz", "gz", "exe", "dll", "ini", "cfg", "yml",
+        "pkl", "ipynb", "wav", "mov", "avi", "mkv", "flac", "psd", "otf", "ttf", "iso", "dmg", "apk", "bmp", "tsx",
+        "jsx")},
+    "json": "jason", "jsonl": "jason L", "jpg": "J peg", "jpeg": "J peg", "png": "P N G", "gif": "gif",
+    "mp3": "M P three",
+    "mp4": "M P four", "doc": "doc", "docm": "doc M", "zip": "zip", "bin": "bin", "log": "log", "bat": "bat",
+    "yaml": "yamel",
+    "toml": "tommel", "epub": "E pub", "tar": "tar", "webp": "web P", "webm": "web M", "java": "java", "lock": "lock",
+    "env": "env", "conf": "conf", "tif": "tif", "tiff": "tif", "ogg": "og",
+}
+# faces made of marks: nobody says them
+FACES = (":)", ":-)", ":(", ":-(", ";)", ";-)", ":D", ":-D", ":P", ":-P", ":p", ":-p", ":'(", ":')", ":/", ":-/", ":|",
+    ":-|", ":O", ":-O", ":o", ":*", ":-*", "=)", "=(", "=D", "xD", "XD", "^_^", "^^", "-_-", "T_T", ">_<", "o_O", "O_o",
+    ":]", ":[", ":3", ":))", ":)))", ":((", "¯\\_(ツ)_/¯")
+# words that an accent alone tells from others; how they sound stands in `heteronyms`
+ACCENTED = {"résumé": "resumay", "résumés": "resumays", "exposé": "exposay", "exposés": "exposays", "rosé": "rosay",
+    "pâté": "patay", "lamé": "lamay", "maté": "matay", "saké": "sakay", "piqué": "piquay"}
 # calls that are drawn out in many ways: how they are written, and the one word that is said
 DRAWN_OUT = {
     "h+m+": "hmm", "s+h+": "shh", "a+h+": "ah", "o+h+": "oh", "u+g+h+": "ugh", "a+w+": "aw", "m{2,}": "mm",
@@ -380,6 +448,7 @@ LATEX = {
     "lt": "less than", "gt": "greater than", "sim": "is about", "propto": "is proportional to",
     "varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi",
 }
+TWO_LETTERS = words("is in of to or if at by as an be no so we on it do up")
 LATEX_GREEK = words(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi "
     "chi psi omega")

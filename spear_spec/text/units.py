@@ -54,9 +54,15 @@ def _named(match: re.Match[str]) -> str:
     if power and (power in ("²", "³", "^2", "^3", "sq", "cu") or match["unit"] in tables.LENGTHS):
         one, many = f"{_POWERS[power]} {one}", f"{_POWERS[power]} {many}"
     part_of_one = "/" in amount and " " not in amount
-    single = not low and (amount in ("1", "1.0") or part_of_one or match["gap"] == "-")
+    noun = _NOUN.match(match.string[match.end() : match.end() + 24])
+    attribute = (
+        noun is not None
+        and noun[1] not in tables.NOT_A_NOUN
+        and (bool(match["article"]) or (match["gap"] == "" and not low and noun[1].endswith("s")))
+    )
+    single = attribute or (not low and (amount in ("1", "1.0") or part_of_one or match["gap"] == "-"))
     per = f" per {per_name(match['per'] + (match['per_power'] or ''))}" if match["per"] else ""
-    said = f"{'minus ' if match['sign'] else ''}{said} {one if single else many}{per}"
+    said = f"{match['article'] or ''}{'minus ' if match['sign'] else ''}{said} {one if single else many}{per}"
     point = match["point"] or ""
     return said + ("." if point and not re.match(r" [a-z]", match.string[match.end() :]) else "")
 
@@ -65,6 +71,20 @@ def _height(match: re.Match[str]) -> str:
     feet = f"{cardinal(match['feet'])} {'foot' if match['feet'] == '1' else 'feet'}"
     inches = match["inches"]
     return f"{feet} {quantity(inches)} {'inch' if inches == '1' else 'inches'}" if inches else feet
+
+
+def _place(match: re.Match[str]) -> str:
+    said = [
+        f"{cardinal(match[name])} {name if match[name] != '1' else name[:-1]}"
+        for name in ("degrees", "minutes", "seconds")
+        if match[name]
+    ]
+    return " ".join([*said, *([tables.DIRECTIONS[match["way"]]] if match["way"] else [])])
+
+
+def _feet(match: re.Match[str]) -> str:
+    quoted = len(re.findall(r"['’](?![a-z])|(?<!\w)['’‘]", match.string)) != 1
+    return match[0] if quoted else _height(match)
 
 
 def _hours(match: re.Match[str]) -> str:
@@ -77,24 +97,43 @@ def _hours(match: re.Match[str]) -> str:
 def _inches(match: re.Match[str]) -> str:
     if match["mark"] == '"' and match.string.count('"') != 1:
         return match[0]  # a quotation
-    return f"{quantity(match['amount'])} {'inch' if match['amount'] == '1' else 'inches'}"
+    noun = _NOUN.match(match.string[match.end() : match.end() + 24])
+    attribute = noun is not None and noun[1] not in tables.NOT_A_NOUN | _HOW_LONG
+    return f"{quantity(match['amount'])} {'inch' if match['amount'] == '1' or attribute else 'inches'}"
 
 
+_HOW_LONG = frozenset({"long", "wide", "tall", "thick", "deep", "high"})
+_NOUN = re.compile(r" ([a-z]{2,20})\b")
+_TIMES = ("min", "sec", "hr", "h", "s", "d", "wk", "mo", "yr")
 _LOW = rf"(?:(?P<low>{QUANTITY}) ?(?:%|°C?|°F)?[–—-] ?)?"
 _PERS = one_of({*UNITS, *tables.PER, *tables.PER_WORDS} - {"in", "%", "¢", "‰", "°"})
 _PER = rf"(?:/ ?(?P<per>{_PERS})(?P<per_power>[²³]|\^[23])?(?![\w/]))?"
 _LOOSE = one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<=[ -])s|(?<=\.\d)s"  # not the 1990s, her 30s
 _TIGHT = one_of(tables.TIGHT_UNITS)
 _TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$))?(?![\w²³/]|['’][a-z])"
-_HEAD = rf"(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
+_HEAD = rf"(?P<article>\b(?:{one_of(tables.DETERMINERS)}) )?(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
 
 _RULES = (
+    # places on the Earth: 40° 42′ 46″ N, 74.0° W
+    (re.compile(
+        r"(?<![\w.])(?P<degrees>\d{1,3})° ?(?P<minutes>\d{1,2}(?:\.\d+)?)['′’] ?"
+        r"(?:(?P<seconds>\d{1,2}(?:\.\d+)?)(?:\"|″|''|”) ?)?(?P<way>[NSEW])?(?!\w)"), _place),
     (re.compile(
         r"(?<![\w.])(?P<feet>\d{1,2})['′’] ?(?P<inches>\d{1,2}(?: ?\d/\d)?)(?:\"|″|''|’’|”|(?=[\s.,;:!?]|$))"),
         _height),
     (re.compile(r"(?<![\w.])(?P<feet>\d{1,2}) ?ft\.? ?(?P<inches>\d{1,2}) ?in\b\.?"), _height),
     (re.compile(r"(?<![\w.])(?P<feet>\d{1,3})′(?P<inches>)"), _height),
+    (re.compile(r"(?<![\w.'’])(?P<feet>[1-9])['’](?P<inches>)(?=[.,;]?\s*$|[.,;] | tall\b)"), _feet),
+    (re.compile(rf"(?<![\w.])(?P<amount>{QUANTITY}) ?c\.(?= [a-z])"),
+        lambda m: f"{quantity(m['amount'])} cup{'' if m['amount'] == '1' or m['amount'][1:2] == '/' else 's'}"),
     (re.compile(rf"(?<![\w.])(?P<amount>{QUANTITY})(?P<mark>″|\"(?=\s|$|[,.]))"), _inches),
+    (re.compile(rf"(?<![\w.])(?P<low>{QUANTITY})(?:\"|″|'') ?[x×] ?(?P<high>{QUANTITY})(?:\"|″|'')(?!\w)"),
+        lambda m: f"{quantity(m['low'])} inch by {quantity(m['high'])} inch"),
+    # how far, by how far: 3 m × 4 m
+    (re.compile(
+        rf"(?P<low>(?<![\w.]){QUANTITY} ?(?P<length>{one_of(tables.LENGTHS)})) ?[x×] ?(?={QUANTITY} ?(?P=length)\b)"),
+        lambda m: f"{m['low']} by "),
+    (re.compile(r"(?<=°) ?(?P<way>[NSEW])(?!\.?\w)"), lambda m: f" {tables.DIRECTIONS[m['way']]}"),
     (re.compile(r"(?<![\w.])(?P<hours>\d{1,3}) ?h(?:rs?)? ?(?P<minutes>\d{1,2}) ?m(?:ins?)?\b"), _hours),
     (re.compile(rf"{_HEAD}(?P<gap>[ -]?)(?P<before>(?:sq|cu)\.? )?(?P<unit>{_LOOSE}){_TAIL}"), _named),
     (re.compile(rf"{_HEAD}(?P<gap>-?)(?P<before>(?!))?(?P<unit>{_TIGHT}){_TAIL}"), _named),
@@ -103,8 +142,8 @@ _RULES = (
         rf")"), _named),
     # what is counted has a name of its own: 250 words/minute
     (re.compile(
-        rf"(?<=\d )(?P<many>[a-z]{{3,20}}s)/(?P<per>{one_of(tables.PER_WORDS)})\b"),
-        lambda m: f"{m['many']} per {m['per']}"),
+        rf"(?<=\d )(?P<many>[a-z]{{3,20}}s)/(?P<per>{one_of({*tables.PER_WORDS, *_TIMES})})\b"),
+        lambda m: f"{m['many']} per {tables.PER.get(m['per'], m['per'])}"),
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ TABLE = [
     ("+1 (555) 123-4567", "plus one, five five five, one two three, four five six seven"),
     ("Henry VIII, World War II, Chapter IV", "Henry the eighth, World War two, Chapter four"),
     ("Paul L. Bentley and King Sargon I., I think", "Paul L. Bentley and King Sargon I., I think"),
-    ("MP3, 5G, B-52, Boeing 747", "MP three, five G, B fifty-two, Boeing seven hundred forty-seven"),
+    ("MP3, 5G, B-52, Boeing 747", "MP three, five G, B fifty-two, Boeing seven forty-seven"),
     ("12345678901234567890",
      "one two three four five six seven eight nine zero one two three four five six seven eight nine zero"),
     # dates and times
