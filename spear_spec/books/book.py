@@ -13,16 +13,21 @@ BLOCK = 1200  # characters that are spoken, and kept, as one: a minute or so
 
 @dataclass(frozen=True)
 class Chapter:
-    """title: for the mark in the file; what is spoken is the text alone, paragraphs with a blank line between."""
+    """title: for the mark in the file; what is spoken is the text alone, paragraphs with a blank line between.
+
+    documents: of SSML, in place of the text.
+    """
 
     title: str
     text: str
+    documents: tuple[str, ...] = ()
 
     def blocks(self) -> Iterator[str]:
         """The text in pieces of whole paragraphs, of about `BLOCK` characters; a huge paragraph is cut at sentences.
 
-        Those with nothing to speak are left out.
+        Those with nothing to speak are left out. Documents come as they are.
         """
+        yield from self.documents
         held: list[str] = []
         size = 0
         for paragraph in self._paragraphs():
@@ -65,10 +70,11 @@ class Cover:
 
 @dataclass(frozen=True)
 class Book:
-    """title and author are "" where the file does not say."""
+    """title and author are "" where the file does not say. ssml: whether the chapters hold documents."""
 
     title: str
     author: str
     chapters: tuple[Chapter, ...]
     cover: Cover | None = None
     language: str = ""
+    ssml: bool = False

@@ -20,6 +20,7 @@ from spear_spec.decoding.chance import derive
 from spear_spec.errors import AudioError
 from spear_spec.pipeline import TTS
 from spear_spec.text import Lexicon, Pauses
+from spear_spec.text.ssml import read_ssml
 from spear_spec.voice.bundle import choose_speaker
 
 CHAPTER_PAUSE_S = 1.2
@@ -68,13 +69,14 @@ def speak_book(
 
     Args:
         progress: told how many characters have been spoken, or found spoken, each time.
-        provenance, options: of `TTS.synthesize`.
+        provenance, options: of `TTS.synthesize`; whether it is SSML, the book says.
 
     Raises:
         AudioError: the file cannot be written, the disk is full: what was spoken stays. Others as `synthesize`.
     """
     target = Path(target)
     check_target(target)
+    options["ssml"] = book.ssml
     pauses = Pauses.of(options.get("pause"))
     who = choose_speaker(tts.bundle, options.get("speaker"))
     sound = tts.sound_of(options.pop("voice", None), who)  # heard once, for all pieces
@@ -84,6 +86,7 @@ def speak_book(
     pieces = Pieces(target.with_name(target.name + ".part"), _settings(tts, seed, options))
     spoken, found = 0, 0
     chapters: list[tuple[str, list[Path]]] = []
+    own_pause: set[Path] = set()  # pieces that begin with a pause of their own
     for chapter in book.chapters:
         paths: list[Path] = []
         for block in chapter.blocks():
@@ -98,16 +101,19 @@ def speak_book(
             else:
                 found += 1
             paths.append(path)
+            if book.ssml and read_ssml(block)[0][0].pause_s is not None:
+                own_pause.add(path)
             progress(len(block))
         if paths:
             chapters.append((chapter.title, paths))
     rate = tts.sample_rate
     speed = float(options.get("speed", 1.0))  # it shortens silence as well
     between, after = (int(seconds / speed * rate) for seconds in (pauses.paragraph, chapter_pause_s))
-    marks = _marks(chapters, between, after)
+    gaps = {path: 0 if path in own_pause else between for _, paths in chapters for path in paths}
+    marks = _marks(chapters, gaps, after)
     cover = book.cover.data if book.cover is not None else None
     with _kept(), replacing(target) as file:
-        samples = _samples(chapters, between, after)
+        samples = _samples(chapters, gaps, after)
         told = Tags(book.title, book.author, book.language, cover, tags.get("comment", ""))
         write_sound(file, target.suffix.lower(), rate, samples, marks, told)
     pieces.clear()
@@ -148,21 +154,21 @@ def _named(thing: object) -> object:
     return thing if isinstance(thing, str | None) else getattr(thing, "name", thing)
 
 
-def _marks(chapters: list[tuple[str, list[Path]]], between: int, after: int) -> list[Mark]:
-    """A chapter ends with the silence behind it."""
+def _marks(chapters: list[tuple[str, list[Path]]], gaps: Mapping[Path, int], after: int) -> list[Mark]:
+    """A chapter ends with the silence behind it. gaps: samples of silence before a piece that is not its first."""
     marks, at = [], 0
     for number, (title, paths) in enumerate(chapters):
         start = at
-        at += sum(map(length, paths)) + between * (len(paths) - 1) + after * (number < len(chapters) - 1)
+        at += sum(map(length, paths)) + sum(gaps[path] for path in paths[1:]) + after * (number < len(chapters) - 1)
         marks.append(Mark(title, start, at))
     return marks
 
 
-def _samples(chapters: list[tuple[str, list[Path]]], between: int, after: int) -> Iterator[Samples]:
+def _samples(chapters: list[tuple[str, list[Path]]], gaps: Mapping[Path, int], after: int) -> Iterator[Samples]:
     for number, (_, paths) in enumerate(chapters):
         for at, path in enumerate(paths):
             if at:
-                yield np.zeros(between, dtype=np.int16)
+                yield np.zeros(gaps[path], dtype=np.int16)
             yield load(path)
         if number < len(chapters) - 1:
             yield np.zeros(after, dtype=np.int16)

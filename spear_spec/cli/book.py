@@ -27,13 +27,11 @@ def say_book(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
     if args.file == "-":
         raise ConfigError(f"a book is read from a file ({', '.join(SUFFIXES)}); give standard input as a text: say -")
-    if options["ssml"]:
-        raise ConfigError("--ssml does not go with a book: give the document as a text (say - --ssml < file)")
     target = Path(args.output)
     check_target(target)
-    book = open_book(args.file)
+    book = open_book(args.file, ssml=options["ssml"])
     blocks = [block for chapter in book.chapters for block in chapter.blocks()]
-    tts, tuned = load_tuned(args, blocks, Reading.of(options["pause"], options["lexicon"]))
+    tts, tuned = load_tuned(args, blocks, Reading.of(options["pause"], options["lexicon"], book.ssml))
     options |= hear_prompt(tts, args)
     from tqdm import tqdm
 

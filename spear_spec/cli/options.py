@@ -179,6 +179,17 @@ def _speed(text: str) -> float:
     return value
 
 
+def _takes(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--best-of", type=_whole(1, 64), default=1, metavar="N", help="speak each sentence N times and keep the best"
+    )
+    parser.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="of --best-of: mos (default where distillmos is installed), likelihood, or one of an installed package",
+    )
+
+
 def _whose(say: argparse.ArgumentParser) -> None:
     whose = say.add_argument_group("prompts and takes (docs/prompts.md)")
     whose.add_argument(
@@ -186,14 +197,7 @@ def _whose(say: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="speak with the voice in this recording: 1 s of speech or more, 3 s are good",
     )
-    whose.add_argument(
-        "--best-of", type=_whole(1, 64), default=1, metavar="N", help="speak each sentence N times and keep the best"
-    )
-    whose.add_argument(
-        "--judge",
-        metavar="NAME",
-        help="of --best-of: mos (default where distillmos is installed), likelihood, or one of an installed package",
-    )
+    _takes(whose)
     whose.add_argument(
         "--provenance",
         choices=("on", "off"),
@@ -322,6 +326,7 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     _speculation(serve)
     _untuned(serve)
     _complete(serve)
+    _takes(serve)
     _runtime(serve)
     limits = serve.add_argument_group("limits: beyond them requests are refused")
     for flag, low, high, usual, what in (

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         from spear_spec.cli import serve_ray
 
         return serve_ray.run(args)
+    from spear_spec.acoustic.takes import check_takes
     from spear_spec.serving.auth import VARIABLE, read_keys
     from spear_spec.serving.limits import Limits
     from spear_spec.serving.settings import ServerSettings
@@ -53,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         reading=Reading.of(args.pause, args.lexicon),
     )
     given = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}
-    limits = Limits(characters=args.max_characters, **{n: v for n, v in given.items() if v is not None})
+    most = {"takes": max(args.best_of, Limits.takes)}
+    check_takes(args.best_of, args.judge, 1.0)
+    limits = Limits(characters=args.max_characters, **most, **{n: v for n, v in given.items() if v is not None})
     from spear_spec.serving.listen import bind
     from spear_spec.serving.prompts import hear_prompts, prompt_files
     from spear_spec.serving.voices import Names
@@ -77,7 +80,13 @@ def run(args: argparse.Namespace) -> int:
 
             lengths = None if tuned is None else tuned.lengths
             scheduler = stack.enter_context(
-                Scheduler(for_serving(tts, lengths), limits, complete=COMPLETE[args.complete])
+                Scheduler(
+                    for_serving(tts, lengths),
+                    limits,
+                    complete=COMPLETE[args.complete],
+                    best_of=args.best_of,
+                    judge=args.judge,
+                )
             )
             warm_up(scheduler, settings.reading)
             web.join()

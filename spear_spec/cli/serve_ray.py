@@ -24,15 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from spear_spec.voice.acoustic import anywhere
     from spear_spec.voice.bundle import open_voice
 
-    if (
-        spec_overrides(args)
-        or args.runtime != "eager"
-        or args.cors_origin
-        or args.voice_names
-        or args.complete != "off"
-    ):
-        refused = "the speculation options, --runtime, --complete, --cors-origin, --voice-name"
-        raise ConfigError(f"serve --ray takes none of {refused}")
+    if spec_overrides(args) or args.runtime != "eager":
+        raise ConfigError("serve --ray takes none of the speculation options, --runtime")
     if args.port == 0:
         raise ConfigError("serve --ray needs a --port")
     given: dict[str, Any] = {
@@ -49,6 +42,11 @@ def run(args: argparse.Namespace) -> int:
         "prompts": None if args.prompts is None else str(Path(args.prompts).resolve()),
         "lexicon": None if args.lexicon is None else str(Path(args.lexicon).resolve()),
         "pause": args.pause,
+        "complete": args.complete,
+        "best_of": args.best_of,
+        "judge": args.judge,
+        "origins": args.cors_origin,
+        "voice_names": {name: str(speaker) for name, speaker in args.voice_names},
         "acoustic": None if args.acoustic is None else anywhere(open_voice(args.voice), args.acoustic),
     }
     limits = {"queue": args.max_queue, "streams": args.max_streams, "rows": args.max_rows, "seconds": args.max_seconds}

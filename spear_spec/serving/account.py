@@ -27,6 +27,7 @@ def usage(listener: Listener, ended: str, now: float) -> dict[str, Any]:
         "first_sound_s": None if first is None else round(first, 4),
         "wall_s": round(now - listener.arrived, 4),
         "underruns": len(listener.gaps),
+        **({"best_of": [chosen.to_dict() for chosen in listener.chosen]} if listener.takes > 1 else {}),
     }
 
 

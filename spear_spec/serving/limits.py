@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spear_spec.acoustic.takes import MOST_TAKES
 from spear_spec.config import number, whole
 
 
@@ -15,7 +16,8 @@ class Limits:
     those included whose sound was not fetched yet. queue: requests of which nothing has been heard. wait_s: nobody is
     taken in while somebody has waited this long for his first sound. rows: sentences decoded together; more join only
     where a listener would otherwise hear nothing. buffer_s: sound that waits for a listener to fetch it; then his next
-    sentences wait. patience_s: so long nothing is fetched of what waits, and the listener counts as gone.
+    sentences wait. patience_s: so long nothing is fetched of what waits, and the listener counts as gone. takes:
+    of each sentence, of which the best is heard.
 
     Raises:
         ConfigError: a value out of range.
@@ -29,6 +31,7 @@ class Limits:
     rows: int = 16
     buffer_s: float = 30.0
     patience_s: float = 60.0
+    takes: int = 8
 
     def __post_init__(self) -> None:
         whole("characters", self.characters, 1, 10**9)
@@ -39,3 +42,4 @@ class Limits:
         whole("rows", self.rows, 1, 4096)
         number("buffer_s", self.buffer_s, 1, 1e6)
         number("patience_s", self.patience_s, 0.01, 1e6)
+        whole("takes", self.takes, 1, MOST_TAKES)

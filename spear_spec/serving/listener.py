@@ -9,9 +9,11 @@ from math import inf
 
 from spear_spec.acoustic.contract import Heard
 from spear_spec.acoustic.speaking import Voiced
+from spear_spec.acoustic.takes import Chosen
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import DecodeStats
 from spear_spec.engine import Utterance
+from spear_spec.serving.choice import Choice
 from spear_spec.serving.pieces import Part, Pieces
 from spear_spec.serving.speech import Ask, Speech
 from spear_spec.text import Segment
@@ -19,7 +21,7 @@ from spear_spec.text import Segment
 
 @dataclass(eq=False)
 class Sentence:
-    """A segment on its way: ready, then in the batch (`utterance`), then sounding.
+    """A segment on its way: ready, then in the batch (`takes`: one, or several of which one is heard), then sounding.
 
     length_s: how long it will last, as far as its text tells. came: when its text was there.
     """
@@ -28,9 +30,19 @@ class Sentence:
     segment: Segment
     length_s: float
     came: float
-    utterance: Utterance | None = None
-    voiced: Voiced | None = None
+    takes: tuple[Utterance, ...] = ()
+    voiced: Voiced | Choice | None = None
     spoken_s: float = 0.0  # handed out so far
+
+    @property
+    def decoded(self) -> bool:
+        """Whether every take has ended."""
+        return bool(self.takes) and all(take.ended is not None for take in self.takes)
+
+    @property
+    def stats(self) -> DecodeStats:
+        """Of all takes."""
+        return sum((take.stats for take in self.takes), DecodeStats())
 
 
 @dataclass(eq=False)
@@ -64,6 +76,8 @@ class Listener:
     tokens: int = 0
     stats: DecodeStats = field(default_factory=DecodeStats)
     worst: str = "eos"
+    takes: int = 1  # of each sentence
+    chosen: list[Chosen] = field(default_factory=list)  # which was kept, where there were several
 
     def left(self, now: float) -> float:
         """Seconds that the listener can still play; -inf where nothing has been handed out."""

@@ -60,7 +60,7 @@ def joining(listeners: Iterable[Listener], rows: int, now: float, limits: Limits
 
     pressed = _pressed(there, now)
     while True:
-        full = rows + len(out) >= limits.rows
+        full = rows + sum(one.takes for one, _ in out) >= limits.rows
         waiting = [
             one for one in there if one.ready and one.ahead_s() < limits.buffer_s and not (full and one.under_way)
         ]

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from spear_spec.acoustic.takes import check_takes
 from spear_spec.cluster import load_ray
 from spear_spec.config import Strict, number, require, whole
 from spear_spec.errors import ConfigError
@@ -39,6 +40,7 @@ class Replicas(Strict):
     downscale_s: so long the number of requests has to ask for another number of replicas. api_key_file: API keys, one a
     line; $SPEAR_SPEC_API_KEYS works too. prompts: a folder of recordings. lexicon: a file. These are the same on every
     node. pause: as `Pauses.of` takes it. acoustic: as in `TTS.load`.
+    complete, best_of, judge: as in `TTS.stream`. origins, voice_names: of `ServerSettings`.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -65,6 +67,11 @@ class Replicas(Strict):
     lexicon: str | None = None
     pause: float | tuple[float, ...] | None = None
     acoustic: str | None = None
+    complete: str = "off"
+    best_of: int = 1
+    judge: str | None = None
+    origins: tuple[str, ...] = ()
+    voice_names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         whole("threads", self.threads, 1, 1024)
@@ -78,13 +85,26 @@ class Replicas(Strict):
             require(value is None or isinstance(value, str), f"{name} must be a text, not {value!r:.60}")
         require(isinstance(self.log_text, bool), f"log_text must be true or false, not {self.log_text!r:.60}")
         Pauses.of(self.pause)
+        require(
+            self.complete in ("off", "on", "stream"), f"complete must be off, on or stream, not {self.complete!r:.60}"
+        )
+        check_takes(self.best_of, self.judge, 1.0)
+        names = self.voice_names
+        ok = isinstance(names, dict) and all(isinstance(x, str) for pair in names.items() for x in pair)
+        require(ok, "voice_names must be an object of names")
+        require(all(isinstance(one, str) for one in self.origins), "origins must be a list of addresses")
         self.limits  # noqa: B018  refused here, not in a replica
 
     @property
     def limits(self) -> Limits:
         """Of each replica."""
         return Limits(
-            characters=self.characters, seconds=self.seconds, streams=self.streams, queue=self.queue, rows=self.rows
+            characters=self.characters,
+            seconds=self.seconds,
+            streams=self.streams,
+            queue=self.queue,
+            rows=self.rows,
+            takes=max(self.best_of, Limits.takes),
         )
 
     @classmethod
@@ -94,7 +114,7 @@ class Replicas(Strict):
         Raises:
             ConfigError: an unknown name, or a value that cannot be used.
         """
-        texts = {f.name for f in fields(cls) if "str" in str(f.type)}
+        texts = {f.name for f in fields(cls) if str(f.type) in ("str", "str | None")}
         return cls.from_dict(
             {k: v if k in texts or not isinstance(v, str) else _value(k, v) for k, v in values.items()}
         )
@@ -121,7 +141,9 @@ class Replica:
 
         given = Replicas.from_dict(settings)
         tts = TTS.load(given.voice, given.device, dtype=given.dtype, threads=given.threads, acoustic=given.acoustic)
-        self.scheduler = Scheduler(for_serving(tts), given.limits)
+        self.scheduler = Scheduler(
+            for_serving(tts), given.limits, complete=given.complete, best_of=given.best_of, judge=given.judge
+        )
         reading = Reading.of(given.pause, given.lexicon)
         warm_up(self.scheduler, reading)
         keys = read_keys(given.api_key_file, os.environ.get(VARIABLE))
@@ -133,6 +155,8 @@ class Replica:
             log_text=given.log_text,
             prompts=hear_prompts(tts, files),
             reading=reading,
+            origins=tuple(given.origins),
+            voice_names=given.voice_names,
         )
         self.application = create_app(self.scheduler, house)
 

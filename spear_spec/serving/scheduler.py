@@ -19,17 +19,20 @@ from dataclasses import replace
 import numpy as np
 
 from spear_spec.acoustic.prompt import check_hears
-from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, sentence_noise, sentence_seed, warn_if_cut
+from spear_spec.acoustic.speaking import LARGEST_CHUNK, Voiced, in_one_go, sentence_noise, sentence_seed, warn_if_cut
 from spear_spec.acoustic.speed import check_speed, open_at
+from spear_spec.acoustic.takes import BestOf, SoundJudge, check_best_of, check_takes, take_seed
 from spear_spec.audio import FloatArray
+from spear_spec.config import SamplingConfig, whole
 from spear_spec.decoding import Request
 from spear_spec.decoding.proposal import Verdict
 from spear_spec.engine import Engine, Utterance
-from spear_spec.errors import SpearSpecError, TextError
+from spear_spec.errors import ConfigError, SpearSpecError, TextError
 from spear_spec.meter import AUDIBLE
 from spear_spec.pipeline import TTS, whole_by
 from spear_spec.serving.account import observation, usage
 from spear_spec.serving.admission import Admission
+from spear_spec.serving.choice import Choice
 from spear_spec.serving.draft_lengths import for_serving
 from spear_spec.serving.kinds import token_kinds
 from spear_spec.serving.limits import Limits
@@ -63,6 +66,11 @@ class Scheduler:
         clock: seconds.
         start: False makes no thread: `work_front`, `work_sound` and `work_step` do what the threads would, when called.
         complete: as `TTS.stream` has it. `Written` then tells the tokens of every try.
+        best_of: takes of each sentence where a request does not say; one with `tokens` or a temperature of 0 has one.
+        judge: of takes, as `TTS.stream` has it.
+
+    Raises:
+        ConfigError: `complete`, `best_of` or `judge` cannot be used. MissingExtraError: the judge is not installed.
     """
 
     def __init__(
@@ -75,11 +83,17 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
         start: bool = True,
         complete: bool | str = False,
+        best_of: int = 1,
+        judge: str | SoundJudge | None = None,
     ) -> None:
         self.tts, self.limits = tts, limits or Limits()
         self.sample_rate = tts.sample_rate
         self._observe, self._clock = observe, clock
         self._whole = whole_by(tts.front_end, tts.target, complete)
+        whole("best_of", best_of, 1, self.limits.takes)
+        self._takes, self._judge = best_of, judge
+        check_takes(best_of, judge, 1.0)
+        self._best_of: BestOf | None = None  # the judge, once somebody needs him
         able = bool(getattr(tts.stage, "overlaps", False))
         self._beside = able and (beside if beside is not None else (os.cpu_count() or 1) > 1)
         self._lock = threading.RLock()
@@ -91,7 +105,7 @@ class Scheduler:
         self._listeners: dict[Speech, Listener] = {}
         self._leaving: list[Utterance] = []  # rows of those who are gone
         self._rows: dict[Utterance, tuple[Listener, Sentence]] = {}  # what is in the engine
-        self._by_row: dict[int, tuple[Listener, Sentence]] = {}
+        self._by_row: dict[int, tuple[Listener, Sentence, Utterance]] = {}
         self._numbers = 0
         self._totals: Counter[str] = Counter()
         self._audio_s = 0.0
@@ -143,13 +157,14 @@ class Scheduler:
         if check_speed(ask.speed, self.tts.stage) != 1:
             with self._stage_lock:
                 open_at(self.tts.stage, ask.voice or who, ask.speed, sentence_noise(0, 0))
+        takes = self._takes_of(ask, law)
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         with self._lock:
             now = self._clock()
             self._check_room(now)
             speech = Speech(self, seed, self.sample_rate)
             self._numbers += 1
-            listener = Listener(self._numbers, speech, ask, who, law, now, now, now)
+            listener = Listener(self._numbers, speech, ask, who, law, now, now, now, takes=takes)
             if opened:
                 listener.cutter = Document() if ask.reading.ssml else Cutter(ask.reading.pauses)
             else:
@@ -159,6 +174,23 @@ class Scheduler:
             self._totals["requests"] += 1
             self._to_front.notify()
         return listener
+
+    def _takes_of(self, ask: Ask, law: SamplingConfig) -> int:
+        """How many takes of each sentence.
+
+        Raises:
+            ConfigError: more than the limit, or such that do not differ or cannot be told.
+        """
+        if ask.best_of is None:
+            return 1 if ask.tokens or law.temperature == 0 else self._takes
+        if ask.best_of > self.limits.takes:
+            raise ConfigError(f"best_of may be at most {self.limits.takes} here, not {ask.best_of}")
+        if ask.best_of > 1 and ask.tokens:
+            raise ConfigError(
+                "tokens are told as they are written, and of several takes one is kept: leave best_of out"
+            )
+        check_takes(ask.best_of, self._judge, law.temperature)
+        return ask.best_of
 
     def _check_room(self, now: float) -> None:
         if self._dead is not None:
@@ -223,10 +255,10 @@ class Scheduler:
     def _end(self, listener: Listener, ended: str, error: BaseException | None = None) -> None:
         """Nothing more is made for a listener; `ended` "error" goes with one."""
         listener.over = True
-        self._leaving += [s.utterance for s in listener.under_way if s.utterance is not None]
+        self._leaving += [take for sentence in listener.under_way for take in sentence.takes]
         for sentence in listener.under_way:
-            if sentence.utterance is not None and ended != "eos":
-                listener.stats += sentence.utterance.stats
+            if ended != "eos":
+                listener.stats += sentence.stats
         listener.ready.clear()
         listener.under_way.clear()
         listener.parts.clear()
@@ -283,6 +315,8 @@ class Scheduler:
         segment: Segment | None = None
         error: Exception | None = None
         try:
+            if listener.takes > 1 and self._best_of is None:  # not while the lock is held: a network may be loaded
+                self._best_of = check_best_of(listener.takes, self._judge, 1.0)
             if part is not None:
                 pieces = read(self.tts.front_end, part.text, listener.speaker, listener.ask.reading)
             if pieces is not None:
@@ -339,7 +373,8 @@ class Scheduler:
         try:
             self._engine.release(leaving)
             for listener, sentence in self._admit(new):
-                self._by_row[sentence.utterance.row] = (listener, sentence)  # type: ignore[index, union-attr]
+                for take in sentence.takes:
+                    self._by_row[take.row] = (listener, sentence, take)  # type: ignore[index]
             if not self._engine.running:
                 return bool(new or leaving)
             verdict = self._engine.step()
@@ -347,57 +382,101 @@ class Scheduler:
             self._restart(error)
             return True
         with self._lock:
-            self._settle(verdict)
+            choices = self._settle(verdict)
+        for listener, choice in choices:
+            self._weigh(listener, choice)
         return True
+
+    def _weigh(self, listener: Listener, choice: Choice) -> None:
+        """All takes of a sentence have ended."""
+        error: Exception | None = None
+        try:
+            choice.weigh()
+        except Exception as caught:
+            error = caught
+        with self._lock:
+            if error is not None:
+                self._fail(listener, error)
+            elif self._beside:
+                self._to_sound.notify()
 
     def _admit(self, new: list[tuple[Listener, Sentence]]) -> list[tuple[Listener, Sentence]]:
         """Rows join together; where one of them cannot, one by one."""
         if not new:
             return []
-        requests = [
-            Request(
-                sentence.segment.ids,
-                seed=sentence_seed(listener.speech.seed, sentence.index),
-                sampling=listener.law,
-                cap=listener.ask.max_tokens,
-                whole=None if self._whole is None else self._whole(sentence.segment.ids),
-            )
-            for listener, sentence in new
-        ]
+        requests = [[self._request(*one, take) for take in range(one[0].takes)] for one in new]
         try:
-            utterances = self._engine.admit(requests)
+            utterances = self._admitted(requests)
         except Exception as error:
             if len(new) == 1:
                 with self._lock:
                     self._fail(new[0][0], error)
                 return []
             return [pair for one in new for pair in self._admit([one])]
-        for (listener, sentence), utterance in zip(new, utterances):
+        for (listener, sentence), takes in zip(new, utterances):
             try:
                 with self._stage_lock:
-                    voiced = Voiced(
-                        self.tts.stage,
-                        sentence.segment,
-                        utterance,
-                        listener.voice,
-                        sentence_noise(listener.speech.seed, sentence.index),
-                        listener.ask.speed,
-                    )
+                    voiced = self._voiced(listener, sentence, takes)
             except Exception as error:
-                self._engine.release([utterance])
+                self._engine.release(takes)
                 with self._lock:
                     self._fail(listener, error)
                 continue
             with self._lock:
-                sentence.utterance, sentence.voiced = utterance, voiced
+                sentence.takes, sentence.voiced = takes, voiced
                 if listener.over:  # meanwhile
-                    self._leaving.append(utterance)
+                    self._leaving += takes
                 else:
-                    self._rows[utterance] = (listener, sentence)
-        return [pair for pair in new if pair[1].utterance is not None]
+                    self._rows |= dict.fromkeys(takes, (listener, sentence))
+        return [pair for pair in new if pair[1].takes]
 
-    def _settle(self, verdict: Verdict) -> None:
-        """Count what a step kept, and tell who wants to know."""
+    def _request(self, listener: Listener, sentence: Sentence, take: int) -> Request:
+        return Request(
+            sentence.segment.ids,
+            seed=sentence_seed(take_seed(listener.speech.seed, take), sentence.index),
+            sampling=listener.law,
+            cap=listener.ask.max_tokens,
+            whole=None if self._whole is None else self._whole(sentence.segment.ids),
+        )
+
+    def _admitted(self, requests: list[list[Request]]) -> list[tuple[Utterance, ...]]:
+        """The takes of each sentence, in the engine: all of them or none."""
+        if all(len(takes) == 1 for takes in requests):
+            return [(utterance,) for utterance in self._engine.admit([takes[0] for takes in requests])]
+        there: list[tuple[Utterance, ...]] = []
+        try:
+            for takes in requests:  # one at a time: in a common call the rounding of a text could depend on the others
+                for take in takes:
+                    there.append(tuple(self._engine.admit([take])))
+        except Exception:
+            self._engine.release([utterance for [utterance] in there])
+            raise
+        flat = iter(utterance for [utterance] in there)
+        return [tuple(next(flat) for _ in takes) for takes in requests]
+
+    def _voiced(self, listener: Listener, sentence: Sentence, takes: tuple[Utterance, ...]) -> Voiced | Choice:
+        stage, segment, speed = self.tts.stage, sentence.segment, listener.ask.speed
+
+        def one(take: int) -> Voiced:
+            noise = sentence_noise(take_seed(listener.speech.seed, take), sentence.index)
+            return Voiced(stage, segment, takes[take], listener.voice, noise, speed)
+
+        if len(takes) == 1:
+            return one(0)
+        assert self._best_of is not None
+
+        def sound(take: int) -> tuple[FloatArray, FloatArray]:
+            with self._stage_lock:
+                voiced = one(take)
+            return in_one_go(voiced)
+
+        rate = self.tts.decoder.frame_rate * segment.rate * speed
+        return Choice(self._best_of, self.tts.target, segment, takes, rate, sound, self.sample_rate)
+
+    def _settle(self, verdict: Verdict) -> list[tuple[Listener, Choice]]:
+        """Count what a step kept, and tell who wants to know; sentences of which all takes have ended now."""
+        choices: list[tuple[Listener, Choice]] = []
+        decoded: set[int] = set()  # takes may end in one step
         self._stepped = self._clock()
         totals = self._totals
         totals["steps"] += 1
@@ -406,12 +485,17 @@ class Scheduler:
         totals["drafted"] += sum(verdict.num_drafted)
         totals["accepted"] += sum(verdict.num_accepted)
         for place, row in enumerate(verdict.rows):
-            listener, sentence = self._by_row[row]
-            assert sentence.utterance is not None and sentence.voiced is not None
-            sentence.voiced.see()
-            if sentence.utterance.ended is not None:  # not only a try of it, which a verdict tells too
-                self._rows.pop(sentence.utterance, None)
-                totals["sentences"] += 1
+            listener, sentence, take = self._by_row[row]
+            voiced = sentence.voiced
+            assert voiced is not None
+            voiced.see()
+            if take.ended is not None:  # not only a try of it, which a verdict tells too
+                self._rows.pop(take, None)
+                if sentence.decoded and id(sentence) not in decoded:
+                    decoded.add(id(sentence))
+                    totals["sentences"] += 1
+                    if isinstance(voiced, Choice):
+                        choices.append((listener, voiced))
             if listener.over:
                 continue
             listener.calls += 1
@@ -422,6 +506,7 @@ class Scheduler:
                 listener.speech.put(Written(sentence.index, tokens, kinds, listener.calls, listener.tokens))
         if self._beside and self._next_sound() is not None:
             self._to_sound.notify()
+        return choices
 
     def _restart(self, error: Exception) -> None:
         """A step failed. Those in the batch end with it, the others go on in a new engine."""
@@ -432,7 +517,7 @@ class Scheduler:
             gone |= {
                 id(one): one
                 for one in self._listeners.values()
-                if any(s.utterance is None or s.utterance.ended is None for s in one.under_way)
+                if any(not sentence.decoded for sentence in one.under_way)
             }
             self._engine = engine
             self._rows, self._by_row = {}, {}
@@ -495,7 +580,7 @@ class Scheduler:
                 self._hand(listener, sentence, voiced, samples)
         return True
 
-    def _hand(self, listener: Listener, sentence: Sentence, voiced: Voiced, samples: FloatArray) -> None:
+    def _hand(self, listener: Listener, sentence: Sentence, voiced: Voiced | Choice, samples: FloatArray) -> None:
         now, seconds = self._clock(), len(samples) / self.sample_rate
         ended = voiced.ended
         if seconds:
@@ -514,7 +599,9 @@ class Scheduler:
             self._fail(listener, TextError(f"this is more than {most:g} seconds of speech: send the text in parts"))
         elif ended is not None:
             listener.under_way.popleft()
-            listener.stats += voiced.utterance.stats
+            listener.stats += sentence.stats
+            if isinstance(voiced, Choice) and voiced.kept is not None:
+                listener.chosen.append(voiced.kept.chosen(sentence.index, listener.speech.seed))
             listener.worst = max(listener.worst, ended, key=_WORST.index)
             warn_if_cut(voiced.utterance)
             self._pace.learn(sentence, listener.ask.speed)

@@ -40,6 +40,8 @@ Pause = Annotated[
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=0, le=10**6), BeforeValidator(_whole)]
 
+Takes = Annotated[int, Field(ge=1, le=64), BeforeValidator(_whole)]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
@@ -67,6 +69,9 @@ class Manner(_Strict):
     top_k: Count | None = Field(None, description="0 is off.")
     top_p: float | None = Field(None, gt=0, le=1, description="1 is off.")
 
+    best_of: Takes | None = Field(
+        None, description="So many takes of each sentence, of which the server's judge keeps the best."
+    )
     ssml: bool | None = Field(None, description="The text is a document of SSML.")
     pause: Pause = Field(
         None, description="Seconds of silence between sentences, or [between sentences, between paragraphs]."

@@ -81,7 +81,15 @@ class Service:
         if wanted.instructions is not None:
             headers["X-Spear-Spec-Ignored"] = "instructions"
         reading = self.settings.reading.changed(wanted.pause, ssml=wanted.ssml)
-        ask = Ask(text, seed=wanted.seed, speed=wanted.speed or 1.0, sampling=wanted.sampling, reading=reading, **whose)
+        ask = Ask(
+            text,
+            seed=wanted.seed,
+            speed=wanted.speed or 1.0,
+            sampling=wanted.sampling,
+            reading=reading,
+            best_of=wanted.best_of,
+            **whose,
+        )
         tags = {} if ask.voice is None else self.tts.tags(ask.speaker, ask.voice)
         if tags:
             headers["X-Spear-Spec-Provenance"] = tags["comment"].encode("ascii", "replace").decode()

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from spear_spec.acoustic.contract import Heard
+from spear_spec.acoustic.takes import MOST_TAKES
 from spear_spec.audio import FloatArray
-from spear_spec.config import is_number, require, shown
+from spear_spec.config import is_number, require, shown, whole
 from spear_spec.decoding.chance import check_seed
 from spear_spec.decoding.request import check_cap
 from spear_spec.errors import SpearSpecError, TextError
@@ -36,7 +37,8 @@ class Ask:
     voice: whose sound it is, where that is not the speaker's. seed: None: the scheduler draws one; it is in the answer.
     speed: .25 to 4; what the voice can do is checked when it is asked. sampling: fields of `SamplingConfig` that differ
     from the voice's. max_tokens: of a sentence. tokens: whether `Written` events are wanted.
-    reading: with which pauses and lexicon the text is read, and whether it is SSML.
+    reading: with which pauses and lexicon the text is read, and whether it is SSML. best_of: so many takes of each
+    sentence, of which the best is heard; None: as the scheduler was told.
 
     Raises:
         TextError: a text that is none. ConfigError: a value that cannot be used.
@@ -51,6 +53,7 @@ class Ask:
     tokens: bool = False
     voice: Heard | None = None
     reading: Reading = Reading()  # noqa: RUF009  it is frozen
+    best_of: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -63,6 +66,8 @@ class Ask:
         require(ok, f"sampling must be an object of options, not {shown(self.sampling)}")
         check_cap(self.max_tokens)
         require(isinstance(self.voice, Heard | None), "voice must be one that was heard (TTS.hear)")
+        if self.best_of is not None:
+            whole("best_of", self.best_of, 1, MOST_TAKES)
         require(isinstance(self.reading, Reading), f"reading must be a Reading, not {type(self.reading).__name__}")
 
 
@@ -98,7 +103,8 @@ class Done:
 
     usage: characters, sentences, tokens, target_calls, tokens_per_call, drafted, accepted, acceptance (of draft tokens;
     None without any), audio_s, seed, ended ("eos"; "cap" or "guard" where a sentence was cut off; "cancelled"),
-    first_sound_s (None if there was none), wall_s, underruns.
+    first_sound_s (None if there was none), wall_s, underruns; with several takes also best_of: `Chosen.to_dict` of each
+    sentence.
     """
 
     usage: dict[str, Any]

@@ -52,11 +52,11 @@ class Passage:
 
 
 class _Document(Bounded):
-    def __init__(self, text: str, lexicon: Lexicon | None) -> None:
+    def __init__(self, text: str, lexicon: Lexicon | None, marks: bool) -> None:
         super().__init__(lambda message: TextError(f"SSML, {message}"))
         self.stand_ins = StandIns(text)
         self.passages: list[Passage] = []
-        self._lexicon = lexicon
+        self._lexicon, self._marks = lexicon, marks
         self._run: list[str] = []  # text since the last tag
         self._text = ""  # of the passage
         self._apart = False  # whether it ends with a stand-in
@@ -99,7 +99,8 @@ class _Document(Bounded):
             if self._depth > 1:
                 raise self.wrong("<speak> stands within <speak>")
         elif name in READ_THROUGH or ":" in qualified:
-            self._warn(f"<{qualified:.40}> is not supported: what it holds is read as it is")
+            if not (self._marks and name == "mark"):
+                self._warn(f"<{qualified:.40}> is not supported: what it holds is read as it is")
         elif name in ("lexicon", "lookup"):
             raise self.wrong(f"<{name}> is not supported: give a lexicon with --lexicon or lexicon=")
         else:
@@ -233,15 +234,15 @@ class _Document(Bounded):
             log.warning("SSML: %s", message)
 
 
-def read_ssml(text: str, lexicon: Lexicon | None = None) -> tuple[list[Passage], StandIns]:
+def read_ssml(text: str, lexicon: Lexicon | None = None, *, marks: bool = False) -> tuple[list[Passage], StandIns]:
     """The passages of a document, and what stands behind the stand-ins in them.
 
     Args:
-        lexicon: for the words outside `phoneme`, `sub` and `say-as`.
+        lexicon: for the words outside `phoneme`, `sub` and `say-as`. marks: <mark> is made use of elsewhere.
 
     Raises:
         TextError: no SSML, or an element or a value that cannot be used, with line and column.
     """
-    document = _Document(text, lexicon)
+    document = _Document(text, lexicon, marks)
     parse(text, document)
     return document.passages, document.stand_ins

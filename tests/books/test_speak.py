@@ -324,7 +324,7 @@ def test_the_command(
         (["--file", "b.txt", "-o", "no/b.m4b"], "there is no folder no"),
         (["--file", "b.pdf", "-o", "b.m4b"], "must be one of .txt"),
         (["--file", "-", "-o", "b.m4b"], "say -"),
-        (["--file", "b.txt", "-o", "b.m4b", "--ssml"], "--ssml does not go with a book"),
+        (["--file", "b.txt", "-o", "b.m4b", "--ssml"], "SSML, line 1, column 1"),
         (["--file", "b.txt", "-o", "b.m4b", "--play"], "--play"),
         (["Yes.", "--file", "b.txt", "-o", "b.m4b"], "leave out the text"),
         (["--file", "b.txt", "-o", "b.m4b", "--out-dir", "d"], "give either"),
