@@ -70,6 +70,28 @@ def test_another_stage(told: dict[str, Any], tts: TTS, tmp_path: Path) -> None:
         Replica({"voice": str(tts.bundle.path), "prompts": told["prompts"]})
 
 
+def test_takes_names_and_origins(tts: TTS) -> None:
+    told = {"best_of": 2, "judge": "likelihood", "voice_names": {"anna": "am_michael"}, "origins": ["https://a.org"]}
+    replica = Replica(Replicas(voice=str(tts.bundle.path), **told).to_dict())  # type: ignore[arg-type]
+    alone = for_serving(TTS.load(str(tts.bundle.path), "cpu"))
+    body = {"input": TEXT, "voice": "anna", "seed": 5, "response_format": "pcm"}
+    try:
+        with TestClient(replica.application) as client:
+            for given, best_of in ({}, 2), ({"best_of": 3.0}, 3), ({"best_of": 1}, 1), ({"temperature": 0}, 1):
+                answer = client.post("/v1/audio/speech", json={**body, **given}, headers={"Origin": "https://a.org"})
+                assert answer.status_code == 200, answer.text
+                assert answer.headers["access-control-allow-origin"] == "https://a.org"
+                law = {name: value for name, value in given.items() if name == "temperature"}
+                judge = {"best_of": best_of, "judge": "likelihood"}
+                wanted = alone.synthesize(TEXT, seed=5, speaker="am_michael", **judge, **law).samples
+                np.testing.assert_array_equal(np.frombuffer(answer.content, "<i2"), to_int16(wanted))
+            for bad in ({"best_of": 9}, {"best_of": 0}, {"best_of": 2, "temperature": 0}):
+                answer = client.post("/v1/audio/speech", json={**body, **bad})
+                assert answer.status_code == 400 and "best_of" in answer.json()["error"]["message"]
+    finally:
+        replica.scheduler.close()
+
+
 def test_the_command(
     told: dict[str, Any], tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,9 +106,12 @@ def test_the_command(
     monkeypatch.setattr(Replicas, "from_dict", read)
     monkeypatch.chdir(Path(told["voice"]).parent)
     asked = ["serve", "--ray", "--voice", told["voice"], "--prompts", "prompts", "--lexicon", "own.tsv"]
+    asked += ["--complete", "on", "--best-of", "9", "--voice-name", "x=am_michael", "--cors-origin", "https://a.org"]
     assert main([*asked, "--pause", ".2,.5", "--acoustic", str(stage), "--replicas", "1:3"]) == 2
     assert "far enough" in capsys.readouterr().err
     [given] = made
     assert (given.prompts, given.lexicon) == (told["prompts"], told["lexicon"])
     assert list(given.pause or ()) == [0.2, 0.5] and given.acoustic == str(stage)  # type: ignore[arg-type]
     assert (given.min_replicas, given.max_replicas) == (1, 3)
+    assert (given.complete, given.best_of, given.limits.takes) == ("on", 9, 9)
+    assert (given.voice_names, list(given.origins)) == ({"x": "am_michael"}, ["https://a.org"])

@@ -17,6 +17,7 @@ import pytest
 
 from spear_spec.cli import serve
 from spear_spec.cli.options import build_parser
+from spear_spec.errors import ConfigError
 from tests.stubs.voice import make_voice
 
 ROOT = Path(__file__).parents[2]
@@ -99,18 +100,24 @@ def test_from_start_to_end(server: Process) -> None:
     assert server.left() == []
 
 
-def test_complete_reaches_the_scheduler(voice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_options_reach_the_scheduler(voice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
 
     class Enough(Exception):
         pass
 
-    def scheduler(tts: Any, limits: Any, *, complete: bool | str) -> None:
-        asked.append(complete)
+    def scheduler(tts: Any, limits: Any, *, complete: bool | str, best_of: int, judge: str | None) -> None:
+        asked.append((complete, best_of, judge, limits.takes))
         raise Enough
 
     monkeypatch.setattr("spear_spec.serving.scheduler.Scheduler", scheduler)
-    for flags in ([], ["--complete", "on"], ["--complete", "off"], ["--complete", "stream"]):
+    for flags in (
+        [],
+        ["--complete", "on"],
+        ["--complete", "stream", "--best-of", "12", "--judge", "likelihood"],
+    ):
         with pytest.raises(Enough):
             serve.run(build_parser().parse_args(["serve", "--voice", voice, "--port", "0", *flags]))
-    assert asked == [False, True, False, "stream"]
+    assert asked == [(False, 1, None, 8), (True, 1, None, 8), ("stream", 12, "likelihood", 12)]
+    with pytest.raises(ConfigError, match="there is no judge"):
+        serve.run(build_parser().parse_args(["serve", "--voice", voice, "--port", "0", "--judge", "nobody"]))
