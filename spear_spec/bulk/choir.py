@@ -20,7 +20,7 @@ from spear_spec.decoding import Request
 from spear_spec.decoding.proposal import DecodeStats
 from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import AudioError, SpearSpecError
-from spear_spec.pipeline import TTS
+from spear_spec.pipeline import TTS, whole_by
 from spear_spec.text import Segment, check_reads, read
 from spear_spec.voice.bundle import choose_speaker
 
@@ -33,7 +33,7 @@ log = logging.getLogger("spear_spec")
 class Spoken:
     """A line that was spoken. seed, speaker, prompt (its SHA-256): what it was spoken with; ended: as in `Utterance`,
     the worst of its sentences; warnings: of the text front end; chosen: which take of each sentence, where there were
-    several."""
+    several; redrawn: how often a sentence, or a part of one, was drawn again."""
 
     audio: Audio
     seed: int
@@ -43,6 +43,7 @@ class Spoken:
     warnings: tuple[str, ...] = ()
     prompt: str | None = None
     chosen: tuple[Chosen, ...] = ()
+    redrawn: int = 0
 
 
 @dataclass(eq=False)
@@ -61,6 +62,7 @@ class _Part:
     started: int = 0
     whole: bool = False  # no sentence is left to start
     stats: DecodeStats = field(default_factory=DecodeStats)
+    redrawn: int = 0
     ended: str = "eos"
     warnings: list[str] = field(default_factory=list)
     chosen: dict[int, Chosen] = field(default_factory=dict)
@@ -92,12 +94,13 @@ class Choir:
     end. A line that cannot be spoken takes nobody with it.
 
     Raises:
-        AudioError, ConfigError: the prompt, the lexicon or the judge of the settings cannot be used.
+        AudioError, ConfigError: the prompt, the lexicon, the judge or `complete` of the settings cannot be used.
     """
 
     def __init__(self, tts: TTS, settings: Settings) -> None:
         self.tts, self.settings = tts, settings
         self._reading, self._best_of = settings.reading(), check_best_of(settings.best_of, settings.judge, 1.0)
+        self._whole = whole_by(tts.front_end, tts.target, settings.complete)
         check_reads(tts.front_end, self._reading)
         self._heard: dict[str, Heard] = {}
         if settings.prompt is not None and settings.prompt_sha256 is not None:
@@ -156,7 +159,8 @@ class Choir:
     def _take(self, engine: Engine, part: _Part, index: int, segment: Segment, take: int) -> Utterance:
         seed = sentence_seed(take_seed(part.seed, take), index)
         # one at a time: in a common call of the encoder the rounding of a text could depend on the others
-        [utterance] = engine.admit([Request(segment.ids, seed=seed, sampling=part.law, cap=part.cap)])
+        whole = None if self._whole is None else self._whole(segment.ids)
+        [utterance] = engine.admit([Request(segment.ids, seed=seed, sampling=part.law, cap=part.cap, whole=whole)])
         return utterance
 
     def _begin(self, line: Line) -> _Part:
@@ -212,6 +216,7 @@ class Choir:
         part, index, takes = sentence.part, sentence.index, sentence.takes
         for take in takes:
             part.stats += take.stats
+            part.redrawn += take.redrawn
         part.sound[index] = np.zeros(0, dtype=np.float32)
         if part.error is not None:
             return
@@ -245,7 +250,10 @@ class Choir:
         audio = Audio(np.concatenate(pieces), self.tts.sample_rate, tags=tags)
         prompt = part.voice.sha256 if isinstance(part.voice, Heard) else None
         chosen = tuple(part.chosen[index] for index in sorted(part.chosen))
-        return Spoken(audio, part.seed, part.speaker, part.stats, part.ended, tuple(part.warnings), prompt, chosen)
+        warnings = tuple(part.warnings)
+        return Spoken(
+            audio, part.seed, part.speaker, part.stats, part.ended, warnings, prompt, chosen, redrawn=part.redrawn
+        )
 
 
 def _rows(sentences: Iterable[_Sentence]) -> int:

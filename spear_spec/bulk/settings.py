@@ -31,7 +31,7 @@ class Settings(Strict):
     its own, as a worker opens it, and its SHA-256. provenance: as `TTS.synthesize`. pauses: the fields of `Pauses`.
     lexicon: a file, as a worker opens it, and the SHA-256 of what it says. ssml: texts are SSML. best_of, judge: so
     many takes of each sentence, and who chooses, by name. acoustic: another stage than the voice's own, as a worker
-    opens it, and its fingerprint.
+    opens it, and its fingerprint. complete: "off", "on" or "stream", as `TTS.stream` has it.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -65,6 +65,7 @@ class Settings(Strict):
     judge: str | None = None
     acoustic: str | None = None
     acoustic_fingerprint: str | None = None
+    complete: str = "off"
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -80,6 +81,7 @@ class Settings(Strict):
         require((self.acoustic is None) == (self.acoustic_fingerprint is None), "a stage goes with its fingerprint")
         whole("best_of", self.best_of, 1, MOST_TAKES)
         require((self.best_of == 1) == (self.judge is None), "several takes go with the name of a judge")
+        require(self.complete in ("off", "on", "stream"), f"complete is off, on or stream, not {self.complete!r:.40}")
         Pauses(**self.pauses)
         SamplingConfig.from_dict(self.sampling)
         SpecConfig.from_dict(self.spec)

@@ -96,6 +96,7 @@ class Worker:
             "target_calls": result.stats.target_calls,
             "ended": result.ended,
             **({} if result.prompt is None else {"prompt_sha256": result.prompt}),
+            **({} if self.settings.complete == "off" else {"redrawn": result.redrawn}),
             **({"best_of": [one.to_dict() for one in result.chosen]} if result.chosen else {}),
         }
 

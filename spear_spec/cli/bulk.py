@@ -138,6 +138,7 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
         lexicon=None if lexicon is None else str(Path(args.lexicon).resolve()),
         lexicon_sha256=None if lexicon is None else digest(lexicon.to_json()),
         ssml=args.ssml,
+        complete=args.complete,
         best_of=args.best_of,
         judge=None if judge is None else str(judge),
         acoustic=None if stage is None else anywhere(bundle, args.acoustic),

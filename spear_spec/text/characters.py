@@ -41,6 +41,9 @@ _FACE = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, sorted(tables.FACES, ke
 _GREEK_LETTER = re.compile(
     r"(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0391-\u03a9\u03ac-\u03ce\u03d1\u03d5\u03d6](?![\u0370-\u03ff\u1f00-\u1fff])"
 )
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\))"
+)  # a terminal's colours, its title
 _VULGAR = re.compile(rf"(?:(?P<whole>(?<=\d)) ?)?(?P<part>[{''.join(tables.VULGAR)}])")
 
 
@@ -48,6 +51,8 @@ def clean(text: str) -> str:
     """One form for each character: NFC, plain spaces and dashes, no control or zero-width characters."""
     if text.isascii() and text.isprintable():
         return text
+    if "\x1b" in text:
+        text = _ESCAPES.sub("", text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).replace("\xb5", "μ")
     out = []
     for c in text:

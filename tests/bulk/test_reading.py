@@ -26,6 +26,7 @@ from spear_spec.voice.bundle import open_voice
 from tests.bulk.conftest import Inline
 from tests.stubs.audiolm import RATE, make_stage
 from tests.stubs.schemas import check
+from tests.stubs.voice import make_voice
 
 TEXT = "Mr. Nguyen came. He left."
 WORDS = {"nguyen": "/nwɪn/"}
@@ -166,3 +167,34 @@ def test_mistakes(settings: Settings, lexicon: Path, tmp_path: Path, capsys: pyt
         assert main([*asked, "--out-dir", str(tmp_path / "out"), *more]) == 2
         assert what in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["on", "stream"])
+def test_lines_that_leave_out_words_are_drawn_again(how: str, settings: Settings, tmp_path: Path) -> None:
+    tts = TTS.load(make_voice(tmp_path / "deep", depth=3).path, "cpu", drafter="none")
+    lines = own({"a": {"text": "A letter came; nobody read it.", "seed": 1}, "b": {"text": "One.", "seed": 2}})
+    given = replace(settings, complete=how, batch=4, max_tokens=None)
+    found = {line.id: result for line, result in Choir(tts, given).speak(lines)}
+    redrawn = 0
+    for line in lines:
+        result = found[line.id]
+        assert isinstance(result, Spoken)
+        alone = tts.synthesize(line.text, seed=line.seed or 0, complete=how)
+        assert result.audio.samples.tobytes() == alone.samples.tobytes()
+        assert result.redrawn == alone.stats["redrawn"]
+        redrawn += result.redrawn
+    assert redrawn > 0
+
+
+def test_complete_of_the_command(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voice = str(make_voice(tmp_path / "deep", depth=3).path)
+    (tmp_path / "big.jsonl").write_text(json.dumps({"text": "A letter came; nobody read it.", "id": "a"}) + "\n")
+    asked = ["say", "--voice", voice, "--device", "cpu", "--file", str(tmp_path / "big.jsonl")]
+    assert main([*asked, "--out-dir", str(tmp_path / "out"), "--complete", "on", "--workers", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "bulk/1")
+    assert result["settings"]["complete"] == "on"
+    [record] = map(json.loads, (tmp_path / "out/manifest.jsonl").read_text().splitlines())
+    alone = TTS.load(voice, "cpu", drafter="none").synthesize("A letter came; nobody read it.", complete=True)
+    assert record["redrawn"] == alone.stats["redrawn"] > 0
+    assert (tmp_path / "out" / record["file"]).read_bytes() == alone.encode(".wav")

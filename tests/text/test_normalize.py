@@ -106,3 +106,7 @@ def test_speakable(text: str, says: bool) -> None:
 )
 def test_roman(text: str, value: int | None) -> None:
     assert roman(text) == value
+
+
+def test_a_terminals_colours_are_not_read() -> None:
+    assert normalize("\x1b[31;1mred\x1b[0m \x1b]0;title\x07and plain")[0] == "red and plain"
