@@ -11,7 +11,7 @@ import torch
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.loop import Gamma
-from spear_spec.decoding.rounds.draft import DraftRows, longest_draft
+from spear_spec.decoding.rounds.draft_rows import DraftRows, longest_draft
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.prefill import Prefill, pack
@@ -66,7 +66,7 @@ class Board:
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
         self.fused = ops.available(target.device, target.vocab_size) if fused is None else fused
-        self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma)
+        self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma, fused=self.fused)
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)
         self.made: dict[Hashable, Round] = {}
