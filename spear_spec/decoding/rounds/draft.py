@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
@@ -19,8 +18,6 @@ from spear_spec.models.drafts.decoder import DraftState
 from spear_spec.models.drafts.runner import DraftRunner
 from spear_spec.nn.attention import seeing
 from spear_spec.nn.static import StaticCache
-
-log = logging.getLogger("spear_spec")
 
 
 class Drawn(NamedTuple):

@@ -21,6 +21,7 @@ LAWS_ALONE = "laws"  # of `SWITCH`: chains by torch's operations, laws and verif
 # takes about 57 launches of 1.3 us a token and reads with the whole device. By that count they meet at 7 MB.
 MOST_BYTES = 6 * 2**20
 _TILE = 2**14  # bytes of a weight or a cache that a program reads at a time: it has so many registers
+_MOST_TOGETHER = 16  # rows of a program in the interpreter
 _LINE = 16  # numbers; lines of a weight are multiples of it, or they are read one number at a time
 
 
@@ -133,7 +134,7 @@ def _chain(
     if hidden.device.type == "cuda":
         shape["num_warps"] = 8
     else:  # in the interpreter, where every operation costs the same whatever its size
-        shape["R"] = min(power_of_two(rows), 16)
+        shape["R"] = min(power_of_two(rows), _MOST_TOGETHER)
         tile //= shape["R"]
     shape["TILE"] = max(tile, wide, shape["M"])
     width = -(-max(3 * heads * size, 2 * inner, ids, dim) // 16) * 16
