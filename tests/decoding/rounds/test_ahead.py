@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.decoding import make_drafter
 from spear_spec.decoding.rounds.draft import Drawn, Fresh, StaticChain
 from spear_spec.decoding.rounds.draft_rows import DraftRows
-from spear_spec.decoding.rounds.fused import chain
+from spear_spec.decoding.rounds.fused import chain, ops
 from spear_spec.decoding.rounds.fused.ops import SWITCH, FusedLaw
 from spear_spec.decoding.rounds.laws import Kinds, Law, Settings
+from spear_spec.decoding.verifiers.matching import MatchingVerifier
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
 from spear_spec.runtime.static import Arrived, Text
@@ -161,6 +163,24 @@ def test_more_rows_than_a_program_takes(monkeypatch: pytest.MonkeyPatch) -> None
     rows = made("eagle", torch.float64)
     (found, _), (right, _) = (drawn(rows, law, limits=(1, 2, 2, 1)) for law in (FusedLaw, Law))
     alike(found, right, 1e-9)
+
+
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be the current one; Triton does not ask."""
+    rows, on = made("small", torch.float64), list[Any]()
+    for module in (chain, ops):
+        monkeypatch.setattr(module, "on", lambda device: on.append(device) or nullcontext())
+    said, _ = drawn(rows, FusedLaw, limits=(1, 1, 1, 1))
+    law = FusedLaw(Settings.of([PLAIN] * ROWS), said.laws.shape[-1], torch.float64, Kinds(False, False, False))
+    law(said.laws)
+    uniforms = torch.rand(ROWS, 3 * GAMMA + 2, dtype=torch.float64)
+    p = torch.cat((said.laws, said.laws[:, :1]), 1)
+    ops.settle(MatchingVerifier(), said.tokens, said.counts, said.laws, p, uniforms, shares=False)
+    assert on == [torch.device("cpu")] * 3
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "device", lambda device: device)
+        assert ops.on(torch.device("cuda", 1)) == torch.device("cuda", 1)
 
 
 def test_weights_in_half_precision() -> None:

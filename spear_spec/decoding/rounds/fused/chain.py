@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spear_spec.decoding.rounds.fused.ops import LIBRARY, MOST_IDS, SWITCH, FusedLaw, numbers, power_of_two
+from spear_spec.decoding.rounds.fused.ops import LIBRARY, MOST_IDS, SWITCH, FusedLaw, numbers, on, power_of_two
 from spear_spec.decoding.rounds.laws import FROZEN
 from spear_spec.kernels.packed import PackedLinear
 from spear_spec.models.drafts.decoder import DraftState
@@ -140,13 +140,15 @@ def _chain(
     width = -(-max(3 * heads * size, 2 * inner, ids, dim) // 16) * 16
     notes = laws.new_empty(rows, ahead.PAGES.value, width)
     hidden, lengths, limits, uniforms = (x.contiguous() for x in (hidden, lengths, limits, uniforms))
-    ahead.chain[(-(-rows // shape["R"]),)](
-        hidden, lengths, limits, uniforms, temperature, top_k, top_p, *weights,
-        keys, values, *keys.stride()[:3], turns, text_keys, text_values, *text_keys.stride()[:3], bias, bias.stride(0),
-        notes, tokens, counts, laws, fine, rows, gamma, uniforms.shape[1], text_keys.shape[2], eos,
-        fed, dim, heads, size, inner, weights[8].shape[1], ids, width, size**-0.5, TINY, FROZEN,
-        by_count, by_mass, greedy, *numbers(double), **shape,
-    )  # fmt: skip
+    with on(hidden.device):
+        ahead.chain[(-(-rows // shape["R"]),)](
+            hidden, lengths, limits, uniforms, temperature, top_k, top_p, *weights,
+            keys, values, *keys.stride()[:3], turns,
+            text_keys, text_values, *text_keys.stride()[:3], bias, bias.stride(0),
+            notes, tokens, counts, laws, fine, rows, gamma, uniforms.shape[1], text_keys.shape[2], eos,
+            fed, dim, heads, size, inner, weights[8].shape[1], ids, width, size**-0.5, TINY, FROZEN,
+            by_count, by_mass, greedy, *numbers(double), **shape,
+        )  # fmt: skip
     return tokens, counts, laws, fine
 
 

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -111,6 +112,11 @@ def settle(
     return Settled(*torch.ops.spear_spec.settle(tokens, counts, q, p, uniforms, _RULES[type(rule)], shares))  # type: ignore[index]
 
 
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, whoever's the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def power_of_two(count: int) -> int:
     """The smallest one that is not below count."""
     return 1 << max(count - 1, 0).bit_length()
@@ -150,11 +156,12 @@ def _law(
     )
     logits, rows, ids = logits.contiguous(), totals.numel(), logits.shape[-1]
     shape = _shape(rows, ids, logits.device)
-    kernels.law[(-(-rows // shape["R"]),)](
-        logits, temperature, top_k, top_p, uniforms, laws, tokens, totals, rows, ids, rows // len(temperature),
-        uniforms.shape[1], number, FROZEN, by_count, by_mass, greedy, number >= 0,
-        *numbers(double), **shape,
-    )  # fmt: skip
+    with on(logits.device):
+        kernels.law[(-(-rows // shape["R"]),)](
+            logits, temperature, top_k, top_p, uniforms, laws, tokens, totals, rows, ids, rows // len(temperature),
+            uniforms.shape[1], number, FROZEN, by_count, by_mass, greedy, number >= 0,
+            *numbers(double), **shape,
+        )  # fmt: skip
     return laws, tokens, totals
 
 
@@ -177,10 +184,11 @@ def _settle(
     tokens, counts, q, p, uniforms = (x.contiguous() for x in (tokens, counts, q, p, uniforms))
     (rows, gamma), ids = tokens.shape, p.shape[-1]
     shape = _shape(rows, ids, p.device)
-    kernels.verify[(-(-rows // shape["R"]),)](
-        tokens, counts, q, p, uniforms, settled, accepted, used, rows, ids, uniforms.shape[1], gamma, rule, shares,
-        tl.float64 if p.dtype == torch.float64 else tl.float32, **shape,
-    )  # fmt: skip
+    with on(p.device):
+        kernels.verify[(-(-rows // shape["R"]),)](
+            tokens, counts, q, p, uniforms, settled, accepted, used, rows, ids, uniforms.shape[1], gamma, rule, shares,
+            tl.float64 if p.dtype == torch.float64 else tl.float32, **shape,
+        )  # fmt: skip
     return settled, accepted, used
 
 
