@@ -152,7 +152,7 @@ def test_numbers_that_are_none_are_told_of_their_row() -> None:
 )
 def test_shapes_that_are_no_powers_of_two(size: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """And weights and a past that are read in more parts than one."""
-    monkeypatch.setattr(chain, "_TILE", 2**13)
+    monkeypatch.setattr(chain, "_TOGETHER", 2**13)
     rows = made("eagle", torch.float32, **size)
     (found, _), (right, _) = (drawn(rows, law) for law in (FusedLaw, Law))
     alike(found, right, 1e-5)

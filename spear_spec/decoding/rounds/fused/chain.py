@@ -21,7 +21,7 @@ LAWS_ALONE = "laws"  # of `SWITCH`: chains by torch's operations, laws and verif
 # takes about 57 launches of 1.3 us a token and reads with the whole device. By that count they meet at 7 MB.
 MOST_BYTES = 6 * 2**20
 _TILE = 2**14  # bytes of a weight or a cache that a program reads at a time: it has so many registers
-_MOST_TOGETHER = 16  # rows of a program in the interpreter
+_MOST_TOGETHER, _TOGETHER = 16, 2**16  # rows of a program in the interpreter, and numbers of all of them
 _LINE = 16  # numbers; lines of a weight are multiples of it, or they are read one number at a time
 
 
@@ -133,9 +133,9 @@ def _chain(
     tile = _TILE // weights[0].element_size()
     if hidden.device.type == "cuda":
         shape["num_warps"] = 8
-    else:  # in the interpreter, where every operation costs the same whatever its size
+    else:  # in the interpreter, where every operation costs much the same whatever its size
         shape["R"] = min(power_of_two(rows), _MOST_TOGETHER)
-        tile //= shape["R"]
+        tile = min(_TOGETHER // shape["R"], wide * power_of_two(max(len(weight) for weight in weights[1:])))
     shape["TILE"] = max(tile, wide, shape["M"])
     width = -(-max(3 * heads * size, 2 * inner, ids, dim) // 16) * 16
     notes = laws.new_empty(rows, ahead.PAGES.value, width)
