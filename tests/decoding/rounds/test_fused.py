@@ -21,12 +21,11 @@ from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds, Law, Settings
 from spear_spec.decoding.rounds.loop import RoundSession
-from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.verifiers.tensors import Settled, uniforms_for
 from spear_spec.engine import Engine
-from spear_spec.exactness.capturable import Capturable, without_values
 from spear_spec.exactness.oracles import tiny_block, tiny_draft, tiny_model
 from spear_spec.models.spear_tts import TextToSemantic
+from tests.decoding.rounds.captured import bare_trace, repeated, round_of
 
 EVERY = [
     SamplingConfig(temperature=t, top_k=k, top_p=p)
@@ -205,29 +204,14 @@ def session(model: TextToSemantic, rule: str | None, *, fused: bool) -> RoundSes
     return made
 
 
-def a_round(made: RoundSession) -> Round:
-    made._ask()
-    (found,) = made.board.made.values()
-    return found
-
-
 @pytest.mark.parametrize("rule", [None, "block", "coupled"])
 def test_such_a_round_can_be_captured_and_is_short(model: TextToSemantic, rule: str | None) -> None:
-    found, seen = a_round(session(model, rule, fused=True)), dict[bool, Any]()
-    for fused in (True, False):
-        bare = without_values(found if fused else a_round(session(model, rule, fused=False)))
-        bare()  # what is made once is made now
-        with Capturable("meta") as seen[fused]:
-            bare()
-    kernels = [name for name, _ in seen[True].trace if name.startswith("spear_spec.")]
+    found, plain = (round_of(session(model, rule, fused=fused)) for fused in (True, False))
+    fused = bare_trace(found)
+    kernels = [name for name, _ in fused if name.startswith("spear_spec.")]
     assert kernels == [f"spear_spec.{name}" for name in (["law"] if rule is None else ["chain", "law", "settle"])]
-    assert len(seen[True].trace) < len(seen[False].trace) - (15 if rule is None else 300)
-    traces = []
-    for _ in range(2):
-        with Capturable() as here:
-            found()
-        traces.append(here.trace)
-    assert traces[0] == traces[1] == seen[True].trace, "the device without values is told other shapes"
+    assert len(fused) < len(bare_trace(plain)) - (15 if rule is None else 300)
+    assert repeated(found) == fused, "the device without values is told other shapes"
 
 
 def test_where_there_are_kernels(model: TextToSemantic, monkeypatch: pytest.MonkeyPatch) -> None:
