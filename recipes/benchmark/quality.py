@@ -3,7 +3,7 @@
     python recipes/benchmark/quality.py --out runs/quality [--voice NAME|FOLDER] [--speakers af_heart,am_michael]
         [--parts teacher,resynthesis,tts,autoregressive,short,long,speed,cold] [--limit N] [--workers 2]
         [--spec '{"verifier": "tolerance", "options": {"b": 0.2}}']
-        [--dev ../shared/dev --tokens ../shared/tokens/dev.safetensors --dev-text ../shared/text/dev.txt]
+        [--dev ../shared/dev --tokens ../shared/tokens2/dev.safetensors --dev-text ../shared/text/dev.txt]
 
 Every utterance is one line of OUT/<part>.<speaker>.jsonl, written as soon as it is judged: run the same command again
 and it goes on where it stopped. Lines made with another voice (its config.json holds checksums of all weights) are not
@@ -107,7 +107,7 @@ def utterance(job: Row) -> Row:
             tts.using(drafter="none") if part == "autoregressive" else tts.using(**job["spec"]) if job["spec"] else tts
         )
         audio = arm.synthesize(text, speaker=speaker, seed=job["seed"], **job["sampling"])
-        row.update({key: audio.stats[key] for key in ("ended", "tokens", "target_calls", "rtf", "ttfa_s")})
+        row.update({key: audio.stats[key] for key in ("ended", "tokens", "target_calls", "rtf", "ttfa_s", "redrawn")})
     if job["keep"]:
         target = Path(job["keep"]) / f"{part}.{speaker}" / f"{job['id']:03d}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -347,7 +347,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join([*JUDGED, "speed", "cold"]))
     parser.add_argument("--speakers", default="af_heart,am_michael")
     parser.add_argument("--dev", type=Path, default=SHARED / "dev")
-    parser.add_argument("--tokens", type=Path, default=SHARED / "tokens" / "dev.safetensors")
+    parser.add_argument("--tokens", type=Path, default=SHARED / "tokens2" / "dev.safetensors")
     parser.add_argument("--dev-text", type=Path, default=SHARED / "text" / "dev.txt")
     parser.add_argument("--limit", type=int, help="only the first N texts of each part")
     parser.add_argument("--workers", type=int, default=2, help="processes that speak and judge, one thread each")
@@ -357,12 +357,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--complete", choices=("on", "stream", "off"), help="the law given completeness, see `say`")
     parser.add_argument(
         "--spec", type=json.loads, default={}, help="fields of SpecConfig for the speculative parts, as JSON"
     )
     parser.add_argument("--keep", help="folder for the audio")
     args = parser.parse_args()
-    names = ("temperature", "top_k", "top_p", "guidance")
+    names = ("temperature", "top_k", "top_p", "guidance", "complete")
     args.sampling = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return args
 
