@@ -69,14 +69,14 @@ case $action in
   bench)
     (($#)) && usage
     : "${OUT:?OUT must name the folder whose files come back}"
-    device=${DEVICE:-cuda} status=0 patience=1 small=(--minutes 2.7)
+    device=${DEVICE:-cuda} status=0 patience=1 small=(--minutes 2.4)
     [[ $device == cpu ]] && patience=6 small=(--minutes 30 --tiny)  # a rehearsal, on a machine that may be busy
     check() { # SECONDS WHICH: tests of tests/gpu
       timeout "$((patience * $1))" "$python" -m pytest -q -p no:cacheprovider "$root/tests/gpu" -k "$2" 2>&1 | tee -a "$OUT/tests.log" || status=1
     }
-    check 80 "not verify and not law"
-    timeout "$((patience * 180))" "$python" "$here/benchmark/rounds.py" --out "$OUT/rounds.jsonl" --device "$device" "${small[@]}" || status=1
-    check 90 "verify or law"
+    check 110 "not verify and not law"
+    timeout "$((patience * 160))" "$python" "$here/benchmark/rounds.py" --out "$OUT/rounds.jsonl" --device "$device" "${small[@]}" || status=1
+    check 85 "verify or law"
     exit "$status"
     ;;
   *) usage ;;

@@ -23,6 +23,8 @@ from spear_spec.bench.machine import commit
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding import Request, make_drafter, make_verifier
 from spear_spec.decoding.rounds.board import Board
+from spear_spec.decoding.rounds.draft import StaticChain
+from spear_spec.decoding.rounds.fused.chain import Ahead
 from spear_spec.decoding.rounds.loop import RoundSession
 from spear_spec.exactness.capturable import Capturable, without_values
 from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
@@ -44,6 +46,8 @@ def launches(target: Any, made: tuple[Any, ...], batch: int, law: SamplingConfig
         session.admit([Request([5, 6, 7], seed=n, sampling=law, cap=100) for n in range(batch)])
         session._ask()
         (found,) = session.board.made.values()
+        if fused and isinstance(found.draft, StaticChain):
+            object.__setattr__(found.draft, "ahead", Ahead.of(found.draft.runner))
         bare = without_values(found)
         object.__setattr__(bare, "fused", fused)
         bare()

@@ -8,7 +8,8 @@ a round costs the same whatever it keeps: their speculation has a random draft o
 `tokens_per_s_at` is what its rounds would give with the tokens a round that the shipped voice keeps at the same batch
 and gamma in this run. A random target's own `tokens_per_s` says nothing of speculation. `block` (one pass for a whole
 draft) has random weights everywhere, the shipped voice has none of its own: what counts is its `us_round` beside
-eagle's. Runtime "graphs-torch" is graphs without the kernels in Triton, `fused_faster` what these save.
+eagle's. Runtime "graphs-torch" is graphs without the kernels in Triton, `fused_faster` what these save; "graphs-laws"
+has all but whole chains, `chain_faster` is what these save.
 
 The batch is kept full: a request joins when one has ended, until none is waiting; only till then is measured. us_round
 is the time of `Engine.step` alone, tokens_per_s counts joining (the encoder too). bound_us: bytes of weights and of the
@@ -39,6 +40,7 @@ from spear_spec.config import DraftConfig, SamplingConfig, SpecConfig, T2SConfig
 from spear_spec.decoding import DecodeStats, Parts, Request
 from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.fused import ops
+from spear_spec.decoding.rounds.fused.chain import LAWS_ALONE
 from spear_spec.engine import Decoder
 from spear_spec.models.drafts.block import BlockConfig, BlockDecoder
 from spear_spec.models.drafts.decoder import DraftDecoder
@@ -65,7 +67,7 @@ class Case:
     batch: int
     dtype: str
     drafter: str  # none: the loop
-    runtime: str = "graphs"  # or eager, or graphs-torch
+    runtime: str = "graphs"  # or eager, graphs-torch, graphs-laws
 
     @property
     def name(self) -> str:
@@ -83,6 +85,8 @@ def cases(tiny: bool) -> Iterator[Case]:
                         yield Case(target, batch, dtype, drafter, "eager")
                         if target == SHIPPED:
                             yield Case(target, batch, dtype, drafter, "graphs-torch")
+                    if drafter == "eagle" and target == SHIPPED and batch != 8:
+                        yield Case(target, batch, dtype, drafter, "graphs-laws")
                 if target == SHIPPED and batch == 1:
                     yield Case(target, batch, dtype, "block")
     if not tiny:
@@ -152,7 +156,7 @@ class Bench:
         spec = replace(self.bundle.spec, gamma=gamma, gammas={}) if case.drafter != "none" else SpecConfig("none")
         if case.drafter == "block":
             parts, spec = Parts(spec, {"block": self._block(case, decoder.target)}), replace(spec, drafter="block")
-        runtime = case.runtime.removesuffix("-torch")
+        runtime = case.runtime.partition("-")[0]
         return replace(decoder, parts=replace(parts, spec=spec), runtime=runtime)
 
     def _block(self, case: Case, target: Any) -> BlockDecoder:
@@ -170,7 +174,8 @@ class Bench:
     def run(self, case: Case) -> dict[str, Any]:
         """Speak under full load."""
         gc.collect()  # boards of cases before, with what they had captured
-        os.environ[ops.SWITCH] = "0" if case.runtime == "graphs-torch" else "1"  # looked at when a board is made
+        # looked at when a board is made
+        os.environ[ops.SWITCH] = {"graphs-torch": "0", "graphs-laws": LAWS_ALONE}.get(case.runtime, "1")
         decoder = self.decoder(case)
         cap = 9 if self.tiny else CAP if case.target != SHIPPED else None
         batch = min(case.batch, 2) if self.tiny else case.batch
@@ -260,7 +265,9 @@ class Bench:
                 result["over_loop"] = speed / other.get("tokens_per_s_at", other["tokens_per_s"])
             if other.get("case") == replace(case, runtime="graphs").name and "us_round" in other:
                 # in lines of the other runtimes
-                name = {"eager": "graphs_faster", "graphs-torch": "fused_faster"}.get(case.runtime)
+                name = {"eager": "graphs_faster", "graphs-torch": "fused_faster", "graphs-laws": "chain_faster"}.get(
+                    case.runtime
+                )
                 if name:
                     result[name] = result["us_round"] / other["us_round"]
 

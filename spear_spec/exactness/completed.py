@@ -20,7 +20,7 @@ from spear_spec.decoding import Request
 from spear_spec.decoding.chance import REDRAW, derive, uniforms
 from spear_spec.decoding.completeness import Tried, missed
 from spear_spec.engine import Decoder, Utterance
-from spear_spec.exactness.uniformity import ALPHA, never_check, two_sample_check
+from spear_spec.exactness.uniformity import ALPHA, never_check, same_check, two_sample_check
 
 KEPT = "completeness: what is kept"
 SHARED = "completeness: shared numbers"
@@ -124,14 +124,7 @@ def shared_check(decoder: Decoder, requests: Sequence[Request], batch: int, law_
             total += len(plain.tokens)
             same = (ours.tokens, ours.ended, ours.redrawn) == (plain.tokens, plain.ended, plain.redrawn)
             wrong += not same and not _rounded(request, plain, ours, law_at)
-    return {
-        "name": SHARED,
-        "n": total,
-        "tv": wrong / len(requests),
-        "null_q99": 0.0,
-        "p_value": 0.0 if wrong else 1.0,
-        "detectable_tv": 1 / len(requests),
-    }
+    return same_check(SHARED, wrong, len(requests), total)
 
 
 def _rounded(request: Request, plain: Utterance, ours: Utterance, law_at: LawAt) -> bool:

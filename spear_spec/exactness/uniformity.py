@@ -162,13 +162,25 @@ def uniform_checks(name: str, values: NDArray[np.float64], level: float = ALPHA)
 
 def never_check(name: str, seen: int, n: int) -> dict[str, Any]:
     """Of n cases, `seen` showed what a correct build never shows; tv is their share."""
+    return _certain(name, n, seen / n, min(1.0, math.log(10) / n))
+
+
+def same_check(name: str, wrong: int, texts: int, n: int) -> dict[str, Any]:
+    """Of so many texts, n tokens together, `wrong` were not said as a correct build always says them; tv is their
+    share.
+    """
+    return _certain(name, n, wrong / texts, 1 / texts)
+
+
+def _certain(name: str, n: int, share: float, detectable: float) -> dict[str, Any]:
+    """A check without chance: one case is enough."""
     return {
         "name": name,
         "n": n,
-        "tv": seen / n,
+        "tv": share,
         "null_q99": 0.0,
-        "p_value": 0.0 if seen else 1.0,
-        "detectable_tv": min(1.0, math.log(10) / n),
+        "p_value": 0.0 if share else 1.0,
+        "detectable_tv": detectable,
     }
 
 

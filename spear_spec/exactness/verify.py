@@ -24,7 +24,7 @@ from spear_spec.exactness.conclusion import GREEDY
 from spear_spec.exactness.crowd import crowd
 from spear_spec.exactness.reference import Reference, drafts_of
 from spear_spec.exactness.scores import Scores
-from spear_spec.exactness.uniformity import FEWEST, settle
+from spear_spec.exactness.uniformity import FEWEST, same_check, settle
 from spear_spec.models.contract import Target
 from spear_spec.pipeline import TTS, whole_by
 
@@ -343,14 +343,7 @@ def _greedy_check(
             total += len(plain)
             wrong += plain != other and not _tied(Reference(decoder, ids, greedy), plain, other)
         tell(f"greedy: {min(start + batch, len(sentences))} of {len(sentences)} texts")
-    return {
-        "name": GREEDY,
-        "n": total,
-        "tv": wrong / len(sentences),
-        "null_q99": 0.0,
-        "p_value": 0.0 if wrong else 1.0,
-        "detectable_tv": 1 / len(sentences),
-    }
+    return same_check(GREEDY, wrong, len(sentences), total)
 
 
 def _tied(reference: Reference, plain: list[int], other: list[int]) -> bool:

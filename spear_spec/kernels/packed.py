@@ -45,6 +45,11 @@ class PackedLinear:
         assert self._codes is not None
         return self._codes[:, : self._in], self._scale
 
+    def whole(self) -> Tensor:
+        """The weight [out, in], where it is not packed."""
+        assert self._codes is None
+        return self._plain.t()
+
     def __call__(self, x: Tensor) -> Tensor:
         """The product, in bfloat16 where the weights are packed."""
         if self._codes is None:

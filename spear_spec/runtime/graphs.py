@@ -31,7 +31,7 @@ class Graphs:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
         self._aside: Any = None  # the stream of warm-ups and captures: a library's workspace is a stream's own
-        self._last: Any = None  # the stream of the last replay
+        self._last: Any = None  # the stream that the caller was on last
 
     @property
     def captures(self) -> bool:
@@ -43,14 +43,23 @@ class Graphs:
         if not self.captures:
             function()
             return
+        self.follow()
         with torch.cuda.device(self.device):
-            here = torch.cuda.current_stream()
-            if self._last is not None and self._last != here:  # the caller has gone to another one
-                here.wait_stream(self._last)
-            self._last = here
             if key not in self._graphs:
                 self._graphs[key] = self._capture(function)
             self._graphs[key].replay()
+
+    def follow(self) -> None:
+        """What the caller asks his stream for from here on comes behind all that was asked for before, also where he
+        has gone to another stream. For whoever writes what functions work on.
+        """
+        if not self.captures:
+            return
+        with torch.cuda.device(self.device):
+            here = torch.cuda.current_stream()
+        if self._last is not None and self._last != here:
+            here.wait_stream(self._last)
+        self._last = here
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         here = torch.cuda.current_stream()

@@ -19,7 +19,10 @@ import torch
 from spear_spec.config import SamplingConfig, SpecConfig
 from spear_spec.decoding import Parts, Request, make_drafter, make_verifier
 from spear_spec.decoding.chance import SENTENCE, derive
+from spear_spec.decoding.request import encode
 from spear_spec.decoding.rounds.board import Board
+from spear_spec.decoding.rounds.draft import Fresh
+from spear_spec.decoding.rounds.draft_rows import DraftRows
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Law, Settings
 from spear_spec.decoding.sampling import probabilities
@@ -27,6 +30,7 @@ from spear_spec.decoding.verifiers.tensors import categorical, uniforms_for
 from spear_spec.engine import Decoder, Engine, Utterance
 from spear_spec.exactness.oracles import UncachedTarget, chi_square, tiny_block, tiny_draft, tiny_model
 from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.runtime.static import Arrived
 from spear_spec.voice.bundle import open_voice
 from spear_spec.voice.drafts import Drafts
 from spear_spec.voice.parts import load_target
@@ -118,6 +122,37 @@ def test_kernels_settle_what_torch_settles(rule: str) -> None:
     found = ops.settle(verifier, tokens, counts, q, p, uniforms, shares=shares)
     assert torch.equal(found.tokens, wanted.tokens) and torch.equal(found.accepted, wanted.accepted)
     assert torch.equal(found.used, wanted.used if shares else wanted.used + counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32] if SMALL else [torch.float64, torch.float32, torch.bfloat16])
+def test_a_whole_chain_is_one_kernel(dtype: torch.dtype) -> None:
+    """On the shipped draft: the laws of the chain in torch, as long as both have drawn the same."""
+    bundle = open_voice(None)
+    target = load_target(bundle, DEVICE, dtype)
+    count, gamma = (1, 2) if SMALL else (6, 10)
+    texts = json.loads(IDS.read_text())["ids"][:count]
+    with torch.inference_mode():
+        drafts = Drafts(bundle, target, DEVICE, dtype)
+        rows = DraftRows(make_drafter("eagle", drafts["eagle"]), target, gamma, fused=True)
+        memory = encode(target, texts)
+        rows.room(memory, count, 64, -(-memory.cross[0][0].shape[2] // 64) * 64)
+        assert rows.ahead is not None, "the kernel is not used here"
+        rows.admit(Arrived(list(range(count)), memory, [()] * count, None, []))
+        limits = torch.full((count,), gamma, device=DEVICE)
+        features = torch.randn(count, 3, target.dim, device=DEVICE, dtype=torch.float64).to(dtype)
+        tokens = torch.randint(0, 1024, (count, 3), device=DEVICE)
+        fresh = Fresh(tokens, 1 + torch.arange(count, device=DEVICE) % 3, features, 0 * limits)
+        uniforms = torch.rand(count, gamma, dtype=torch.float64, device=DEVICE)
+        how = Settings.of([bundle.sampling] * count, DEVICE), 1025, torch.promote_types(dtype, torch.float32)
+        view = rows.view(count, 64, -1)
+        found, right = (view.draw(fresh, limits, uniforms, gamma, made(*how)) for made in (ops.FusedLaw, Law))
+    assert found.fine.all() and torch.equal(found.counts, right.counts)
+    same = (found.tokens == right.tokens).long().cumprod(1)
+    alike = torch.cat((torch.ones_like(same[:, :1]), same[:, :-1]), 1).bool()
+    far = (found.laws - right.laws).abs().sum(-1)[alike]
+    assert far.median() < {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
+    assert far.max() < {torch.float64: 1e-9, torch.float32: 0.05, torch.bfloat16: 1.0}[dtype]  # at the edge of top-p
+    assert alike.double().mean() > (0.9 if dtype != torch.bfloat16 else 0.2)
 
 
 def test_kernels_are_used_here(model: TextToSemantic) -> None:

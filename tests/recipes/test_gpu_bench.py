@@ -37,12 +37,12 @@ def test_the_whole_command_on_a_cpu(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert not any("error" in row or "left_out" in row for row in rows), rows
     measured = [row for row in rows if "us_round" in row]
-    assert len(measured) == 15 and all(row["bound_us"] > 0 and row["tokens"] > 0 for row in measured)
+    assert len(measured) == 17 and all(row["bound_us"] > 0 and row["tokens"] > 0 for row in measured)
     assert any("over_loop" in row for row in measured) and any("graphs_faster" in row for row in measured)
     assert {"10M float32 batch 1 block graphs", "10M float32 batch 1 eagle graphs-torch"} <= {
         r["case"] for r in measured
     }
-    assert any("fused_faster" in row for row in measured)
+    assert any("fused_faster" in row for row in measured) and any("chain_faster" in row for row in measured)
     assert [row["most"] for name, row in rows[5].items() if name in ("none", "eagle")]
 
 

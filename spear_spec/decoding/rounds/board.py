@@ -11,7 +11,7 @@ import torch
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.drafters.base import Drafter
 from spear_spec.decoding.loop import Gamma
-from spear_spec.decoding.rounds.draft import DraftRows, longest_draft
+from spear_spec.decoding.rounds.draft_rows import DraftRows, longest_draft
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds
 from spear_spec.decoding.rounds.prefill import Prefill, pack
@@ -66,7 +66,7 @@ class Board:
         self.rule = None if drafter is None else cast(SettlingVerifier, verifier)
         self.runtime = StaticRuntime(target)
         self.fused = ops.available(target.device, target.vocab_size) if fused is None else fused
-        self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma)
+        self.drafts = None if drafter is None else DraftRows(drafter, target, self.gamma, fused=self.fused)
         self.runtime.features = () if self.drafts is None else tuple(self.drafts.layers)
         self.graphs = Graphs(target.device, self.quiet)
         self.made: dict[Hashable, Round] = {}
@@ -78,6 +78,7 @@ class Board:
 
     def clear(self) -> None:
         """Nobody is here any more."""
+        self.graphs.follow()
         if self._version:
             self.rows.active.fill_(False)
         self.runtime.leave([])
@@ -87,6 +88,7 @@ class Board:
     def room(self, memory: Memory, samplings: Sequence[SamplingConfig], caps: Sequence[int]) -> None:
         """See to it that the rows of a memory find room."""
         runtime, target = self.runtime, self.target
+        self.graphs.follow()
         runtime.room(memory, self.positions(caps), any(sampling.guidance != 1 for sampling in samplings))
         if runtime.version == self._version:
             return
@@ -174,6 +176,7 @@ class Board:
             self.begins[key] = Prefill(runtime, self.drafts, self.rows, *there, guided, table)
             self.prepared += 1
         prefill = self.begins[key]
+        self.graphs.follow()
         for store, given in ((prefill.numbers, numbers), (prefill.reals, reals)):
             store.copy_(given.pin_memory() if device.type == "cuda" else given, non_blocking=True)
         self.graphs.run(key, prefill)
@@ -181,6 +184,7 @@ class Board:
 
     def close(self, slots: Sequence[int]) -> None:
         """These rows are not in the next round."""
+        self.graphs.follow()
         for slot in slots:
             self.rows.active[slot : slot + 1].fill_(False)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spear_spec.config import SamplingConfig
 from spear_spec.decoding.chance import uniforms
-from spear_spec.decoding.rounds.draft import DraftRows
+from spear_spec.decoding.rounds.draft_rows import DraftRows
 from spear_spec.decoding.rounds.rows import POOL, Rows
 from spear_spec.kernels import native
 from spear_spec.models.memory import Memory

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spear_spec.decoding.rounds.draft import StaticDraft
+from spear_spec.decoding.rounds.draft import Fresh, StaticDraft
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds, Law, mixed
 from spear_spec.decoding.rounds.rows import CAP, EOS, Rows, longest_draw
@@ -58,7 +58,8 @@ class Round:
             # the call itself adds one token, so a draft that reaches the cap would be thrown away
             limits = (room - 1).clamp(0, gamma).masked_fill(~active, 0)
             before = (base + 1 - rows.count).clamp(min=0)  # tokens that the draft has read
-            drawn = self.draft.draw(rows.fresh, rows.count, rows.features, before, limits, uniforms, gamma, law_of)
+            fresh = Fresh(rows.fresh, rows.count, rows.features, before)
+            drawn = self.draft.draw(fresh, limits, uniforms, gamma, law_of)
             ids, drafted, q, fine = torch.cat((ids, drawn.tokens), 1), drawn.counts, drawn.laws, drawn.fine
         output = step.score(ids, base)
         logits = output.logits

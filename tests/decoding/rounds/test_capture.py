@@ -24,6 +24,7 @@ from spear_spec.exactness.capturable import Capturable, without_values
 from spear_spec.exactness.oracles import tiny_block, tiny_draft, tiny_model
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
+from tests.decoding.rounds.captured import bare_trace, repeated, round_of, trace
 
 RULES = (None, "rejection", "block", "matching", "coupled", "tolerance", "lenience", "typical", "coarse")
 LAWS = [SamplingConfig(), SamplingConfig(temperature=0.0), SamplingConfig(temperature=1.3, top_k=5)]
@@ -58,12 +59,6 @@ def session(model: TextToSemantic, rule: str | None, name: str = "eagle", guidan
     return made
 
 
-def round_of(made: RoundSession) -> Round:
-    made._ask()
-    (found,) = made.board.made.values()
-    return found
-
-
 @pytest.mark.parametrize(("rule", "guidance"), [*((rule, 1.0) for rule in RULES), (None, 2.0), ("block", 2.0)])
 def test_nothing_is_told_to_the_host(model: TextToSemantic, rule: str | None, guidance: float) -> None:
     found = without_values(round_of(session(model, rule, guidance=guidance)))
@@ -76,10 +71,7 @@ def test_nothing_is_told_to_the_host(model: TextToSemantic, rule: str | None, gu
 
 @pytest.mark.parametrize("name", ["small", "prophet", "block"])
 def test_nor_by_other_drafts(model: TextToSemantic, name: str) -> None:
-    found = without_values(round_of(session(model, "block", name)))
-    found()
-    with Capturable("meta"):
-        found()
+    assert bare_trace(round_of(session(model, "block", name)))
 
 
 def begun(made: RoundSession) -> Prefill:
@@ -93,16 +85,8 @@ def begun(made: RoundSession) -> Prefill:
 @pytest.mark.parametrize("rule", [None, "block"])
 def test_rows_begin_without_the_host(model: TextToSemantic, rule: str | None, guidance: float) -> None:
     found = begun(session(model, rule, guidance=guidance))
-    bare = without_values(found)
-    with Capturable("meta") as seen:
-        bare()
-    assert len(seen.trace) > 50
-    traces = []
-    for _ in range(2):
-        with Capturable() as seen:
-            found()
-        traces.append(seen.trace)
-    assert traces[0] == traces[1]
+    assert len(bare_trace(found, again=False)) > 50
+    repeated(found)
 
 
 def same_again(made: RoundSession, rounds: int = 6) -> None:
@@ -118,10 +102,9 @@ def same_again(made: RoundSession, rounds: int = 6) -> None:
         if number == 3:
             made.runtime.leave([])  # they stay active on the device: only who reads them has gone
             found.rows.active[1] = False
-        with Capturable() as seen:
-            found()
-        first = first or seen.trace
-        assert seen.trace == first, f"round {number} is another"
+        now = trace(found)
+        first = first or now
+        assert now == first, f"round {number} is another"
     assert [x.data_ptr() for x in memory()] == pointers
 
 

@@ -21,12 +21,11 @@ from spear_spec.decoding.rounds.board import Board
 from spear_spec.decoding.rounds.fused import ops
 from spear_spec.decoding.rounds.laws import Kinds, Law, Settings
 from spear_spec.decoding.rounds.loop import RoundSession
-from spear_spec.decoding.rounds.round import Round
 from spear_spec.decoding.verifiers.tensors import Settled, uniforms_for
 from spear_spec.engine import Engine
-from spear_spec.exactness.capturable import Capturable, without_values
 from spear_spec.exactness.oracles import tiny_block, tiny_draft, tiny_model
 from spear_spec.models.spear_tts import TextToSemantic
+from tests.decoding.rounds.captured import bare_trace, repeated, round_of
 
 EVERY = [
     SamplingConfig(temperature=t, top_k=k, top_p=p)
@@ -205,29 +204,14 @@ def session(model: TextToSemantic, rule: str | None, *, fused: bool) -> RoundSes
     return made
 
 
-def a_round(made: RoundSession) -> Round:
-    made._ask()
-    (found,) = made.board.made.values()
-    return found
-
-
 @pytest.mark.parametrize("rule", [None, "block", "coupled"])
 def test_such_a_round_can_be_captured_and_is_short(model: TextToSemantic, rule: str | None) -> None:
-    found, seen = a_round(session(model, rule, fused=True)), dict[bool, Any]()
-    for fused in (True, False):
-        bare = without_values(found if fused else a_round(session(model, rule, fused=False)))
-        bare()  # what is made once is made now
-        with Capturable("meta") as seen[fused]:
-            bare()
-    kernels = [name for name, _ in seen[True].trace if name.startswith("spear_spec.")]
-    assert kernels == ["spear_spec.law"] if rule is None else ["spear_spec.law"] * 4 + ["spear_spec.settle"]
-    assert len(seen[True].trace) < len(seen[False].trace) - (15 if rule is None else 100)
-    traces = []
-    for _ in range(2):
-        with Capturable() as here:
-            found()
-        traces.append(here.trace)
-    assert traces[0] == traces[1] == seen[True].trace, "the device without values is told other shapes"
+    found, plain = (round_of(session(model, rule, fused=fused)) for fused in (True, False))
+    fused = bare_trace(found)
+    kernels = [name for name, _ in fused if name.startswith("spear_spec.")]
+    assert kernels == [f"spear_spec.{name}" for name in (["law"] if rule is None else ["chain", "law", "settle"])]
+    assert len(fused) < len(bare_trace(plain)) - (15 if rule is None else 300)
+    assert repeated(found) == fused, "the device without values is told other shapes"
 
 
 def test_where_there_are_kernels(model: TextToSemantic, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,15 +261,15 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spear_spec.decoding.rounds.fused import kernels
+from spear_spec.decoding.rounds.fused import ahead, kernels
 
 
-def build(kernel, pointers, **constants):
+def build(kernel, pointers, strides=(), **constants):
     names = kernel.arg_names
     kinds = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
     source = ASTSource(
         kernel, kinds, {(names.index(name),): value for name, value in constants.items()},
-        {(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in (*pointers, *strides)},
     )
     built = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 8})
     assert len(built.asm["cubin"]) > 1000 and built.metadata.shared < 2**16
@@ -304,6 +288,20 @@ for rule in (kernels.BLOCK, kernels.MATCHING):
          "accepted": "*i64", "used": "*i64"},
         RULE=rule.value, SHARES=rule is kernels.MATCHING, REAL=tl.float32, R=1, B=2048,
     )
+own = {"hidden", "lengths", "limits", "uniforms", "temperature", "top_k", "top_p", "turns", "notes", "tokens", "counts",
+       "laws", "fine"}
+weights = ahead.chain.arg_names[:ahead.chain.arg_names.index("notes")]
+half = {name: "*bf16" for name in weights if name not in own and not name.endswith(("_row", "_head", "_line"))}
+build(
+    ahead.chain,
+    {"hidden": "*bf16", "lengths": "*i64", "limits": "*i64", "uniforms": "*fp64", "temperature": "*fp64",
+     "top_k": "*i64", "top_p": "*fp64", "turns": "*fp32", "notes": "*fp32", "tokens": "*i64", "counts": "*i64",
+     "laws": "*fp32", "fine": "*i1", **half},
+    ("key_row", "key_head", "key_line", "text_row", "text_head", "text_line", "bias_row"),
+    FED=True, DIM=256, HEADS=4, SIZE=64, INNER=341, LINE=352, IDS=1025, PAGE=1040, SCALE=0.125, TINY=1e-6,
+    FROZEN=1e-37, TOP_K=True, TOP_P=True, GREEDY=True, REAL=tl.float32, WHOLE=tl.int32, BITS=30, R=1, WIDE=256, H=4,
+    N=64, M=512, B=2048, TILE=2**13,
+)
 """
 
 

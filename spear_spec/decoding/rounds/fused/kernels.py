@@ -44,6 +44,64 @@ def draw(weights, u, column, B: tl.constexpr):
     return tl.minimum(first, tl.max(tl.where(there, column[None, :], 0), 1))
 
 
+@triton.jit
+def lawful(
+    x,
+    real,
+    temperature,
+    top_k,
+    top_p,
+    here,
+    column,
+    ids,
+    FROZEN: tl.constexpr,
+    TOP_K: tl.constexpr,
+    TOP_P: tl.constexpr,
+    GREEDY: tl.constexpr,
+    REAL: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BITS: tl.constexpr,
+    B: tl.constexpr,
+):
+    """`laws.Law` of logits x [R, B], `ids` of which are real [1, B], by settings that lie at these pointers [R].
+
+    Top-p and top-k without a sort: the smallest probability that survives is found bit by bit (`largest`).
+    """
+    x = tl.where(real, x, float("-inf"))
+    top = tl.max(x, 1)
+    heat = tl.load(temperature, mask=here, other=1.0)
+    cold = heat <= FROZEN
+    weights = tl.exp((x - top[:, None]) / tl.where(cold, 1.0, heat).to(REAL)[:, None])
+    found = weights / tl.sum(weights, 1)[:, None]
+    if TOP_K or TOP_P:
+        bits = tl.where(real, found.to(WHOLE, bitcast=True), -1)
+        doubles = found.to(tl.float64)
+        mass = tl.load(top_p, mask=here, other=1.0)
+        mass = tl.where(mass >= 1, 2.0, mass)  # no sum comes near it
+        if TOP_K:
+            k = tl.load(top_k, mask=here, other=0)
+            some = k > 0
+            count = tl.where(some, tl.minimum(k, ids), ids).to(tl.float64)
+            ones = tl.zeros_like(doubles) + 1.0
+            last = largest(ones, bits, count - 0.5, BITS)  # the smallest of the k
+            least = last
+            if TOP_P:  # of the mass of the k, of those tied with the last no more than belong to them
+                before = bits > last[:, None]
+                sum_before = tl.sum(tl.where(before, doubles, 0.0), 1)
+                count_before = tl.sum(tl.where(before, 1.0, 0.0).to(tl.float64), 1)
+                kept = sum_before + (count - count_before) * last.to(REAL, bitcast=True).to(tl.float64)
+                mass = tl.where(some, kept * mass, mass)
+                least = tl.maximum(last, largest(doubles, bits, mass, BITS))
+        else:
+            least = largest(doubles, bits, mass, BITS)
+        found = tl.where(bits >= least[:, None], found, 0.0)
+        found = found / tl.sum(found, 1)[:, None]
+    if GREEDY:
+        best = tl.min(tl.where(x == top[:, None], column[None, :], B), 1)
+        found = tl.where(cold[:, None], (column[None, :] == best[:, None]).to(REAL), found)
+    return found
+
+
 @triton.jit(do_not_specialize=["rows", "places", "width", "number"])  # one for every batch and place of a chain
 def law(
     logits,
@@ -72,8 +130,6 @@ def law(
 ):
     """`laws.Law` of logits [rows, ids], `places` of them for each row of the settings; with DRAW also the token that
     number `number` of the row's uniforms [rows, width] draws.
-
-    Top-p and top-k without a sort: the smallest probability that survives is found bit by bit (`largest`).
     """
     row = tl.program_id(0) * R + tl.arange(0, R)
     here = row < rows
@@ -83,39 +139,11 @@ def law(
     inside = here[:, None] & real
     x = tl.load(logits + at, mask=inside, other=0.0).to(REAL)
     tl.store(totals + row, tl.sum(x, 1), mask=here)
-    x = tl.where(real, x, float("-inf"))
-    top = tl.max(x, 1)
     owner = row // places
-    heat = tl.load(temperature + owner, mask=here, other=1.0)
-    cold = heat <= FROZEN
-    weights = tl.exp((x - top[:, None]) / tl.where(cold, 1.0, heat).to(REAL)[:, None])
-    found = weights / tl.sum(weights, 1)[:, None]
-    if TOP_K or TOP_P:
-        bits = tl.where(real, found.to(WHOLE, bitcast=True), -1)
-        doubles = found.to(tl.float64)
-        mass = tl.load(top_p + owner, mask=here, other=1.0)
-        mass = tl.where(mass >= 1, 2.0, mass)  # no sum comes near it
-        if TOP_K:
-            k = tl.load(top_k + owner, mask=here, other=0)
-            some = k > 0
-            count = tl.where(some, tl.minimum(k, ids), ids).to(tl.float64)
-            ones = tl.zeros_like(doubles) + 1.0
-            last = largest(ones, bits, count - 0.5, BITS)  # the smallest of the k
-            least = last
-            if TOP_P:  # of the mass of the k, of those tied with the last no more than belong to them
-                before = bits > last[:, None]
-                sum_before = tl.sum(tl.where(before, doubles, 0.0), 1)
-                count_before = tl.sum(tl.where(before, 1.0, 0.0).to(tl.float64), 1)
-                kept = sum_before + (count - count_before) * last.to(REAL, bitcast=True).to(tl.float64)
-                mass = tl.where(some, kept * mass, mass)
-                least = tl.maximum(last, largest(doubles, bits, mass, BITS))
-        else:
-            least = largest(doubles, bits, mass, BITS)
-        found = tl.where(bits >= least[:, None], found, 0.0)
-        found = found / tl.sum(found, 1)[:, None]
-    if GREEDY:
-        best = tl.min(tl.where(x == top[:, None], column[None, :], B), 1)
-        found = tl.where(cold[:, None], (column[None, :] == best[:, None]).to(REAL), found)
+    found = lawful(
+        x, real, temperature + owner, top_k + owner, top_p + owner, here, column, ids,
+        FROZEN, TOP_K, TOP_P, GREEDY, REAL, WHOLE, BITS, B,
+    )  # fmt: skip
     tl.store(laws + at, found, mask=inside)
     if DRAW:
         u = tl.load(uniforms + row.to(tl.int64) * width + number, mask=here, other=0.0)

@@ -6,6 +6,8 @@ import functools
 import importlib.util
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ from spear_spec.decoding.verifiers.tensors import Settled
 
 log = logging.getLogger("spear_spec")
 
-SWITCH = "SPEAR_SPEC_TRITON"  # 0: not even where it is installed
+SWITCH = "SPEAR_SPEC_TRITON"  # 0: not even where it is installed; laws: all but whole chains
 MOST_IDS = 4096  # a law is held in registers
 _RULES = {BlockVerifier: 0, RejectionVerifier: 1, MatchingVerifier: 2, CoupledVerifier: 2}  # of `kernels.verify`
 _TILE = 2**16  # numbers of a program's rows in the interpreter
@@ -54,9 +56,14 @@ def works(device: torch.device) -> bool:
                 return True
             why = "its numbers are others than torch's"
     except Exception as error:  # a compiler's, a driver's: whatever it is, there is another way
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        why = first_line(error)
     log.warning("Triton is installed but cannot be used on %s (%s): rounds run without its kernels", device, why)
     return False
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a compiler or a driver says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 class FusedLaw(Law):
@@ -105,12 +112,29 @@ def settle(
     return Settled(*torch.ops.spear_spec.settle(tokens, counts, q, p, uniforms, _RULES[type(rule)], shares))  # type: ignore[index]
 
 
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, whoever's the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def power_of_two(count: int) -> int:
+    """The smallest one that is not below count."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def numbers(double: bool) -> tuple[Any, Any, int]:
+    """REAL, WHOLE and BITS of a law: its dtype, integers as large, and how many of their bits a number up to 1 has."""
+    import triton.language as tl
+
+    return (tl.float64, tl.int64, 62) if double else (tl.float32, tl.int32, 30)
+
+
 def _shape(rows: int, ids: int, device: torch.device) -> dict[str, int]:
     """How many rows a program has, and how wide they are."""
-    wide = 1 << max(ids - 1, 1).bit_length()
+    wide = power_of_two(max(ids, 2))
     if device.type == "cuda":
         return {"R": 1, "B": wide, "num_warps": min(max(wide // 256, 1), 16)}
-    return {"R": min(1 << max(rows - 1, 0).bit_length(), max(_TILE // wide, 1)), "B": wide}
+    return {"R": min(power_of_two(rows), max(_TILE // wide, 1)), "B": wide}
 
 
 def _law(
@@ -125,8 +149,6 @@ def _law(
     greedy: bool,
     double: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    import triton.language as tl
-
     from spear_spec.decoding.rounds.fused import kernels
 
     laws, tokens, totals = _law_like(
@@ -134,11 +156,12 @@ def _law(
     )
     logits, rows, ids = logits.contiguous(), totals.numel(), logits.shape[-1]
     shape = _shape(rows, ids, logits.device)
-    kernels.law[(-(-rows // shape["R"]),)](
-        logits, temperature, top_k, top_p, uniforms, laws, tokens, totals, rows, ids, rows // len(temperature),
-        uniforms.shape[1], number, FROZEN, by_count, by_mass, greedy, number >= 0,
-        tl.float64 if double else tl.float32, tl.int64 if double else tl.int32, 62 if double else 30, **shape,
-    )  # fmt: skip
+    with on(logits.device):
+        kernels.law[(-(-rows // shape["R"]),)](
+            logits, temperature, top_k, top_p, uniforms, laws, tokens, totals, rows, ids, rows // len(temperature),
+            uniforms.shape[1], number, FROZEN, by_count, by_mass, greedy, number >= 0,
+            *numbers(double), **shape,
+        )  # fmt: skip
     return laws, tokens, totals
 
 
@@ -161,10 +184,11 @@ def _settle(
     tokens, counts, q, p, uniforms = (x.contiguous() for x in (tokens, counts, q, p, uniforms))
     (rows, gamma), ids = tokens.shape, p.shape[-1]
     shape = _shape(rows, ids, p.device)
-    kernels.verify[(-(-rows // shape["R"]),)](
-        tokens, counts, q, p, uniforms, settled, accepted, used, rows, ids, uniforms.shape[1], gamma, rule, shares,
-        tl.float64 if p.dtype == torch.float64 else tl.float32, **shape,
-    )  # fmt: skip
+    with on(p.device):
+        kernels.verify[(-(-rows // shape["R"]),)](
+            tokens, counts, q, p, uniforms, settled, accepted, used, rows, ids, uniforms.shape[1], gamma, rule, shares,
+            tl.float64 if p.dtype == torch.float64 else tl.float32, **shape,
+        )  # fmt: skip
     return settled, accepted, used
 
 
@@ -174,16 +198,16 @@ def _settle_like(
     return tokens.new_empty(len(tokens), tokens.shape[1] + 1), torch.empty_like(counts), torch.empty_like(counts)
 
 
-_LIBRARY = torch.library.Library("spear_spec", "DEF")
-_LIBRARY.define(
+LIBRARY = torch.library.Library("spear_spec", "DEF")
+LIBRARY.define(
     "law(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor uniforms, int number, bool by_count, "
     "bool by_mass, bool greedy, bool double) -> (Tensor, Tensor, Tensor)"
 )
-_LIBRARY.define(
+LIBRARY.define(
     "settle(Tensor tokens, Tensor counts, Tensor q, Tensor p, Tensor uniforms, int rule, bool shares) "
     "-> (Tensor, Tensor, Tensor)"
 )
 for _name, _real, _like in (("law", _law, _law_like), ("settle", _settle, _settle_like)):
     for _device in ("CPU", "CUDA"):
-        _LIBRARY.impl(_name, _real, _device)
-    _LIBRARY.impl(_name, _like, "Meta")
+        LIBRARY.impl(_name, _real, _device)
+    LIBRARY.impl(_name, _like, "Meta")
