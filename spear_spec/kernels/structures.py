@@ -10,6 +10,7 @@ VERSION = 14  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
+TILE_IN = 64  # as in tiles.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 

@@ -101,8 +101,11 @@ KERNELS = (
     "bytes",
     "draft",
     "encoder",
+    "gate_lanes",
     "judge",
+    "lanes",
     "law",
+    "law_lanes",
     "layer",
     "philox",
     "product",
@@ -112,6 +115,7 @@ KERNELS = (
     "round",
     "step",
     "team",
+    "tiles",
 )
 
 
