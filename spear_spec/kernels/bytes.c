@@ -154,7 +154,7 @@ void spear_bytes(const struct bytes *w, int64_t rows, const float *x, const floa
     int32_t *total = (int32_t *)(step + rows), sums[5][TILE_OUT];
     round_rows(x, rows, w->in, wide, codes, step, total);
 #if TILES
-    if (rows && spear_tiles()) {
+    if (spear_tiled(rows)) {
         by_tiles(w, rows, codes, step, total, add, add_step, y);
         return;
     }

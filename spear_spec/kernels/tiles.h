@@ -15,6 +15,7 @@
 #endif
 
 #define TILE_ROWS 16 /* at most */
+#define TILE_WORTH 3 /* rows from which on tiles are quicker: below, reading the weights is all that counts */
 #define TILE_IN 64   /* inputs of a tile: rows of codes are padded with 0 up to a multiple of these */
 
 INLINE int64_t spear_tile_in(int64_t in) { return (in + TILE_IN - 1) / TILE_IN * TILE_IN; }
@@ -22,6 +23,9 @@ INLINE int64_t spear_tile_in(int64_t in) { return (in + TILE_IN - 1) / TILE_IN *
 /* Whether there are tiles and the system lets this process use them; it is asked once. The environment's
    SPEAR_SPEC_TILES=0 keeps them out. */
 int spear_tiles(void);
+
+/* Whether so many rows go through tiles. */
+INLINE int spear_tiled(int64_t rows) { return rows >= TILE_WORTH && spear_tiles(); }
 
 /* Rows in blocks of at most TILE_ROWS, all of one height, for which tiles are shaped once: the last block begins earlier
    where rows are left over, and computes some of them again. */
