@@ -41,7 +41,7 @@ class RoundedLinear:
         if self._scale is None:
             return F.linear(x, self._weight)
         top = x.abs().amax(-1, keepdim=True)
-        steps = torch.full_like(top, _STEPS) / top  # a number divided by a tensor would be a product with its reciprocal
+        steps = torch.full_like(top, _STEPS) / top  # a plain number would be multiplied by the reciprocal
         codes = (x * torch.where(top >= _LEAST, steps, 0)).round()
         # below 2^24 float32 holds every sum; above (more than a thousand inputs) float64 does
         sums = F.linear(codes.double(), self._weight.double()).to(torch.float32)

@@ -1,5 +1,5 @@
-"""Products of 8-bit weights: by tiles, by tiles written out in C, by the machine's vectors and as any machine can, against
-whole numbers. All are the same to the last bit.
+"""Products of 8-bit weights: by tiles, by tiles written out in C, by the machine's vectors and as any machine can,
+against whole numbers. All are the same to the last bit.
 """
 
 from __future__ import annotations
