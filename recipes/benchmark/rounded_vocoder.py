@@ -2,9 +2,9 @@
 
     python recipes/benchmark/rounded_vocoder.py OUT.json [--text ../shared/text/dev.txt] [--sentences 50] [--no-judges]
 
-Each sentence is written once and spoken twice, by the same noise. Paired: DistillMOS and Whisper tiny.en's word errors, with
-intervals by bootstrap over sentences; how far the samples are apart; CPU time of the vocoder alone, in turn, median of
-three. Issue 13 asks for .02 of MOS and .3 points of WER at most. Results are written after every sentence.
+Each sentence is written once and spoken twice, by the same noise. Paired: DistillMOS and Whisper tiny.en's word errors,
+with intervals by bootstrap over sentences; how far the samples are apart; CPU time of the vocoder alone, in turn,
+median of three. Issue 13 asks for .02 of MOS and .3 points of WER at most. Results are written after every sentence.
 """
 
 from __future__ import annotations

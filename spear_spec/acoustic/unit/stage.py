@@ -24,7 +24,7 @@ class UnitStage:
     """See `AcousticStage`. The speakers stand in the order in which the vocoder knows them. It has named speakers only;
     `HearingStage` hears prompts too.
 
-    rounded: whether the kernel in C rounds, see `NativeVocoder`; streams that are open stay as they are. Torch never does.
+    rounded: whether the kernel in C rounds, see `NativeVocoder`; open streams stay as they are, torch never rounds.
     """
 
     rates = SLOWEST, FASTEST
