@@ -26,17 +26,17 @@
 #endif
 
 void spear_attend(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v, int64_t dim,
-                  const struct seen *seen, const float *next, float *weight, int64_t most, float *out, int64_t out_step)
+                  const struct seen *seen, float *weight, int64_t most, float *out, int64_t out_step)
 {
 #if WIDER
     if (spear_lanes() == 16) {
-        attend_16(rows, q, q_step, k, v, dim, seen, next, weight, most, out, out_step);
+        attend_16(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step);
         return;
     }
     if (spear_lanes() == 8) {
-        attend_8(rows, q, q_step, k, v, dim, seen, next, weight, most, out, out_step);
+        attend_8(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step);
         return;
     }
 #endif
-    attend_4(rows, q, q_step, k, v, dim, seen, next, weight, most, out, out_step);
+    attend_4(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step);
 }

@@ -15,11 +15,10 @@ struct seen {
 };
 
 /* One head of the rows of one utterance: q [rows, dim], rows q_step apart; k, v [positions, dim]; out [rows, dim], rows
-   out_step apart; weight [rows, most]: scratch, most a multiple of KEYS that no count exceeds. next: NULL, or the keys that will be asked for next, of
-   as many positions: they are fetched meanwhile.
+   out_step apart; weight [rows, most]: scratch, most a multiple of KEYS that no count exceeds.
 
    What is computed for a row is the same, bit for bit, whatever rows stand beside it. */
 void spear_attend(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v, int64_t dim,
-                  const struct seen *seen, const float *next, float *weight, int64_t most, float *out, int64_t out_step);
+                  const struct seen *seen, float *weight, int64_t most, float *out, int64_t out_step);
 
 #endif

@@ -1,15 +1,7 @@
 /* Attention for vectors of LANES floats: attention.c includes this once for each width, with TARGET (an attribute), the
    names NAMED(x) and INDEX: 0, 1, ... LANES - 1. */
 
-typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
-typedef int32_t NAMED(integers) __attribute__((vector_size(4 * LANES)));
-
-INLINE TARGET NAMED(lanes) NAMED(load)(const float *at)
-{
-    NAMED(lanes) x;
-    memcpy(&x, at, sizeof x);
-    return x;
-}
+#include "lanes.h"
 
 /* Of lanes that differ in bit `step`, one holds the sum of both of a, the other that of b. */
 INLINE TARGET NAMED(lanes) NAMED(fold)(NAMED(lanes) a, NAMED(lanes) b, int step)
@@ -68,24 +60,6 @@ INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, fl
         const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, 64 / LANES, here) : NAMED(dots)(q, k, dim, 0, here));
         memcpy(weight + i, &sum, sizeof sum);
     }
-}
-
-/* e^x for x <= 0 or NaN, as `exp_below`. */
-INLINE TARGET NAMED(lanes) NAMED(exponential)(NAMED(lanes) x)
-{
-    const NAMED(integers) far = x < -87;
-    x = (NAMED(lanes))((far & (NAMED(integers))((NAMED(lanes)){0} - 87)) | (~far & (NAMED(integers))x));
-    const NAMED(integers) n = __builtin_convertvector(x * 1.44269504f - 0.5f, NAMED(integers));
-    const NAMED(lanes) whole = __builtin_convertvector(n, NAMED(lanes));
-    const NAMED(lanes) r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    NAMED(lanes) series = 1.0f / 720 + r * (1.0f / 5040);
-    series = 1.0f / 120 + r * series;
-    series = 1.0f / 24 + r * series;
-    series = 1.0f / 6 + r * series;
-    series = 0.5f + r * series;
-    series = 1 + r * series;
-    series = 1 + r * series;
-    return series * (NAMED(lanes))((n + 127) << 23);
 }
 
 /* Scores to weights that are not yet divided by their sum, which is returned. What lies behind the last score, up to a
@@ -150,32 +124,20 @@ INLINE TARGET void NAMED(blend)(int rows, const struct seen *seen, const float *
 }
 
 TARGET static void NAMED(attend)(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v,
-                                 int64_t dim, const struct seen *seen, const float *next, float *weight, int64_t most,
-                                 float *out, int64_t out_step)
+                                 int64_t dim, const struct seen *seen, float *weight, int64_t most, float *out,
+                                 int64_t out_step)
 {
     const float root = 1 / sqrtf((float)dim);
-    const struct seen *most_seen = seen;
-    for (int64_t r = 1; r < rows; r++) most_seen = seen[r].count > most_seen->count ? seen + r : most_seen;
-    const int64_t longest = most_seen->count;
+    int64_t longest = 0;
+    for (int64_t r = 0; r < rows; r++) longest = seen[r].count > longest ? seen[r].count : longest;
     for (int64_t first = 0; first < longest; first += TILE)
         for (int64_t r = 0; r < rows; r++) {
             const int64_t last = seen[r].count < first + TILE ? seen[r].count : first + TILE;
-            for (int64_t i = first + r * TILE / rows; i < first + (r + 1) * TILE / rows && i < longest; i++) {
-                /* while one tile is worked on its values come nearer, and the keys of the next; each row asks for some */
-                const float *value = v + most_seen->at[i] * dim;
-                const float *key = k + most_seen->at[i + TILE < longest ? i + TILE : i] * dim;
-                for (int64_t d = 0; d < dim; d += 16) {
-                    PREFETCH_L2(value + d);
-                    PREFETCH(key + d);
-                }
-            }
             NAMED(scores)(q + r * q_step, k, dim, root, seen[r].at, first, last, weight + r * most);
         }
     float by[4];
     for (int64_t r = 0; r < rows; r += 4) {
         const int group = rows - r < 4 ? (int)(rows - r) : 4;
-        for (int64_t i = r * TILE / rows; i < (r + group) * TILE / rows && i < longest && next; i++)
-            for (int64_t d = 0; d < dim; d += 16) PREFETCH(next + most_seen->at[i] * dim + d);
         for (int g = 0; g < group; g++) by[g] = 1 / NAMED(weigh)(weight + (r + g) * most, seen[r + g].count);
         int64_t j = 0;
         for (; j + 4 * LANES <= dim; j += 4 * LANES) {

@@ -25,7 +25,14 @@ static void spread(const float *x, int64_t heads, int64_t dim, int64_t to_step, 
     for (int64_t h = 0; h < heads; h++) memcpy(to + h * to_step, x + h * dim, (size_t)dim * sizeof *x);
 }
 
-static float chance(float x) { return 1 / (1 + expf(-x)); }
+/* by / (1 + e^-x). */
+EVERY_CPU static void chances(const float *x, int64_t count, float by, float *to)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const float e = exp_below(-fabsf(x[i]));
+        to[i] = by * (x[i] > 0 ? 1 : e) / (1 + e);
+    }
+}
 
 int spear_block_read(const struct block *block, int64_t batch, int64_t count, const int64_t *tokens,
                      const float *features, const struct past *past, const int64_t *counts, float *contexts)
@@ -133,14 +140,14 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
         spear_bytes(&w->down, rows, gated, x, dim, x, room);
     }
     unit(x, rows, dim, 0, normed);
-    float *words = said + rows * (rank + 1);
+    float *words = rows == batch * steps ? logits : said + rows * (rank + 1);
     spear_bytes(block->gate, rows, normed, block->gate_bias, 0, said, room);
     spear_bytes(block->head, rows, normed, NULL, 0, words, room);
     for (int64_t r = 0; r < rows; r++) {
         const int64_t to = view.from[r];
-        memcpy(logits + to * size, words + r * size, (size_t)size * sizeof *logits);
-        for (int64_t i = 0; i < rank; i++) gate[to * rank + i] = 2 * chance(said[r * (rank + 1) + i]);
-        sure[to] = chance(said[r * (rank + 1) + rank]);
+        if (words != logits) memcpy(logits + to * size, words + r * size, (size_t)size * sizeof *logits);
+        chances(said + r * (rank + 1), rank, 2, gate + to * rank);
+        chances(said + r * (rank + 1) + rank, 1, 1, sure + to);
     }
     free(x);
     free(lists);

@@ -3,12 +3,13 @@
 #ifndef SPEAR_BYTES_H
 #define SPEAR_BYTES_H
 
-#include "common.h"
+#include "tiles.h"
 
 #define TILE_OUT 64 /* outputs of a tile */
 
-/* y = W x; codes [tiles][in / 4, rounded up][4][16][4]: a tile holds TILE_OUT outputs, and of each output four inputs in
-   turn: codes from -127 to 127 plus 128 (anything where there is no input or output); scale [out]. */
+/* y = W x; codes [tiles][in / 4][4][16][4], inputs rounded up to TILE_IN: a tile holds TILE_OUT outputs, and of each
+   output four inputs in turn: codes from -127 to 127 plus 128 (anything where there is no input or output); scale
+   [out]. */
 struct bytes {
     const uint8_t *codes;
     const float *scale;
@@ -16,7 +17,7 @@ struct bytes {
 };
 
 /* Bytes that spear_bytes needs to work in. */
-INLINE int64_t spear_bytes_room(int64_t rows, int64_t in) { return rows * ((in + 3) / 4 * 4 + 8); }
+INLINE int64_t spear_bytes_room(int64_t rows, int64_t in) { return rows * (spear_tile_in(in) + 8) + 64; }
 
 /* x [rows, in] -> y [rows, out] = W round(x) + add, where each row is rounded to 127 steps of its largest number on
    either side; add: NULL, or rows that lie add_step apart (0: a bias); may be y. room: see spear_bytes_room.

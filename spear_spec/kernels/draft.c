@@ -14,7 +14,7 @@
 
 #include "draft.h"
 
-#define VERSION 14 /* of the structures and arguments in the headers; native.py has the same number */
+#define VERSION 15 /* of the structures and arguments in the headers; native.py has the same number */
 
 INLINE float dot(const float *a, const float *b, int64_t size)
 {

@@ -6,6 +6,7 @@
    are. */
 
 #include "law.h"
+#include "wider.h"
 
 #define SHIFT 20      /* a bucket is an eighth of an octave */
 #define BUCKETS 1024  /* 1.0 has bucket 1016 */
@@ -26,22 +27,43 @@ static int falling(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* Values of at least FLOOR, in order, to `values`, if they hold more than `mass` of all; else 0. */
-EVERY_CPU static int64_t near(const float *law, int64_t size, double mass, float *values)
+#define LANES 4
+#define NAMED(name) name##_4
+#define TARGET
+#include "law_lanes.h"
+
+#if WIDER
+#include <immintrin.h>
+
+#define LANES 8
+#define NAMED(name) name##_8
+#define TARGET __attribute__((target("avx2,fma")))
+#include "law_lanes.h"
+
+#define LANES 16
+#define NAMED(name) name##_16
+#define TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma,popcnt")))
+#include "law_lanes.h"
+#endif
+
+static int64_t near(const float *law, int64_t size, double mass, float *values)
 {
-    float sum = 0;
-    int64_t count = 0, i = 0;
-    for (int64_t j = 0; j < size; j++) sum += law[j] >= FLOOR ? law[j] : 0;
-    if (!((double)sum > mass + 1e-4)) return 0; /* more than a sum of floats is off by */
-    for (; i + BLOCK <= size; i += BLOCK) {
-        int32_t any = 0;
-        for (int64_t j = 0; j < BLOCK; j++) any |= law[i + j] >= FLOOR;
-        for (int64_t j = 0; j < BLOCK && any; j++)
-            if (law[i + j] >= FLOOR) values[count++] = law[i + j];
-    }
-    for (; i < size; i++)
-        if (law[i] >= FLOOR) values[count++] = law[i];
-    return count;
+#if WIDER
+    if (spear_lanes() == 16) return near_16(law, size, mass, values);
+    if (spear_lanes() == 8) return near_8(law, size, mass, values);
+#endif
+    return near_4(law, size, mass, values);
+}
+
+/* law = softmax of logits / temperature; returns 0, or NO_NUMBER. */
+static int soften(const float *logits, int64_t size, float temperature, float *law)
+{
+    const float by = 1 / temperature < 3.4028234e38f ? 1 / temperature : 3.4028234e38f; /* 0 times it must be 0 */
+#if WIDER
+    if (spear_lanes() == 16) return soften_16(logits, size, by, law);
+    if (spear_lanes() == 8) return soften_8(logits, size, by, law);
+#endif
+    return soften_4(logits, size, by, law);
 }
 
 /* The values of one bucket, largest first; returns their number. */
@@ -54,7 +76,7 @@ static int64_t sorted(const float *law, int64_t size, int64_t bucket, float *val
     return count;
 }
 
-/* The smallest probability that survives. values [2 size]: scratch. */
+/* The smallest probability that survives. values [2 size + 16]: scratch. */
 static float threshold(const float *law, int64_t size, const struct sampling *how, float *values)
 {
     int32_t counts[BUCKETS] = {0};
@@ -101,33 +123,16 @@ static float threshold(const float *law, int64_t size, const struct sampling *ho
     return least;
 }
 
-/* law = softmax of logits / temperature; returns 0, or NO_NUMBER. */
-EVERY_CPU static int soften(const float *logits, int64_t size, float temperature, float *law)
-{
-    float top = -INFINITY, sum = 0;
-    int bad = 0;
-    for (int64_t i = 0; i < size; i++) bad |= !(fabsf(logits[i]) <= 3.4028234e38f);
-    if (bad) return NO_NUMBER;
-    for (int64_t i = 0; i < size; i++) top = logits[i] > top ? logits[i] : top;
-    for (int64_t i = 0; i < size; i++) {
-        const float x = (logits[i] - top) / temperature; /* in this order it cannot overflow upwards */
-        law[i] = x < -87 ? 0 : exp_below(x);
-    }
-    for (int64_t i = 0; i < size; i++) sum += law[i];
-    for (int64_t i = 0; i < size; i++) law[i] /= sum;
-    return 0;
-}
-
 /* Keep what is at least `least`, make it sum to 1. */
 EVERY_CPU static void keep(int64_t size, float least, float *law)
 {
     float sum = 0;
-    for (int64_t i = 0; i < size; i++) law[i] = law[i] >= least ? law[i] : 0;
-    for (int64_t i = 0; i < size; i++) sum += law[i];
-    for (int64_t i = 0; i < size; i++) law[i] /= sum;
+    for (int64_t i = 0; i < size; i++) sum += law[i] >= least ? law[i] : 0;
+    const float share = 1 / sum;
+    for (int64_t i = 0; i < size; i++) law[i] = law[i] >= least ? law[i] * share : 0;
 }
 
-/* The law of one row; values [2 size]: scratch. */
+/* The law of one row; values [2 size + 16]: scratch. */
 static int one(const struct sampling *how, int64_t size, const float *logits, float *law, float *values)
 {
     const int status = soften(logits, size, how->temperature > 0 ? how->temperature : 1, law);
@@ -146,7 +151,7 @@ static int one(const struct sampling *how, int64_t size, const float *logits, fl
 int spear_laws(const struct sampling *how, int64_t step, int64_t batch, int64_t rows, int64_t size, const float *logits,
                float *laws)
 {
-    float *values = malloc((size_t)size * 2 * sizeof *values);
+    float *values = malloc((size_t)(size * 2 + 16) * sizeof *values);
     if (!values) return NO_MEMORY;
     int status = 0;
     for (int64_t r = 0; r < batch * rows && !status; r++)

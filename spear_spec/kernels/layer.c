@@ -2,6 +2,7 @@
 
 #include "layer.h"
 #include "team.h"
+#include "wider.h"
 
 #define ENOUGH 300000 /* products of queries and keys that are worth a second thread */
 
@@ -100,11 +101,9 @@ static void attend_part(void *context, int64_t part)
         const int64_t b = item / all->heads, h = item % all->heads, first = all->view->begin[b];
         const int64_t rows = all->view->begin[b + 1] - first;
         const int64_t place = (b * all->kv_heads + h % all->kv_heads) * all->head_step;
-        const int64_t next = item + 1, near = next / all->heads * all->kv_heads + next % all->heads % all->kv_heads;
         if (rows)
             spear_attend(rows, all->q + first * all->q_step + h * all->dim_head, all->q_step, all->k + place,
-                         all->v + place, all->dim_head, all->seen + first,
-                         next < last ? all->k + near * all->head_step : NULL, weight, all->view->most,
+                         all->v + place, all->dim_head, all->seen + first, weight, all->view->most,
                          all->out + first * width + h * all->dim_head, width);
     }
 }
@@ -148,26 +147,31 @@ void spear_attend_text(int64_t threads, const struct view *view, int64_t batch, 
     attend_all(threads, &work, batch);
 }
 
-/* The error function's complement has a relative error of 1.2e-7 (a Chebyshev fit: Press et al., Numerical Recipes,
-   6.2). */
-EVERY_CPU static void gate(const float *mapped, int64_t rows, int64_t inner, float *gated)
+#define LANES 4
+#define NAMED(name) name##_4
+#define TARGET
+#include "gate_lanes.h"
+
+#if WIDER
+#define LANES 8
+#define NAMED(name) name##_8
+#define TARGET __attribute__((target("avx2,fma")))
+#include "gate_lanes.h"
+
+#define LANES 16
+#define NAMED(name) name##_16
+#define TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma")))
+#include "gate_lanes.h"
+#endif
+
+static void gate(const float *mapped, int64_t rows, int64_t inner, float *gated)
 {
-    for (int64_t r = 0; r < rows; r++, mapped += 2 * inner, gated += inner)
-        for (int64_t i = 0; i < inner; i++) {
-            const float g = mapped[inner + i], size = fabsf(g) * 0.70710678f, t = 1 / (1 + 0.5f * size);
-            float fit = 0.17087277f;
-            fit = -0.82215223f + t * fit;
-            fit = 1.48851587f + t * fit;
-            fit = -1.13520398f + t * fit;
-            fit = 0.27886807f + t * fit;
-            fit = -0.18628806f + t * fit;
-            fit = 0.09678418f + t * fit;
-            fit = 0.37409196f + t * fit;
-            fit = 1.00002368f + t * fit;
-            fit = -1.26551223f + t * fit;
-            const float beyond = 0.5f * t * exp_below(fit - size * size); /* the chance of more than |g| */
-            gated[i] = mapped[i] * g * (g > 0 ? 1 - beyond : beyond);
-        }
+#if WIDER
+    if (spear_lanes() == 16) gate_16(mapped, rows, inner, gated);
+    else if (spear_lanes() == 8) gate_8(mapped, rows, inner, gated);
+    else
+#endif
+        gate_4(mapped, rows, inner, gated);
 }
 
 struct gating {

@@ -11,7 +11,7 @@ from torch import Tensor
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import BYTES, FLOATS, HALVES, STRIP, CMatrix
+from spear_spec.kernels.structures import BYTES, FLOATS, HALVES, STRIP, TILE_IN, CMatrix
 
 _PAGE = 2**21  # a large page of most machines
 _LINE = 64
@@ -51,10 +51,10 @@ class Matrix:
 
     def _pack(self, weight: Tensor, scale: Tensor | None) -> None:
         out, inputs = weight.shape
-        side = 1 if scale is None else 2  # inputs that lie side by side
-        padded = F.pad(weight, (0, -inputs % side, 0, -out % STRIP))
+        side, whole = (1, 1) if scale is None else (4, TILE_IN)  # inputs that lie side by side; a multiple of inputs
+        padded = F.pad(weight, (0, -inputs % whole, 0, -out % STRIP))
         strips = padded.view(-1, STRIP, padded.shape[1] // side, side).transpose(1, 2).contiguous()
-        shape = (-(-out // STRIP), -(-inputs // side), STRIP, side)
+        shape = (-(-out // STRIP), padded.shape[1] // side, STRIP, side)
         self.bytes = strips.numel() * strips.element_size()
         self.shape = (out, inputs)
         self.strips, self._scale = strips, scale  # what the structure points at

@@ -2,7 +2,7 @@
 
 #include "product.h"
 #include "team.h"
-#include "wider.h"
+#include "tiles.h"
 
 #define FEW 4 /* rows that are read where they lie */
 #define AHEAD 24 /* inputs whose weights are on their way */
@@ -82,7 +82,7 @@ struct job {
     int64_t strips, parts, rows, add_step;
     const float *x, *add;
     float *y, *packed, *steps;
-    int16_t *codes;
+    void *codes;
 };
 
 static void pack_rows(const struct job *job)
@@ -123,8 +123,17 @@ void spear_product_by(int64_t threads, const struct matrix *w, int64_t rows, con
     job.parts = job.parts < job.strips ? job.parts : job.strips;
     void *room = NULL;
     if (w->format == BYTES) {
-        room = job.steps = malloc((size_t)rows * (sizeof(float) + (size_t)(w->in + 1) / 2 * 2 * sizeof(int16_t)));
-        if (room) round_rows(x, rows, w->in, job.codes = (int16_t *)(job.steps + rows), job.steps);
+        const size_t codes = (size_t)(rows * spear_tile_in(w->in)) * sizeof(int16_t);
+        room = malloc(codes + (size_t)rows * sizeof *job.steps + 64);
+        if (room) {
+            job.codes = (void *)(((uintptr_t)room + 63) / 64 * 64);
+            job.steps = (float *)((char *)job.codes + codes);
+#if TILES
+            if (spear_tiled(rows)) halve_rows(x, rows, w->in, job.codes, job.steps);
+            else
+#endif
+                round_rows(x, rows, w->in, job.codes, job.steps);
+        }
     } else if (rows > FEW) {
         room = job.packed = malloc((size_t)(rows * w->in) * sizeof *job.packed);
         if (room) pack_rows(&job);

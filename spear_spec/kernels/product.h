@@ -10,7 +10,8 @@
 enum { FLOATS, HALVES, BYTES }; /* what the weights are: float, IEEE half precision, signed 8 bits */
 
 /* y = W x; weights [strips][in][STRIP]: a strip holds STRIP outputs, those behind `out` are zero. BYTES, -127 to 127, lie
-   in pairs of inputs, [strips][in / 2, rounded up][STRIP][2], and have a scale [out] for the weights of an output. */
+   by fours of inputs, [strips][in / 4][STRIP][4], inputs rounded up to TILE_IN (tiles.h), and have a scale [out] for the
+   weights of an output. */
 struct matrix {
     const void *weights;
     int64_t in, out, format;

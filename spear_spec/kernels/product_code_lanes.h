@@ -2,37 +2,43 @@
    attribute), the names NAMED(x), VECTOR, WIDEN (2 LANES weights at an address) and ROWS: so many rows share what is
    read of the weights. */
 
+#define OUTS (LANES / 2) /* outputs of a vector */
+
 /* Sums of `rows` rows for `vectors` vectors of outputs (constants, once inlined) from output `from` on. */
 INLINE TARGET void NAMED(code_sums)(const struct matrix *w, int vectors, int64_t from, int rows, const int16_t *x,
-                                    int32_t to[][8 * LANES])
+                                    int32_t to[][8 * OUTS])
 {
-    const int64_t pairs = (w->in + 1) / 2;
+    const int64_t wide = spear_tile_in(w->in);
     const int8_t *at[8];
     VECTOR sum[ROWS][8];
     UNROLL_ALL
     for (int v = 0; v < vectors; v++) {
-        const int64_t output = from + v * LANES;
-        at[v] = (const int8_t *)w->weights + output / STRIP * STRIP * 2 * pairs + output % STRIP * 2;
+        const int64_t output = from + v * OUTS;
+        at[v] = (const int8_t *)w->weights + output / STRIP * STRIP * wide + output % STRIP * 4;
     }
     UNROLL_ALL
     for (int r = 0; r < rows; r++)
         UNROLL_ALL
         for (int v = 0; v < vectors; v++) sum[r][v] = (VECTOR){0};
-    for (int64_t i = 0; i < pairs; i++) {
-        int32_t pair[ROWS];
+    for (int64_t i = 0; i < w->in; i += 4) {
+        int64_t four[ROWS];
         UNROLL_ALL
-        for (int r = 0; r < rows; r++) memcpy(pair + r, x + 2 * (r * pairs + i), sizeof *pair);
+        for (int r = 0; r < rows; r++) memcpy(four + r, x + r * wide + i, sizeof *four);
         UNROLL_ALL
         for (int v = 0; v < vectors; v++) {
-            const VECTOR weight = WIDEN(at[v] + i * 2 * STRIP);
+            const VECTOR weight = WIDEN(at[v] + i * STRIP);
             UNROLL_ALL
-            for (int r = 0; r < rows; r++) sum[r][v] = NAMED(dot)(sum[r][v], weight, pair[r]);
+            for (int r = 0; r < rows; r++) sum[r][v] = NAMED(dot)(sum[r][v], weight, four[r]);
         }
     }
     UNROLL_ALL
     for (int r = 0; r < rows; r++)
         UNROLL_ALL
-        for (int v = 0; v < vectors; v++) memcpy(to[r] + v * LANES, &sum[r][v], sizeof sum[r][v]);
+        for (int v = 0; v < vectors; v++) {
+            int32_t halves[LANES];
+            memcpy(halves, &sum[r][v], sizeof halves);
+            for (int j = 0; j < OUTS; j++) to[r][v * OUTS + j] = halves[2 * j] + halves[2 * j + 1];
+        }
 }
 
 /* Strips first to last. Few rows have few sums under way: they take more outputs at a time. */
@@ -40,9 +46,9 @@ INLINE TARGET void NAMED(code_strips)(const struct matrix *w, int64_t first, int
                                       const float *steps, const float *add, int64_t add_step, float *y)
 {
     const int most = rows <= ROWS / 6 ? 8 : rows <= ROWS / 2 - 1 ? 4 : 2;
-    int32_t to[ROWS][8 * LANES];
+    int32_t to[ROWS][8 * OUTS];
     for (int64_t from = first * STRIP; from < last * STRIP && from < w->out;) {
-        const int64_t vectors = last * STRIP - from < most * LANES ? 2 : most, width = vectors * LANES;
+        const int64_t vectors = last * STRIP - from < most * OUTS ? 2 : most, width = vectors * OUTS;
         const int64_t left = w->out - from < width ? w->out - from : width;
         if (vectors == most) NAMED(code_sums)(w, most, from, rows, x, to);
         else NAMED(code_sums)(w, 2, from, rows, x, to);
@@ -59,7 +65,7 @@ INLINE TARGET void NAMED(code_strips)(const struct matrix *w, int64_t first, int
 TARGET static void NAMED(codes)(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const int16_t *x,
                                 const float *steps, const float *add, int64_t add_step, float *y)
 {
-    const int64_t wide = (w->in + 1) / 2 * 2, blocks = (rows + ROWS - 1) / ROWS;
+    const int64_t wide = spear_tile_in(w->in), blocks = (rows + ROWS - 1) / ROWS;
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t r = b * rows / blocks;
         const float *more = add ? add + r * add_step : NULL;
@@ -72,6 +78,7 @@ TARGET static void NAMED(codes)(const struct matrix *w, int64_t first, int64_t l
     }
 }
 
+#undef OUTS
 #undef CASE
 #undef WIDEN
 #undef VECTOR

@@ -1,7 +1,8 @@
 /* Products of 8-bit weights with numbers that are rounded to 16 bits: product.c includes this.
 
    A sum is a whole number below 2^31, so it is the same in any order. As floats the weights would cost three
-   instructions for 16 products; so they cost two for 32. What rounding leaves out is 2^-15 of a row's largest number,
+   instructions for 16 products; so they cost two for 32, and by tiles three for 16,384 and their upper and lower halves.
+   What rounding leaves out is 2^-15 of a row's largest number,
    a hundredth of what the weights have lost. */
 
 /* So many steps has the largest number of a row, and its product with codes of 127 still fits. */
@@ -28,22 +29,27 @@ INLINE float largest(const float *x, int64_t count)
     return top;
 }
 
-INLINE float steps_in_one(float top, float most) { return top > 0 && top <= 3.4028234e38f ? most / top : 0; }
+/* Below the least a row is as good as 0: `most` divided by it could be infinite. */
+INLINE float steps_in_one(float top, float most) { return top >= 1e-30f && top <= 3.4028234e38f ? most / top : 0; }
 
-/* Rows of x as codes [rows, 2 pairs], what is added being 0, and the steps that they count: NaN of codes that are 0
-   where a number is NaN or infinite. */
+/* The steps of a row, and how many are in 1: NaN and 0 where a number is NaN or infinite, so that codes of 0 give NaN. */
+INLINE float step_of(const float *x, int64_t in, float *by)
+{
+    const float top = largest(x, in), most = most_steps(in);
+    *by = steps_in_one(top, most);
+    return top / most;
+}
+
+/* Rows of x as codes [rows, wide], what is added being 0, and the steps that they count. */
 EVERY_CPU static void round_rows(const float *x, int64_t rows, int64_t in, int16_t *codes, float *steps)
 {
-    const int64_t wide = (in + 1) / 2 * 2;
-    const float most = most_steps(wide);
+    const int64_t wide = spear_tile_in(in);
     for (int64_t r = 0; r < rows; r++, x += in, codes += wide) {
-        const float top = largest(x, in), by = steps_in_one(top, most);
-        codes[wide - 1] = 0;
+        float by;
+        steps[r] = step_of(x, in, &by);
+        memset(codes, 0, (size_t)wide * sizeof *codes);
         if (by > 0)
             for (int64_t i = 0; i < in; i++) codes[i] = (int16_t)(int32_t)rintf(x[i] * by);
-        else
-            memset(codes, 0, (size_t)wide * sizeof *codes);
-        steps[r] = top / most;
     }
 }
 
@@ -58,12 +64,12 @@ EVERY_CPU static void finish(const float *restrict scale, int64_t width, const i
 }
 
 /* One strip of one row, as any machine can. */
-EVERY_CPU static void plain_strip(const int8_t *at, int64_t pairs, const int16_t *x, int32_t *sums)
+EVERY_CPU static void plain_strip(const int8_t *at, int64_t in, const int16_t *x, int32_t *sums)
 {
     memset(sums, 0, STRIP * sizeof *sums);
-    for (int64_t i = 0; i < pairs; i++, at += 2 * STRIP)
+    for (int64_t i = 0; i < in; i += 4, at += 4 * STRIP)
         for (int64_t j = 0; j < STRIP; j++)
-            sums[j] += (int32_t)at[2 * j] * x[2 * i] + (int32_t)at[2 * j + 1] * x[2 * i + 1];
+            for (int64_t c = 0; c < 4; c++) sums[j] += (int32_t)at[4 * j + c] * x[i + c];
 }
 
 /* Strips of rows that there is no room to round: each number anew for every strip. */
@@ -72,23 +78,23 @@ static void roundless_strip(const int8_t *at, int64_t in, const float *x, float 
     memset(sums, 0, STRIP * sizeof *sums);
     for (int64_t i = 0; i < in; i++) {
         const int32_t code = code_of(x[i], by);
-        for (int64_t j = 0; j < STRIP; j++) sums[j] += at[i / 2 * 2 * STRIP + 2 * j + i % 2] * code;
+        for (int64_t j = 0; j < STRIP; j++) sums[j] += at[i / 4 * 4 * STRIP + 4 * j + i % 4] * code;
     }
 }
 
 #if WIDER
-/* sum += products of 2 LANES weights at an address with the pair x, side by side. */
-INLINE __attribute__((target("avx512f,avx512bw,avx512vnni"))) __m512i dot_vnni(__m512i sum, __m512i weight, int32_t x)
+/* sum += products of 2 LANES weights with the four of x again and again, two by two. */
+INLINE __attribute__((target("avx512f,avx512bw,avx512vnni"))) __m512i dot_vnni(__m512i sum, __m512i weight, int64_t x)
 {
-    return _mm512_dpwssd_epi32(sum, weight, _mm512_set1_epi32(x));
+    return _mm512_dpwssd_epi32(sum, weight, _mm512_set1_epi64(x));
 }
-INLINE __attribute__((target("avx512f,avx512bw"))) __m512i dot_bw(__m512i sum, __m512i weight, int32_t x)
+INLINE __attribute__((target("avx512f,avx512bw"))) __m512i dot_bw(__m512i sum, __m512i weight, int64_t x)
 {
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(weight, _mm512_set1_epi32(x)));
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(weight, _mm512_set1_epi64(x)));
 }
-INLINE __attribute__((target("avx2"))) __m256i dot_avx2(__m256i sum, __m256i weight, int32_t x)
+INLINE __attribute__((target("avx2"))) __m256i dot_avx2(__m256i sum, __m256i weight, int64_t x)
 {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(weight, _mm256_set1_epi32(x)));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(weight, _mm256_set1_epi64x(x)));
 }
 
 #define LANES 16
@@ -116,11 +122,94 @@ INLINE __attribute__((target("avx2"))) __m256i dot_avx2(__m256i sum, __m256i wei
 #include "product_code_lanes.h"
 #endif
 
-/* Strips first to last. codes and steps: of `round_rows`; codes NULL: there was no room for them. */
-static void sum_codes(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
-                      const int16_t *codes, const float *steps, const float *add, int64_t add_step, float *y)
+#if TILES
+#define TOGETHER 8 /* strips whose sums lie side by side */
+
+/* Rows of x as the upper and, behind those of all rows, the lower halves of codes [2][rows, wide]. */
+EVERY_CPU static void halve_rows(const float *x, int64_t rows, int64_t in, int8_t *halves, float *steps)
 {
-    const int64_t pairs = (w->in + 1) / 2;
+    const int64_t wide = spear_tile_in(in);
+    uint8_t *lower = (uint8_t *)(halves + rows * wide);
+    for (int64_t r = 0; r < rows; r++, x += in, halves += wide, lower += wide) {
+        float by;
+        steps[r] = step_of(x, in, &by);
+        memset(halves, 0, (size_t)wide);
+        memset(lower, 0, (size_t)wide);
+        if (by > 0)
+            for (int64_t i = 0; i < in; i++) {
+                const int32_t code = (int32_t)rintf(x[i] * by);
+                halves[i] = (int8_t)(code >> 8);
+                lower[i] = (uint8_t)code;
+            }
+    }
+}
+
+/* From sums of halves to outputs of one row. */
+EVERY_CPU static void finish_halves(const float *restrict scale, int64_t width, const int32_t *restrict upper,
+                                    const int32_t *restrict lower, float step, const float *add, float *y)
+{
+    if (add)
+        for (int64_t j = 0; j < width; j++)
+            y[j] = (float)(int32_t)((uint32_t)upper[j] * 256 + (uint32_t)lower[j]) * step * scale[j] + add[j];
+    else
+        for (int64_t j = 0; j < width; j++)
+            y[j] = (float)(int32_t)((uint32_t)upper[j] * 256 + (uint32_t)lower[j]) * step * scale[j];
+}
+
+TILED static void codes_by_tiles(const struct matrix *w, int64_t first, int64_t last, int64_t rows,
+                                 const int8_t *halves, const float *steps, const float *add, int64_t add_step, float *y)
+{
+    const int64_t wide = spear_tile_in(w->in);
+    const struct tiled_rows by = spear_tiled_rows(rows);
+    int32_t upper[TILE_ROWS][TOGETHER * STRIP], lower[TILE_ROWS][TOGETHER * STRIP];
+    TILES_SHAPED(by.height);
+    for (int64_t strip = first; strip < last; strip += TOGETHER)
+        for (int64_t b = 0; b < by.blocks; b++) {
+            const int64_t r = b * by.height, from = r < rows - by.height ? r : rows - by.height;
+            const int64_t end = strip + TOGETHER < last ? strip + TOGETHER : last, out = strip * STRIP;
+            const int64_t width = (end * STRIP < w->out ? end * STRIP : w->out) - out;
+            const int8_t *at = (const int8_t *)w->weights + out * wide, *x = halves + from * wide;
+            for (int64_t s = 0; s < end - strip; s++) {
+                TILE_ZERO(0);
+                TILE_ZERO(1);
+                TILE_ZERO(2);
+                TILE_ZERO(3);
+                for (int64_t i = 0; i < wide; i += TILE_IN, at += TILE_IN * STRIP) {
+                    TILE_LOAD(4, x + i, wide);
+                    TILE_LOAD(5, x + rows * wide + i, wide);
+                    TILE_LOAD(6, at, 4 * STRIP);
+                    TILE_ADD_SS(0, 4, 6);
+                    TILE_ADD_US(2, 5, 6);
+                    TILE_LOAD(7, at + 64, 4 * STRIP);
+                    TILE_ADD_SS(1, 4, 7);
+                    TILE_ADD_US(3, 5, 7);
+                }
+                TILE_STORE(0, upper[0] + s * STRIP, sizeof *upper);
+                TILE_STORE(1, upper[0] + s * STRIP + 16, sizeof *upper);
+                TILE_STORE(2, lower[0] + s * STRIP, sizeof *lower);
+                TILE_STORE(3, lower[0] + s * STRIP + 16, sizeof *lower);
+            }
+            for (int64_t k = r; k < from + by.height; k++)
+                finish_halves(w->scale + out, width, upper[k - from], lower[k - from], steps[k],
+                              add ? add + k * add_step + out : NULL, y + k * w->out + out);
+        }
+    TILES_DONE();
+}
+#endif
+
+/* Strips first to last. codes and steps: of `round_rows`, or of `halve_rows` where the rows go through tiles; codes NULL: there was
+   no room for them. */
+static void sum_codes(const struct matrix *w, int64_t first, int64_t last, int64_t rows, const float *x,
+                      const void *rounded, const float *steps, const float *add, int64_t add_step, float *y)
+{
+    const int64_t wide = spear_tile_in(w->in);
+    const int16_t *codes = rounded;
+#if TILES
+    if (codes && spear_tiled(rows)) {
+        codes_by_tiles(w, first, last, rows, rounded, steps, add, add_step, y);
+        return;
+    }
+#endif
 #if WIDER
     if (codes && spear_lanes() == 16 && __builtin_cpu_supports("avx512bw")) {
         (__builtin_cpu_supports("avx512vnni") ? codes_vnni : codes_bw)(w, first, last, rows, codes, steps, add,
@@ -135,16 +224,15 @@ static void sum_codes(const struct matrix *w, int64_t first, int64_t last, int64
     for (int64_t strip = first; strip < last; strip++)
         for (int64_t r = 0; r < rows; r++) {
             const int64_t from = strip * STRIP, left = w->out - from, width = left < STRIP ? left : STRIP;
-            const int8_t *at = (const int8_t *)w->weights + from * 2 * pairs;
+            const int8_t *at = (const int8_t *)w->weights + from * wide;
             int32_t sums[STRIP];
-            float step;
+            float by, step;
             if (codes) {
-                plain_strip(at, pairs, codes + r * 2 * pairs, sums);
+                plain_strip(at, w->in, codes + r * wide, sums);
                 step = steps[r];
             } else {
-                const float top = largest(x + r * w->in, w->in), most = most_steps(2 * pairs);
-                roundless_strip(at, w->in, x + r * w->in, steps_in_one(top, most), sums);
-                step = top / most;
+                step = step_of(x + r * w->in, w->in, &by);
+                roundless_strip(at, w->in, x + r * w->in, by, sums);
             }
             finish(w->scale + from, width, sums, step, add ? add + r * add_step + from : NULL, y + r * w->out + from);
         }

@@ -154,9 +154,10 @@ class NativeRound:
 
         Raises:
             ContractError: a list of another length, a tensor of another shape, dtype or device, no room, an unknown
-                token. NumericsError: NaN or infinity.
+                token or layer. NumericsError: NaN or infinity.
         """
         stack, round_ = self._stack, self._round
+        stack.check_features(features, stack.depth)
         batch, steps = len(newest), 0 if reading is None else max(reading.limits)
         if len(uniforms) != batch or any(len(line) != 2 * steps + 1 for line in uniforms):
             raise ContractError(f"rounds of {steps} draft tokens need {2 * steps + 1} uniforms of each of {batch} rows")
@@ -185,6 +186,7 @@ class NativeRound:
         for width in widths:
             places.append(at)
             at += most * width
+        ctypes.memset(self._kept, 0, ctypes.sizeof(self._kept))  # the room of a round before is no longer there
         for layer, place in zip(features, places[2:], strict=True):
             self._kept[layer - 1] = start + 4 * place
         round_.logits, round_.hidden = start, start + 4 * places[1]

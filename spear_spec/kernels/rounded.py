@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.structures import TILE_OUT, CBytes
+from spear_spec.kernels.structures import TILE_IN, TILE_OUT, CBytes
 
 _STEPS = 127  # on either side of zero
+_LEAST = 1e-30  # as in bytes.c: the largest number of a row below this is as good as none
 
 
 class RoundedLinear:
@@ -40,7 +41,8 @@ class RoundedLinear:
         if self._scale is None:
             return F.linear(x, self._weight)
         top = x.abs().amax(-1, keepdim=True)
-        codes = (x * torch.where(top > 0, _STEPS / top, 0)).round()
+        steps = torch.full_like(top, _STEPS) / top  # a plain number would be multiplied by the reciprocal
+        codes = (x * torch.where(top >= _LEAST, steps, 0)).round()
         # below 2^24 float32 holds every sum; above (more than a thousand inputs) float64 does
         sums = F.linear(codes.double(), self._weight.double()).to(torch.float32)
         return sums * (top / _STEPS) * self._scale
@@ -53,12 +55,12 @@ class RoundedLinear:
         """The map as C reads it, and what must live as long."""
         assert self._scale is not None, "these weights are not rounded"
         out, inputs = self.shape
-        padded = F.pad(self._weight, (0, -inputs % 4, 0, -out % TILE_OUT))
+        padded = F.pad(self._weight, (0, -inputs % TILE_IN, 0, -out % TILE_OUT))
         codes = (padded + 128).to(torch.uint8)  # that of nothing is 128 too: its input is 0, its output not written
         tiles = codes.view(-1, TILE_OUT, padded.shape[1] // 4, 4).transpose(1, 2).contiguous()
         scale = self._scale.contiguous()
         held = [tiles, scale]
-        shape = (-(-out // TILE_OUT), -(-inputs // 4), TILE_OUT, 4)
+        shape = (-(-out // TILE_OUT), padded.shape[1] // 4, TILE_OUT, 4)
         return (
             CBytes(
                 pointer(tiles, shape, torch.uint8, "8-bit weights"),

@@ -102,6 +102,16 @@ class NativeStack:
         self._held.append(weight)
         return pointer(weight, shape, _FLOAT, name)
 
+    @staticmethod
+    def check_features(features: Sequence[int], last: int, first: int = 0) -> None:
+        """Whether layers first + 1 to last (1 is the first) give these.
+
+        Raises:
+            ContractError: they do not, or not each once.
+        """
+        if not all(first < layer <= last for layer in features) or len(set(features)) < len(features):
+            raise ContractError(f"features after layers {list(features)} are asked of layers {first + 1} to {last}")
+
 
 class NativeStep:
     """Steps of one stack on one cache."""
@@ -132,9 +142,10 @@ class NativeStep:
         feed-forward.
 
         Raises:
-            ContractError: a tensor of another shape, dtype or device, no room in the cache, an unknown token.
+            ContractError: a tensor of another shape, dtype or device, no room in the cache, an unknown token or layer.
         """
         stack = self.stack
+        stack.check_features(features, last, first)
         batch, count = entering.shape[:2]
         shape = (batch, count, stack.dim)
         if entering.ndim == 2:

@@ -6,10 +6,11 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from typing import Any
 
-VERSION = 14  # as in draft.c
+VERSION = 15  # as in draft.c
 STRIP = 32  # as in product.h
 FLOATS, HALVES, BYTES = range(3)  # as in product.h
 TILE_OUT = 64  # as in bytes.h
+TILE_IN = 64  # as in tiles.h
 MAPS = ("to_qkv", "self_out", "to_q", "cross_out", "up", "down")
 
 

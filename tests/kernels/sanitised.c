@@ -50,7 +50,7 @@ static float *weights(const char *name, int64_t count)
 
 static struct matrix map(const char *name, int64_t format, int64_t in, int64_t out)
 {
-    const int64_t codes = (out + STRIP - 1) / STRIP * (format == BYTES ? (in + 1) / 2 * 2 : in) * STRIP;
+    const int64_t codes = (out + STRIP - 1) / STRIP * (format == BYTES ? spear_tile_in(in) : in) * STRIP;
     if (format == FLOATS) return (struct matrix){floats(name, codes), in, out, format, NULL};
     if (format == HALVES) {
         uint16_t *half = array(name, codes, sizeof *half);
@@ -333,7 +333,7 @@ static void rounds(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, 
 
 static struct bytes byte_map(const char *name, int64_t in, int64_t out)
 {
-    const int64_t codes = (out + TILE_OUT - 1) / TILE_OUT * ((in + 3) / 4) * TILE_OUT * 4;
+    const int64_t codes = (out + TILE_OUT - 1) / TILE_OUT * TILE_OUT * spear_tile_in(in);
     uint8_t *code = array(name, codes, 1);
     for (int64_t i = 0; i < codes - !strcmp(name, shorter); i++) code[i] = (uint8_t)(1 + random_below(255));
     return (struct bytes){code, floats("byte scale", out), in, out};

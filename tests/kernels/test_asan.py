@@ -101,8 +101,11 @@ KERNELS = (
     "bytes",
     "draft",
     "encoder",
+    "gate_lanes",
     "judge",
+    "lanes",
     "law",
+    "law_lanes",
     "layer",
     "philox",
     "product",
@@ -112,6 +115,7 @@ KERNELS = (
     "round",
     "step",
     "team",
+    "tiles",
 )
 
 
@@ -145,8 +149,8 @@ def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Pa
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the vectors that every machine has."""
-    return build(tmp_path_factory.mktemp("narrow"), "-DWIDER=0")
+    """With the vectors that every machine has, and tiles written out: these alone read weights as far as they lie."""
+    return build(tmp_path_factory.mktemp("narrow"), "-DWIDER=0", "-DTILES=2")
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -168,7 +172,8 @@ def test_nothing_is_read_or_written_outside(narrow: Path) -> None:
 
 
 def test_nor_with_the_vectors_of_this_machine(tmp_path: Path) -> None:
-    done = run(build(tmp_path))
+    """Without its tiles, which a sanitizer does not see."""
+    done = run(build(tmp_path, "-DTILES=0"))
     assert (done.returncode, done.stdout) == (0, "walked\n"), done.stderr[-4000:]
 
 

@@ -16,6 +16,7 @@ from spear_spec.errors import ContractError
 from spear_spec.exactness.oracles import TEXTS, texts
 from spear_spec.kernels import native
 from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.step import NativeStack
 from spear_spec.kernels.structures import FLOATS, HALVES
 from spear_spec.models.memory import DecoderOutput, Memory, Skip
 from spear_spec.models.spear_tts import TextToSemantic
@@ -300,3 +301,10 @@ def test_what_does_not_fit_is_refused() -> None:
     tree = Tree.from_lists([[-1, 0, 1]] * 2)
     refused("tree", tree=Tree(tree.mask[:1], tree.depth[:1]))
     refused("tree", tree=Tree(tree.mask, tree.depth + 3))
+
+
+@pytest.mark.parametrize(("features", "first", "last"), [((0,), 0, 3), ((4,), 0, 3), ((2,), 2, 3), ((1, 1), 0, 3)])
+def test_features_of_layers_that_do_not_run_are_refused(features: tuple[int, ...], first: int, last: int) -> None:
+    """They would be what lay in memory before."""
+    with pytest.raises(ContractError, match="features"):
+        NativeStack.check_features(features, last, first)

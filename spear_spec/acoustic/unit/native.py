@@ -27,8 +27,9 @@ _FLOAT = torch.float32
 class NativeVocoder:
     """The weights of one vocoder as the kernel reads them: copies, and no reference to the module. Streams share it."""
 
-    def __init__(self, model: UnitVocoder) -> None:
-        """The weights are float32 on the CPU, and `fits(model.cfg)`.
+    def __init__(self, model: UnitVocoder, rounded: bool = False) -> None:
+        """The weights are float32 on the CPU, and `fits(model.cfg)`. rounded: what is done for every frame, and not for
+        every token, multiplies weights of 8 bits (a scale for each output) by numbers of 16; prosody stays as it is.
 
         Raises:
             ContractError: weights whose shapes do not fit together, of another dtype or device.
@@ -49,15 +50,15 @@ class NativeVocoder:
             *(len(some) for some in blocks.values()),
             self._blocks(blocks["token"], dim, cfg),
             self._blocks(blocks["prosody"], wide, cfg),
-            self._blocks(blocks["frame"], dim, cfg),
+            self._blocks(blocks["frame"], dim, cfg, rounded),
             self._map(model.prosody_in, wide, dim),
             self._norm(model.prosody_norm, wide),
             self._map(model.prosody_out, 3 * phases, wide),
-            self._map(model.upsample, phases * dim, dim),
+            self._map(model.upsample, phases * dim, dim, rounded),
             self._at(model.prosody_embedding.weight.t(), (4, dim)),
             self._norm(model.frame_norm, dim),
             self._norm(model.head.norm, dim),
-            self._map(model.head.out, 5 * model.head.bins, dim),
+            self._map(model.head.out, 5 * model.head.bins, dim, rounded),
             self._at(model.head.window, (cfg.n_fft,)),
             self._at(torch.stack([angle.cos(), -angle.sin()], -1).float(), (cfg.n_fft, 2)),
         )
@@ -79,23 +80,30 @@ class NativeVocoder:
     def _norm(self, norm: nn.LayerNorm, dim: int) -> CNorm:
         return CNorm(self._at(norm.weight, (dim,)), self._at(norm.bias, (dim,)))
 
-    def _map(self, linear: nn.Linear, out: int, inputs: int) -> CMap:
+    def _map(self, linear: nn.Linear, out: int, inputs: int, rounded: bool = False) -> CMap:
         if linear.weight.shape != (out, inputs):
             raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
         bias = self._at(linear.bias, (out,))
-        matrix = Matrix(linear.weight)
+        if rounded:
+            weight = linear.weight.detach()
+            scale = weight.abs().amax(1).clamp_min(1e-12) / 127
+            matrix = Matrix.of_codes((weight / scale[:, None]).round().to(torch.int8), scale)
+        else:
+            matrix = Matrix(linear.weight)
         self._held.append(matrix)
         return CMap(matrix.struct, bias)
 
-    def _blocks(self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig) -> ctypes.Array[CContextBlock]:
+    def _blocks(
+        self, blocks: list[ContextBlock], dim: int, cfg: VocoderConfig, rounded: bool = False
+    ) -> ctypes.Array[CContextBlock]:
         inner = cfg.expansion * dim
         return (CContextBlock * len(blocks))(
             *[
                 CContextBlock(
                     self._at(block.taps, (cfg.kernel, dim)),
                     self._norm(block.norm, dim),
-                    self._map(block.up, inner, dim),
-                    self._map(block.down, dim, inner),
+                    self._map(block.up, inner, dim, rounded),
+                    self._map(block.down, dim, inner, rounded),
                     self._at(block.scale, (dim,)),
                     block.right,
                 )
@@ -113,14 +121,14 @@ def fits(cfg: VocoderConfig) -> bool:
     return cfg.dim % _WIDTH == 0 and cfg.prosody_dim % _WIDTH == 0 and left == 1
 
 
-_PLANS = Plans()
+_PLANS = {False: Plans(), True: Plans()}  # by whether they are rounded
 
 
-def native_for(model: UnitVocoder) -> NativeVocoder | None:
+def native_for(model: UnitVocoder, rounded: bool = False) -> NativeVocoder | None:
     """What speaks for this vocoder in C; None where torch does (another dtype or device, sizes that `fits` refuses, no
     kernel, weights made in inference mode, whose changes nobody counts).
 
-    The weights are packed once, see `Plans`. A stream keeps those that it began with.
+    rounded: see `NativeVocoder`. The weights are packed once, see `Plans`. A stream keeps those that it began with.
     """
     if not native.available():
         return None
@@ -128,9 +136,9 @@ def native_for(model: UnitVocoder) -> NativeVocoder | None:
 
     def make() -> NativeVocoder | None:
         plain = all(w.dtype is _FLOAT and w.device.type == "cpu" and not w.is_inference() for w in weights)
-        return NativeVocoder(model) if plain and fits(model.cfg) else None
+        return NativeVocoder(model, rounded) if plain and fits(model.cfg) else None
 
-    return _PLANS.of(model, weights, make)
+    return _PLANS[rounded].of(model, weights, make)
 
 
 class NativeStream(TokenStream):

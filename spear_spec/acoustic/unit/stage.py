@@ -23,9 +23,12 @@ KIND = "unit-vocoder"
 class UnitStage:
     """See `AcousticStage`. The speakers stand in the order in which the vocoder knows them. It has named speakers only;
     `HearingStage` hears prompts too.
+
+    rounded: whether the kernel in C rounds, see `NativeVocoder`; open streams stay as they are, torch never rounds.
     """
 
     rates = SLOWEST, FASTEST
+    rounded = False
 
     def __init__(self, vocoder: UnitVocoder, speakers: Sequence[str]) -> None:
         self.module: UnitVocoder = vocoder
@@ -49,7 +52,8 @@ class UnitStage:
     ) -> NativeStream | VocoderStream:
         """See `AcousticStage.open`; equal to `render` for the same generator state, in C bit for bit."""
         number("rate", rate, *self.rates)
-        return open_stream(self.module, self._speaker(voice), generator or torch.Generator().manual_seed(0), rate)
+        generator = generator or torch.Generator().manual_seed(0)
+        return open_stream(self.module, self._speaker(voice), generator, rate, self.rounded)
 
     def render(
         self, tokens: Tensor, voice: str | Heard, generator: torch.Generator | None = None, rate: float = 1.0
@@ -61,7 +65,7 @@ class UnitStage:
             AudioError: a token that does not exist. ConfigError: a speaker that does not, a rate. NumericsError: NaN.
         """
         number("rate", rate, *self.rates)
-        return render(self.module, tokens, self._speaker(voice), generator, rate)
+        return render(self.module, tokens, self._speaker(voice), generator, rate, self.rounded)
 
     def _speaker(self, voice: str | Heard) -> int | Tensor:
         if isinstance(voice, Heard):
@@ -93,10 +97,10 @@ class HearingStage(UnitStage):
 
 
 def open_stream(
-    vocoder: UnitVocoder, speaker: int | Tensor, generator: torch.Generator, rate: float = 1.0
+    vocoder: UnitVocoder, speaker: int | Tensor, generator: torch.Generator, rate: float = 1.0, rounded: bool = False
 ) -> NativeStream | VocoderStream:
     """A stream in C where `native_for` has one, else on torch."""
-    kernel = native_for(vocoder)
+    kernel = native_for(vocoder, rounded)
     if kernel is None:
         return VocoderStream(vocoder, speaker, generator, rate)
     return NativeStream(vocoder, kernel, speaker, generator, rate)
@@ -108,6 +112,7 @@ def render(
     speaker: int | Tensor = 0,
     generator: torch.Generator | None = None,
     rate: float = 1.0,
+    rounded: bool = False,
 ) -> Tensor:
     """Samples float32 [hop * `frames_at(T * frames a token, rate)`] of tokens [T]; the generator gives the initial
     phase, then the noise.
@@ -121,7 +126,7 @@ def render(
     if tokens.numel() == 0:
         return torch.zeros(0, dtype=torch.float32, device="cpu")
     generator = generator or torch.Generator().manual_seed(0)
-    kernel = native_for(vocoder)
+    kernel = native_for(vocoder, rounded)
     if kernel is not None:
         stream = NativeStream(vocoder, kernel, who, generator, rate)
         return torch.cat([stream.push(tokens), stream.finish()])
