@@ -371,7 +371,7 @@ static void block(int64_t dim, int64_t heads, int64_t dim_head, int64_t inner, i
         limits[b] = steps - b % steps;
         for (int64_t j = 0; j < memory; j++) mask[b * memory + j] = j <= b;
     }
-    for (int64_t i = 0; i < batch * count; i++) tokens[i] = random_below((uint32_t)ids);
+    for (int64_t i = 0; i < batch * count; i++) tokens[i] = i ? random_below((uint32_t)ids) : ids - 1;
     struct past past = {lengths, floats("block angles", capacity * dim_head), floats("block keys", store),
                         floats("block values", store), capacity, layer, cross, memory, masked ? mask : NULL};
     float *features = floats("block features", batch * count * dim), *contexts = floats("contexts", batch * count * dim);
