@@ -84,7 +84,7 @@ INLINE TARGET float NAMED(weigh)(float *weight, int64_t count)
     }
     for (int64_t i = 0; i < count; i += LANES) {
         const NAMED(integers) there = index < (int32_t)(count - i);
-        NAMED(lanes) here = NAMED(exponential)(NAMED(load)(weight + i) - most);
+        NAMED(lanes) here = NAMED(exp_below)(NAMED(load)(weight + i) - most);
         here = (NAMED(lanes))(there & (NAMED(integers))here);
         memcpy(weight + i, &here, sizeof here);
         all += here;

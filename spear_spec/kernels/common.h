@@ -1,6 +1,7 @@
 /* What every C file here may use; it includes none of them. Who includes whom:
    common.h <- law.h <- judge.h; attention.h <- layer.h; law.h, layer.h, product.h <- draft.h; layer.h, product.h <-
-   step.h, encoder.h; draft.h, judge.h, step.h <- round.h; philox.h stands alone; each .c its own .h. */
+   step.h, encoder.h; draft.h, judge.h, step.h <- round.h; philox.h stands alone; each .c its own .h.
+   common.h <- tiles.h <- bytes.h. What ends in _lanes.h is included once for each width of a vector, lanes.h by these. */
 
 #ifndef SPEAR_COMMON_H
 #define SPEAR_COMMON_H

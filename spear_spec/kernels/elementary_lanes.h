@@ -1,26 +1,11 @@
 /* Elementary functions of LANES floats, to float32 rounding (relative, or of the largest value where that is 1), and
    the transpose. vocoder.c includes this once for each width of a vector. A NaN stays one. */
 
-typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
-typedef int32_t NAMED(integers) __attribute__((vector_size(4 * LANES)));
+#include "lanes.h"
+
 typedef double NAMED(doubles) __attribute__((vector_size(4 * LANES)));    /* half as many */
 typedef float NAMED(fewer) __attribute__((vector_size(2 * LANES)));       /* as floats */
 typedef int32_t NAMED(fewer_integers) __attribute__((vector_size(2 * LANES)));
-
-INLINE TARGET NAMED(lanes) NAMED(load)(const float *at)
-{
-    NAMED(lanes) x;
-    memcpy(&x, at, sizeof x);
-    return x;
-}
-
-INLINE TARGET void NAMED(store)(float *at, NAMED(lanes) x) { memcpy(at, &x, sizeof x); }
-
-/* a where the mask is set, else b. */
-INLINE TARGET NAMED(lanes) NAMED(where)(NAMED(integers) mask, NAMED(lanes) a, NAMED(lanes) b)
-{
-    return (NAMED(lanes))((mask & (NAMED(integers))a) | (~mask & (NAMED(integers))b));
-}
 
 INLINE TARGET NAMED(lanes) NAMED(between)(NAMED(lanes) x, float low, float high)
 {
@@ -97,13 +82,6 @@ INLINE TARGET NAMED(lanes) NAMED(root)(NAMED(lanes) x)
 {
     for (int j = 0; j < LANES; j++) x[j] = sqrtf(x[j]);
     return x;
-}
-
-INLINE TARGET float NAMED(total)(NAMED(lanes) x)
-{
-    float sum = 0;
-    for (int j = 0; j < LANES; j++) sum += x[j];
-    return sum;
 }
 
 /* Halves of neighbouring blocks of `step` lanes change places between rows that are `step` apart. */

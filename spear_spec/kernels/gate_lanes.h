@@ -16,7 +16,7 @@ INLINE TARGET NAMED(lanes) NAMED(gated)(NAMED(lanes) value, NAMED(lanes) g)
     fit = 0.37409196f + t * fit;
     fit = 1.00002368f + t * fit;
     fit = -1.26551223f + t * fit;
-    const NAMED(lanes) beyond = 0.5f * t * NAMED(exponential)(fit - size * size); /* the chance of more than |g| */
+    const NAMED(lanes) beyond = 0.5f * t * NAMED(exp_below)(fit - size * size); /* the chance of more than |g| */
     return value * g * NAMED(where)(g > 0, 1 - beyond, beyond);
 }
 

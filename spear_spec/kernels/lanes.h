@@ -1,4 +1,4 @@
-/* Vectors of LANES floats, for attention, laws and the gate: what includes this does so once for each width, with TARGET
+/* Vectors of LANES floats, for attention, laws, the gate and the vocoder: what includes this does so once for each width, with TARGET
    (an attribute) and the names NAMED(x). */
 
 typedef float NAMED(lanes) __attribute__((vector_size(4 * LANES)));
@@ -19,8 +19,15 @@ INLINE TARGET NAMED(lanes) NAMED(where)(NAMED(integers) mask, NAMED(lanes) a, NA
     return (NAMED(lanes))((mask & (NAMED(integers))a) | (~mask & (NAMED(integers))b));
 }
 
-/* e^x for x <= 0 or NaN, as `exp_below`. */
-INLINE TARGET NAMED(lanes) NAMED(exponential)(NAMED(lanes) x)
+INLINE TARGET float NAMED(total)(NAMED(lanes) x)
+{
+    float sum = 0;
+    for (int j = 0; j < LANES; j++) sum += x[j];
+    return sum;
+}
+
+/* e^x for x <= 0 or NaN, as common.h's. */
+INLINE TARGET NAMED(lanes) NAMED(exp_below)(NAMED(lanes) x)
 {
     x = NAMED(where)(x < -87, (NAMED(lanes)){0} - 87, x);
     const NAMED(integers) n = __builtin_convertvector(x * 1.44269504f - 0.5f, NAMED(integers));

@@ -15,13 +15,6 @@ INLINE TARGET void NAMED(put)(float *at, int64_t count, NAMED(lanes) x)
     for (int64_t i = 0; i < LANES && i < count; i++) at[i] = x[i];
 }
 
-INLINE TARGET float NAMED(total)(NAMED(lanes) x)
-{
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += x[i];
-    return sum;
-}
-
 /* law = softmax of logits * by; returns 0, or NO_NUMBER. */
 TARGET static int NAMED(soften)(const float *logits, int64_t size, float by, float *law)
 {
@@ -49,7 +42,7 @@ TARGET static int NAMED(soften)(const float *logits, int64_t size, float by, flo
     for (int64_t i = 0; i < size; i += LANES) {
         const int part = i == whole;
         const NAMED(lanes) x = ((part ? tail : NAMED(load)(logits + i)) - top) * by; /* so it cannot overflow upwards */
-        const NAMED(lanes) share = NAMED(where)(x < -87, (NAMED(lanes)){0}, NAMED(exponential)(x));
+        const NAMED(lanes) share = NAMED(where)(x < -87, (NAMED(lanes)){0}, NAMED(exp_below)(x));
         if (part) {
             NAMED(put)(law + i, left, share);
             sum += NAMED(some)(law + i, left, 0);
