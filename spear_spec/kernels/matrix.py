@@ -18,6 +18,15 @@ _LINE = 64
 _TYPES = {torch.float32: FLOATS, torch.half: HALVES, torch.int8: BYTES}
 
 
+STEPS = 127  # on either side of zero
+
+
+def whole_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of a weight [out, in] as whole numbers from -127 to 127, in its dtype, and a scale of each row [out]."""
+    scale = weight.abs().amax(1).clamp_min(1e-12) / STEPS
+    return (weight / scale[:, None]).round().clamp_(-STEPS, STEPS), scale
+
+
 class Matrix:
     """A matrix [out, in] in strips of outputs, and the structure that points at it."""
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spear_spec.kernels.matrix import STEPS, whole_rows
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import TILE_IN, TILE_OUT, CBytes
 
-_STEPS = 127  # on either side of zero
 _LEAST = 1e-30  # as in bytes.c: the largest number of a row below this is as good as none
 
 
@@ -28,8 +28,7 @@ class RoundedLinear:
         if exact or weight.device.type != "cpu" or weight.dtype != torch.float32:
             self._weight = weight.clone()
             return
-        self._scale = weight.abs().amax(1).clamp_min(1e-12) / _STEPS
-        self._weight = (weight / self._scale[:, None]).round().clamp_(-_STEPS, _STEPS)
+        self._weight, self._scale = whole_rows(weight)
 
     @property
     def rounds(self) -> bool:
@@ -41,11 +40,11 @@ class RoundedLinear:
         if self._scale is None:
             return F.linear(x, self._weight)
         top = x.abs().amax(-1, keepdim=True)
-        steps = torch.full_like(top, _STEPS) / top  # a plain number would be multiplied by the reciprocal
+        steps = torch.full_like(top, STEPS) / top  # a plain number would be multiplied by the reciprocal
         codes = (x * torch.where(top >= _LEAST, steps, 0)).round()
         # below 2^24 float32 holds every sum; above (more than a thousand inputs) float64 does
         sums = F.linear(codes.double(), self._weight.double()).to(torch.float32)
-        return sums * (top / _STEPS) * self._scale
+        return sums * (top / STEPS) * self._scale
 
     def add(self, x: Tensor, to: Tensor) -> Tensor:
         """to + product."""

@@ -14,7 +14,7 @@ from spear_spec.acoustic.unit.streaming import TokenStream
 from spear_spec.acoustic.unit.vocoder import ContextBlock, UnitVocoder, VocoderConfig, initial_phase
 from spear_spec.errors import ContractError, NumericsError
 from spear_spec.kernels import native
-from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.matrix import Matrix, whole_rows
 from spear_spec.kernels.pointers import pointer
 from spear_spec.kernels.structures import CContextBlock, CMap, CNorm, CVocoder
 from spear_spec.models.seen import Plans
@@ -85,9 +85,8 @@ class NativeVocoder:
             raise ContractError(f"a map of the vocoder is {list(linear.weight.shape)}, it must be {[out, inputs]}")
         bias = self._at(linear.bias, (out,))
         if rounded:
-            weight = linear.weight.detach()
-            scale = weight.abs().amax(1).clamp_min(1e-12) / 127
-            matrix = Matrix.of_codes((weight / scale[:, None]).round().to(torch.int8), scale)
+            codes, scale = whole_rows(linear.weight.detach())
+            matrix = Matrix.of_codes(codes.to(torch.int8), scale)
         else:
             matrix = Matrix(linear.weight)
         self._held.append(matrix)
