@@ -5,6 +5,20 @@
 
 #define TILE 64 /* keys that stay near while one row after the other looks at them */
 
+/* Ask for so many lines. */
+INLINE void bring(struct ahead *ahead, int lines)
+{
+    if (!ahead) return;
+    if (ahead->at >= ahead->end) {
+        if (ahead->then >= ahead->last) return;
+        ahead->at = ahead->then;
+        ahead->end = ahead->then = ahead->last;
+    }
+    UNROLL_ALL
+    for (int i = 0; i < lines; i++) PREFETCH_L2(ahead->at + 64 * i);
+    ahead->at += 64 * lines;
+}
+
 #define LANES 4
 #define NAMED(name) name##_4
 #define TARGET
@@ -26,17 +40,18 @@
 #endif
 
 void spear_attend(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v, int64_t dim,
-                  const struct seen *seen, float *weight, int64_t most, float *out, int64_t out_step)
+                  const struct seen *seen, float *weight, int64_t most, float *out, int64_t out_step,
+                  struct ahead *ahead)
 {
 #if WIDER
     if (spear_lanes() == 16) {
-        attend_16(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step);
+        attend_16(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step, ahead);
         return;
     }
     if (spear_lanes() == 8) {
-        attend_8(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step);
+        attend_8(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step, ahead);
         return;
     }
 #endif
-    attend_4(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step);
+    attend_4(rows, q, q_step, k, v, dim, seen, weight, most, out, out_step, ahead);
 }

@@ -14,11 +14,18 @@ struct seen {
     int64_t count, shared;
 };
 
+/* Bytes that will be read soon, and those that come then: they are brought nearer while attention computes. */
+struct ahead {
+    const char *at, *end, *then, *last;
+};
+
 /* One head of the rows of one utterance: q [rows, dim], rows q_step apart; k, v [positions, dim]; out [rows, dim], rows
-   out_step apart; weight [rows, most]: scratch, most a multiple of KEYS that no count exceeds.
+   out_step apart; weight [rows, most]: scratch, most a multiple of KEYS that no count exceeds. ahead: NULL, or moved on by what was
+   asked for.
 
    What is computed for a row is the same, bit for bit, whatever rows stand beside it. */
 void spear_attend(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v, int64_t dim,
-                  const struct seen *seen, float *weight, int64_t most, float *out, int64_t out_step);
+                  const struct seen *seen, float *weight, int64_t most, float *out, int64_t out_step,
+                  struct ahead *ahead);
 
 #endif

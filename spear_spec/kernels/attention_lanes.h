@@ -40,7 +40,7 @@ INLINE TARGET NAMED(lanes) NAMED(dots)(const float *q, const float *k, int64_t d
 
 /* Scores of a row for positions first to last of its list. */
 INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, float root, const int32_t *at,
-                                 int64_t first, int64_t last, float *weight)
+                                 int64_t first, int64_t last, float *weight, struct ahead *ahead)
 {
     if (dim % LANES) {
         for (int64_t i = first; i < last; i++) {
@@ -59,6 +59,7 @@ INLINE TARGET void NAMED(scores)(const float *q, const float *k, int64_t dim, fl
         }
         const NAMED(lanes) sum = root * (dim == 64 ? NAMED(dots)(q, k, 64, 64 / LANES, here) : NAMED(dots)(q, k, dim, 0, here));
         memcpy(weight + i, &sum, sizeof sum);
+        bring(ahead, 3 * LANES / 4);
     }
 }
 
@@ -96,7 +97,7 @@ INLINE TARGET float NAMED(weigh)(float *weight, int64_t count)
 
 /* Four vectors of the outputs of `rows` rows (a constant, once inlined): the rows share what is read of the values. */
 INLINE TARGET void NAMED(blend)(int rows, const struct seen *seen, const float *weight, int64_t most, const float *v,
-                                int64_t dim, const float *by, float *out, int64_t out_step)
+                                int64_t dim, const float *by, float *out, int64_t out_step, struct ahead *ahead)
 {
     NAMED(lanes) sum[4][4] = {{{0}}};
     int64_t common = seen[0].shared;
@@ -104,6 +105,7 @@ INLINE TARGET void NAMED(blend)(int rows, const struct seen *seen, const float *
     for (int r = 0; r < rows; r++) common = seen[r].count < common ? seen[r].count : common;
     for (int64_t i = 0; i < common; i++) {
         const float *value = v + seen[0].at[i] * dim;
+        bring(ahead, 4);
         UNROLL_ALL
         for (int r = 0; r < rows; r++)
             UNROLL_ALL
@@ -125,7 +127,7 @@ INLINE TARGET void NAMED(blend)(int rows, const struct seen *seen, const float *
 
 TARGET static void NAMED(attend)(int64_t rows, const float *q, int64_t q_step, const float *k, const float *v,
                                  int64_t dim, const struct seen *seen, float *weight, int64_t most, float *out,
-                                 int64_t out_step)
+                                 int64_t out_step, struct ahead *ahead)
 {
     const float root = 1 / sqrtf((float)dim);
     int64_t longest = 0;
@@ -133,7 +135,8 @@ TARGET static void NAMED(attend)(int64_t rows, const float *q, int64_t q_step, c
     for (int64_t first = 0; first < longest; first += TILE)
         for (int64_t r = 0; r < rows; r++) {
             const int64_t last = seen[r].count < first + TILE ? seen[r].count : first + TILE;
-            NAMED(scores)(q + r * q_step, k, dim, root, seen[r].at, first, last, weight + r * most);
+            NAMED(scores)(q + r * q_step, k, dim, root, seen[r].at, first, last, weight + r * most,
+                          ahead);
         }
     float by[4];
     for (int64_t r = 0; r < rows; r += 4) {
@@ -144,10 +147,10 @@ TARGET static void NAMED(attend)(int64_t rows, const float *q, int64_t q_step, c
             const float *w = weight + r * most;
             float *to = out + r * out_step + j;
             switch (group) {
-            case 1: NAMED(blend)(1, seen + r, w, most, v + j, dim, by, to, out_step); break;
-            case 2: NAMED(blend)(2, seen + r, w, most, v + j, dim, by, to, out_step); break;
-            case 3: NAMED(blend)(3, seen + r, w, most, v + j, dim, by, to, out_step); break;
-            default: NAMED(blend)(4, seen + r, w, most, v + j, dim, by, to, out_step);
+            case 1: NAMED(blend)(1, seen + r, w, most, v + j, dim, by, to, out_step, ahead); break;
+            case 2: NAMED(blend)(2, seen + r, w, most, v + j, dim, by, to, out_step, ahead); break;
+            case 3: NAMED(blend)(3, seen + r, w, most, v + j, dim, by, to, out_step, ahead); break;
+            default: NAMED(blend)(4, seen + r, w, most, v + j, dim, by, to, out_step, ahead);
             }
         }
         for (int g = 0; g < group && j < dim; g++)

@@ -9,17 +9,6 @@
 
 #include "block.h"
 
-/* x / max(|x|, least), row by row; y may be x. */
-EVERY_CPU static void unit(const float *x, int64_t rows, int64_t dim, float least, float *y)
-{
-    for (int64_t r = 0; r < rows; r++, x += dim, y += dim) {
-        float sum = 0;
-        for (int64_t i = 0; i < dim; i++) sum += x[i] * x[i];
-        const float size = sqrtf(sum), by = 1 / (size < least ? least : size);
-        for (int64_t i = 0; i < dim; i++) y[i] = by * x[i];
-    }
-}
-
 static void spread(const float *x, int64_t heads, int64_t dim, int64_t to_step, float *to)
 {
     for (int64_t h = 0; h < heads; h++) memcpy(to + h * to_step, x + h * dim, (size_t)dim * sizeof *x);
@@ -46,19 +35,19 @@ int spear_block_read(const struct block *block, int64_t batch, int64_t count, co
     int64_t *from = malloc((size_t)rows * sizeof *from + (size_t)(rows * (2 * dim + 2 * width)) * sizeof(float) +
                            (size_t)spear_bytes_room(rows, dim));
     if (!from) return NO_MEMORY;
-    float *x = (float *)(from + rows), *normed = x + rows * dim, *mapped = normed + rows * dim;
+    float *x = (float *)(from + rows), *fed = x + rows * dim, *mapped = fed + rows * dim;
     void *room = mapped + rows * 2 * width;
     int64_t found = 0;
     for (int64_t b = 0; b < batch; b++)
         for (int64_t i = 0; i < (counts ? counts[b] : count); i++) from[found++] = b * count + i;
     for (int64_t r = 0; r < rows; r++) {
-        unit(features + from[r] * dim, 1, dim, 1e-6f, normed + r * dim); /* the first feature of an utterance is zero */
+        memcpy(fed + r * dim, features + from[r] * dim, (size_t)dim * sizeof *fed);
         memcpy(x + r * dim, block->table + tokens[from[r]] * dim, (size_t)dim * sizeof *x);
     }
-    spear_bytes(block->enter, rows, normed, x, dim, x, room);
-    unit(x, rows, dim, 0, normed);
+    spear_bytes_unit(block->enter, rows, fed, 1e-6f, x, dim, x, room); /* the first feature of an utterance is zero */
+    const struct codes codes = spear_codes(x, rows, dim, 1, 0, room);
     for (int64_t l = 0; l < block->depth; l++) {
-        spear_bytes(&block->layers[l].past, rows, normed, NULL, 0, mapped, room);
+        spear_of_codes(&block->layers[l].past, &codes, NULL, 0, mapped);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t b = from[r] / count, slot = past->lengths[b] + from[r] % count;
             const int64_t place = l * past->layer_step + b * heads * step + slot * dim_head;
@@ -93,6 +82,12 @@ static int look(const struct block *block, int64_t batch, int64_t steps, const i
     return 0;
 }
 
+/* Maps mostly lie side by side in the order in which they are read: bring what follows. */
+static void from_here(struct ahead *ahead, const struct bytes *map)
+{
+    if (ahead->at < (const char *)map->codes) ahead->at = (const char *)map->codes;
+}
+
 int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, const int64_t *counts,
                      const float *contexts, const struct past *past, float *logits, float *gate, float *sure)
 {
@@ -105,14 +100,14 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
     if (look(block, batch, steps, counts, past, &view)) return NO_MEMORY;
     int32_t *lists = (int32_t *)(uintptr_t)view.own[0].at;
     const int64_t rows = view.rows;
-    const int64_t floats = rows * (2 * dim + wide + width + inner + rank + 1 + size) + view.longest * view.most;
+    const int64_t floats = rows * (dim + wide + width + inner + rank + 1 + size) + view.longest * view.most;
     float *x = malloc((size_t)floats * sizeof *x + (size_t)spear_bytes_room(rows, widest));
     if (!x) {
         free(lists);
         spear_looked(&view);
         return NO_MEMORY;
     }
-    float *normed = x + rows * dim, *mapped = normed + rows * dim, *seen = mapped + rows * wide;
+    float *mapped = x + rows * dim, *seen = mapped + rows * wide;
     float *gated = seen + rows * width, *said = gated + rows * inner, *weight = said + rows * (rank + 1 + size);
     void *room = x + floats;
     for (int64_t r = 0; r < rows; r++) {
@@ -120,29 +115,30 @@ int spear_block_pass(const struct block *block, int64_t batch, int64_t steps, co
         const float *position = block->positions + view.from[r] % steps * dim;
         for (int64_t i = 0; i < dim; i++) x[r * dim + i] = context[i] + position[i];
     }
+    struct ahead ahead = {.end = (const char *)block->after->codes + size * spear_tile_in(rank)};
+    view.ahead = &ahead;
     for (int64_t l = 0; l < block->depth; l++) {
         const struct block_layer *w = block->layers + l;
 
-        unit(x, rows, dim, 0, normed);
-        spear_bytes(&w->to_qkv, rows, normed, NULL, 0, mapped, room);
+        spear_bytes_unit(&w->to_qkv, rows, x, 0, NULL, 0, mapped, room);
+        from_here(&ahead, &w->self_out);
         spear_attend_past(1, &view, batch, past, l, heads, heads, dim_head, mapped, weight, seen);
         spear_bytes(&w->self_out, rows, seen, x, dim, x, room);
 
-        unit(x, rows, dim, 0, normed);
-        spear_bytes(&w->to_q, rows, normed, NULL, 0, mapped, room);
+        spear_bytes_unit(&w->to_q, rows, x, 0, NULL, 0, mapped, room);
+        from_here(&ahead, &w->cross_out);
         spear_attend_text(1, &view, batch, past, l, heads, dim_head, mapped, weight, seen);
         spear_bytes(&w->cross_out, rows, seen, x, dim, x, room);
 
-        unit(x, rows, dim, 0, normed);
-        spear_bytes(&w->up, rows, normed, w->up_bias, 0, mapped, room);
+        spear_bytes_unit(&w->up, rows, x, 0, w->up_bias, 0, mapped, room);
         spear_gate(1, mapped, rows, inner, gated);
         spear_add(x, rows, dim, w->down_bias);
         spear_bytes(&w->down, rows, gated, x, dim, x, room);
     }
-    unit(x, rows, dim, 0, normed);
+    const struct codes codes = spear_codes(x, rows, dim, 1, 0, room);
     float *words = rows == batch * steps ? logits : said + rows * (rank + 1);
-    spear_bytes(block->gate, rows, normed, block->gate_bias, 0, said, room);
-    spear_bytes(block->head, rows, normed, NULL, 0, words, room);
+    spear_of_codes(block->gate, &codes, block->gate_bias, 0, said);
+    spear_of_codes(block->head, &codes, NULL, 0, words);
     for (int64_t r = 0; r < rows; r++) {
         const int64_t to = view.from[r];
         if (words != logits) memcpy(logits + to * size, words + r * size, (size_t)size * sizeof *logits);

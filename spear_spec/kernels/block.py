@@ -14,11 +14,11 @@ from spear_spec.config import SamplingConfig
 from spear_spec.errors import ContractError
 from spear_spec.kernels import native
 from spear_spec.kernels.draft import fused
-from spear_spec.kernels.matrix import Matrix
+from spear_spec.kernels.matrix import Matrix, Movable, side_by_side
 from spear_spec.kernels.packed import PackedLayer, PackedLinear
 from spear_spec.kernels.past import Pointers
 from spear_spec.kernels.pointers import pointer
-from spear_spec.kernels.rounded import RoundedLinear
+from spear_spec.kernels.rounded import RoundedLinear, Tiles
 from spear_spec.kernels.structures import MAPS, CBlock, CBlockLayer, CBytes
 from spear_spec.nn.cache import KVCache
 
@@ -28,14 +28,13 @@ Cross = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """Weights of a block decoder, see `BlockRunner`: table [ids, D], enter [D, D], past (keys and values of a context)
-    and the other maps of each layer, gains of norms folded in, positions [block, D], head [V, D], gate [rank + 1, D]
-    and its bias, before [ids, rank], after [V, rank], fuse [D, features x D].
+    """Weights of a block decoder, see `BlockRunner`: table [ids, D], enter [D, D], the maps of each layer, gains of
+    norms folded in, positions [block, D], head [V, D], gate [rank + 1, D] and its bias, before [ids, rank], after
+    [V, rank], fuse [D, features x D].
     """
 
     table: Tensor
     enter: RoundedLinear
-    past: Sequence[RoundedLinear]
     layers: Sequence[PackedLayer[RoundedLinear]]
     positions: Tensor
     head: RoundedLinear
@@ -70,23 +69,31 @@ class NativeBlock:
         dim, width, inner = self.dim, self.heads * self.dim_head, first.down.shape[1]
         sizes = ((3 * width, dim), (dim, width), (width, dim), (dim, width), (2 * inner, dim), (dim, inner))
         expected = dict(zip(MAPS, sizes))
+        maps = [
+            [self._tiles(getattr(layer, name), shape, name) for name, shape in expected.items()]
+            for layer in weights.layers
+        ]
+        enter_ = self._tiles(weights.enter, (dim, dim), "the entering map")
+        rest = [
+            self._tiles(weights.head, (self.size, dim), "the head"),
+            self._tiles(weights.gate, (self.rank + 1, dim), "the gate"),
+            self._tiles(weights.after, (self.size, self.rank), "what follows the token before"),
+        ]
+        matrices: list[Movable] = [self._fuse, enter_, *(tiles for line in maps for tiles in line), *rest]
+        side_by_side(matrices)  # before structures are copied
+        self._held += matrices
         self._layers = (CBlockLayer * self.depth)(
             *[
                 CBlockLayer(
-                    self._matrix(past, (2 * width, dim), "past"),
-                    *[self._matrix(getattr(layer, name), shape, name) for name, shape in expected.items()],
+                    self._past(line[0], layer.to_qkv, width),
+                    *[tiles.struct for tiles in line],
                     self._at(layer.up_bias, (2 * inner,), "a bias"),
                     self._at(layer.down_bias, (dim,), "a bias"),
                 )
-                for past, layer in zip(weights.past, weights.layers, strict=True)
+                for layer, line in zip(weights.layers, maps)
             ]
         )
-        self._maps = [
-            self._matrix(weights.enter, (dim, dim), "the entering map"),
-            self._matrix(weights.head, (self.size, dim), "the head"),
-            self._matrix(weights.gate, (self.rank + 1, dim), "the gate"),
-            self._matrix(weights.after, (self.size, self.rank), "what follows the token before"),
-        ]
+        self._maps = [enter_.struct, *(tiles.struct for tiles in rest)]
         enter, head, gate, after = map(ctypes.pointer, self._maps)
         self._block = CBlock(
             *(dim, self.heads, self.dim_head, inner, self.depth, self.ids, self.block, self.window, self.rank),
@@ -106,12 +113,20 @@ class NativeBlock:
         self._held.append(weight)
         return pointer(weight, shape, _FLOAT, name)
 
-    def _matrix(self, weight: RoundedLinear, shape: tuple[int, ...], name: str) -> CBytes:
+    @staticmethod
+    def _tiles(weight: RoundedLinear, shape: tuple[int, ...], name: str) -> Tiles:
         if weight.shape != shape:
             raise ContractError(f"{name} is {list(weight.shape)}, it must be {list(shape)}")
-        struct, held = weight.packed()
-        self._held += held
-        return struct
+        return weight.packed()
+
+    def _past(self, tiles: Tiles, to_qkv: RoundedLinear, width: int) -> CBytes:
+        """What makes keys and values of a context: the layer's own map without queries."""
+        found = tiles.behind(width)
+        if found is None:
+            own = to_qkv.packed(width)
+            self._held.append(own)
+            found = own.struct
+        return found
 
     def fuse(self, features: Sequence[Tensor], count: int) -> Tensor:
         """The first `count` positions of the target's features, [B, T, D] each -> [B, count, D].

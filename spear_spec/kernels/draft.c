@@ -16,6 +16,10 @@
 
 #define VERSION 15 /* of the structures and arguments in the headers; native.py has the same number */
 
+#ifndef NEAR
+#define NEAR 700000 /* bytes of keys and values: with a draft's weights less than a second cache of 2 MiB */
+#endif
+
 INLINE float dot(const float *a, const float *b, int64_t size)
 {
     float sum = 0;
@@ -113,10 +117,11 @@ int spear_draft_logits(const struct matrix *head, int64_t rows, const float *hid
     return 0;
 }
 
-int spear_draft_chain(const struct draft *draft, const struct matrix *head, const struct sampling *how,
-                      int64_t how_step, int64_t batch, int64_t steps, const int64_t *limits, int64_t eos,
-                      const double *uniforms, const double *most_entropy, const double *least_chance, float *hidden,
-                      const struct past *past, int64_t *tokens, int64_t *counts, float *laws)
+/* Chains of utterances that step together. */
+static int chain_of(const struct draft *draft, const struct matrix *head, const struct sampling *how, int64_t how_step,
+                    int64_t batch, int64_t steps, const int64_t *limits, int64_t eos, const double *uniforms,
+                    const double *most_entropy, const double *least_chance, float *hidden, const struct past *past,
+                    int64_t *tokens, int64_t *counts, float *laws)
 {
     const int64_t size = head->out;
     double *table = malloc((size_t)size * sizeof *table + (size_t)batch * 3 * sizeof(int64_t) +
@@ -154,5 +159,51 @@ int spear_draft_chain(const struct draft *draft, const struct matrix *head, cons
         if (status) break;
     }
     free(table);
+    return status;
+}
+
+/* How many utterances step together: as many as leave their keys and values in the second cache, with the weights, until
+   the next step. */
+static int64_t together(const struct draft *draft, const struct past *past, int64_t first, int64_t batch, int64_t steps)
+{
+    const int64_t position = draft->depth * draft->heads * draft->dim_head * 2 * (int64_t)sizeof(float);
+    int64_t count = 0;
+    for (int64_t bytes = 0; first + count < batch; count++) {
+        bytes += (past->lengths[first + count] + steps + past->memory) * position;
+        if (count && bytes > NEAR) break;
+    }
+    return count;
+}
+
+int spear_draft_chain(const struct draft *draft, const struct matrix *head, const struct sampling *how,
+                      int64_t how_step, int64_t batch, int64_t steps, const int64_t *limits, int64_t eos,
+                      const double *uniforms, const double *most_entropy, const double *least_chance, float *hidden,
+                      const struct past *past, int64_t *tokens, int64_t *counts, float *laws)
+{
+    const int64_t width = draft->heads * draft->dim_head, texts = 2 * draft->depth, size = head->out;
+    const float **cross = malloc((size_t)texts * sizeof *cross + (size_t)batch * sizeof(int64_t));
+    if (!cross) return NO_MEMORY;
+    int64_t *known = (int64_t *)(cross + texts), longest = 0; /* so many laws of each row */
+    int status = 0;
+    for (int64_t b = 0, count; b < batch && !status; b += count) {
+        struct past own = *past;
+        count = together(draft, past, b, batch, steps);
+        own.lengths += b;
+        own.keys += b * past->capacity * width;
+        own.values += b * past->capacity * width;
+        for (int64_t i = 0; i < texts; i++) cross[i] = past->cross[i] + b * past->memory * width;
+        own.cross = cross;
+        if (own.cross_mask) own.cross_mask += b * past->memory;
+        status = chain_of(draft, head, how + b * how_step, how_step, count, steps, limits + b, eos, uniforms + b * steps,
+                          most_entropy ? most_entropy + b : NULL, least_chance ? least_chance + b : NULL,
+                          hidden + b * draft->dim, &own, tokens + b * steps, counts + b, laws + b * steps * size);
+        int64_t most = 0;
+        for (int64_t i = b; i < b + count; i++) most = counts[i] > most ? counts[i] : most;
+        for (int64_t i = b; i < b + count; i++) known[i] = most;
+        longest = most > longest ? most : longest;
+    }
+    for (int64_t b = 0; b < batch && !status; b++)
+        memset(laws + (b * steps + known[b]) * size, 0, (size_t)((longest - known[b]) * size) * sizeof *laws);
+    free(cross);
     return status;
 }

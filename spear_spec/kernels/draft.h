@@ -49,7 +49,7 @@ int spear_draft_logits(const struct matrix *head, int64_t rows, const float *hid
    overwritten. uniforms [batch, steps]: what each draw of a row uses; steps: the largest limit, at least 1.
    most_entropy, least_chance: NULL or [batch]: a row stops before a law of more nats, and after a token of less chance.
    tokens [batch, steps] and counts [batch]: what was drawn; laws [batch, steps, size]: the law of each, also of rows
-   that have stopped, up to the longest count. The drafted positions lie behind past->lengths, which stay as they are.
+   that have stopped while others go on that they step with, and then 0, up to the longest count. The drafted positions lie behind past->lengths, which stay as they are.
    Returns 0, NO_MEMORY, NO_TOKEN, or NO_NUMBER if a logit is NaN or infinite. */
 int spear_draft_chain(const struct draft *draft, const struct matrix *head, const struct sampling *how,
                       int64_t how_step, int64_t batch, int64_t steps, const int64_t *limits, int64_t eos,

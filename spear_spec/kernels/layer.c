@@ -92,6 +92,19 @@ struct attending {
     float *weight, *out;
 };
 
+/* Keys and values of a head. */
+static struct ahead ahead_of(const struct attending *all, int64_t item)
+{
+    const int64_t b = item / all->heads, h = item % all->heads, dim = all->dim_head, first = all->view->begin[b];
+    if (all->view->begin[b + 1] == first) return (struct ahead){0};
+    const struct seen *seen = all->seen + all->view->begin[b + 1] - 1; /* of a chain it sees most */
+    if (!seen->count) return (struct ahead){0};
+    const int64_t place = (b * all->kv_heads + h % all->kv_heads) * all->head_step + seen->at[0] * dim;
+    const int64_t size = (seen->at[seen->count - 1] - seen->at[0] + 1) * dim;
+    const float *k = all->k + place, *v = all->v + place;
+    return (struct ahead){(const char *)k, (const char *)(k + size), (const char *)v, (const char *)(v + size)};
+}
+
 static void attend_part(void *context, int64_t part)
 {
     const struct attending *all = context;
@@ -101,10 +114,12 @@ static void attend_part(void *context, int64_t part)
         const int64_t b = item / all->heads, h = item % all->heads, first = all->view->begin[b];
         const int64_t rows = all->view->begin[b + 1] - first;
         const int64_t place = (b * all->kv_heads + h % all->kv_heads) * all->head_step;
+        struct ahead next = item + 1 < last ? ahead_of(all, item + 1) : (struct ahead){0};
         if (rows)
             spear_attend(rows, all->q + first * all->q_step + h * all->dim_head, all->q_step, all->k + place,
                          all->v + place, all->dim_head, all->seen + first, weight, all->view->most,
-                         all->out + first * width + h * all->dim_head, width);
+                         all->out + first * width + h * all->dim_head, width,
+                         all->view->ahead ? all->view->ahead : &next);
     }
 }
 

@@ -27,10 +27,12 @@ struct past {
 
    from [rows]: its place among batch x count tokens (padding is left out); begin [batch + 1]: an utterance's first row;
    position, slot [rows]: where it stands in the text and in the cache; own, text [rows]: the positions that it sees;
-   most: length of the longest list, a multiple of KEYS; longest: rows of one utterance at most. */
+   most: length of the longest list, a multiple of KEYS; longest: rows of one utterance at most; ahead: NULL, or what is
+   brought nearer while one thread attends. */
 struct view {
     int64_t rows, most, longest, *from, *begin, *position, *slot;
     struct seen *own, *text;
+    struct ahead *ahead;
 };
 
 /* `count` new tokens behind each row of a batch; counts: NULL, or [batch]: only the first so many of them are there.

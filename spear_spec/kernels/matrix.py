@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,15 @@ class Matrix:
         self.struct.weights = pointer(strips, strips.shape, strips.dtype, "weights")
 
 
-def side_by_side(matrices: Sequence[Matrix]) -> None:
+class Movable(Protocol):
+    """Weights that may lie anywhere."""
+
+    strips: Tensor
+
+    def move(self, strips: Tensor) -> None: ...
+
+
+def side_by_side(matrices: Sequence[Movable]) -> None:
     """Move weights that one step reads into one piece of memory, in this order, on large pages where the system gives
     them. Less than half such a page stays where it is.
     """

@@ -178,9 +178,11 @@ TILED static void codes_by_tiles(const struct matrix *w, int64_t first, int64_t 
                     TILE_LOAD(4, x + i, wide);
                     TILE_LOAD(5, x + rows * wide + i, wide);
                     TILE_LOAD(6, at, 4 * STRIP);
+                    spear_tile_ahead(at + 4096);
                     TILE_ADD_SS(0, 4, 6);
                     TILE_ADD_US(2, 5, 6);
                     TILE_LOAD(7, at + 64, 4 * STRIP);
+                    spear_tile_ahead(at + 5120);
                     TILE_ADD_SS(1, 4, 7);
                     TILE_ADD_US(3, 5, 7);
                 }

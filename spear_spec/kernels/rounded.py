@@ -50,22 +50,40 @@ class RoundedLinear:
         """to + product."""
         return to + self(x)
 
-    def packed(self) -> tuple[CBytes, list[Tensor]]:
-        """The map as C reads it, and what must live as long."""
+    def packed(self, first: int = 0) -> Tiles:
+        """The map as C reads it, of outputs from `first` on."""
         assert self._scale is not None, "these weights are not rounded"
-        out, inputs = self.shape
-        padded = F.pad(self._weight, (0, -inputs % TILE_IN, 0, -out % TILE_OUT))
+        return Tiles(self._weight[first:], self._scale[first:].contiguous())
+
+
+class Tiles:
+    """A map in tiles of outputs, and the structure that points at it."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        """weight [out, in]: whole numbers; scale [out]."""
+        out, inputs = weight.shape
+        padded = F.pad(weight, (0, -inputs % TILE_IN, 0, -out % TILE_OUT))
         codes = (padded + 128).to(torch.uint8)  # that of nothing is 128 too: its input is 0, its output not written
-        tiles = codes.view(-1, TILE_OUT, padded.shape[1] // 4, 4).transpose(1, 2).contiguous()
-        scale = self._scale.contiguous()
-        held = [tiles, scale]
+        self.shape = (out, inputs)
+        self.strips = codes.view(-1, TILE_OUT, padded.shape[1] // 4, 4).transpose(1, 2).contiguous()
+        self._scale = scale
         shape = (-(-out // TILE_OUT), padded.shape[1] // 4, TILE_OUT, 4)
-        return (
-            CBytes(
-                pointer(tiles, shape, torch.uint8, "8-bit weights"),
-                pointer(scale, (out,), torch.float32, "scales of weights"),
-                inputs,
-                out,
-            ),
-            held,
+        self.struct = CBytes(
+            pointer(self.strips, shape, torch.uint8, "8-bit weights"),
+            pointer(scale, (out,), torch.float32, "scales of weights"),
+            inputs,
+            out,
         )
+
+    def move(self, strips: Tensor) -> None:
+        """The same weights lie here now; whoever has copied the structure has the place before."""
+        self.strips = strips
+        self.struct.codes = pointer(strips, strips.shape, torch.uint8, "8-bit weights")
+
+    def behind(self, first: int) -> CBytes | None:
+        """The outputs from `first` on, as C reads them; None where they do not begin with a tile."""
+        if first % TILE_OUT:
+            return None
+        struct = self.struct
+        skipped = first * self.strips.shape[1] * 4  # tiles lie one after the other
+        return CBytes(struct.codes + skipped, struct.scale + 4 * first, struct.in_, struct.out - first)

@@ -20,6 +20,14 @@
 
 INLINE int64_t spear_tile_in(int64_t in) { return (in + TILE_IN - 1) / TILE_IN * TILE_IN; }
 
+/* A tile of weights that comes some tiles later, asked for while others are multiplied: left to itself the processor brings
+   half as much in the same time, since the lines of a tile do not follow each other. */
+INLINE void spear_tile_ahead(const void *weights)
+{
+    UNROLL_ALL
+    for (int i = 0; i < 16; i++) PREFETCH((const char *)weights + 64 * i);
+}
+
 /* Whether there are tiles and the system lets this process use them; it is asked once. The environment's
    SPEAR_SPEC_TILES=0 keeps them out. */
 int spear_tiles(void);

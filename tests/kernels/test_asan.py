@@ -135,6 +135,7 @@ def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Pa
         "gcc",
         *settings["extra-compile-args"],
         *SANITISERS,
+        "-DNEAR=6000",  # chains of few utterances at a time
         *flags,
         *sources,
         "-lm",

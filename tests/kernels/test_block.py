@@ -155,7 +155,8 @@ def test_products_are_those_of_whole_numbers(shape: tuple[int, int]) -> None:
     torch.manual_seed(1)
     weight = torch.randn(shape)
     linear = RoundedLinear(weight)
-    struct, _held = linear.packed()
+    tiles = linear.packed()
+    struct = tiles.struct
     call = ctypes.CDLL(native.library()._name).spear_bytes
     call.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64] + [
         ctypes.c_void_p

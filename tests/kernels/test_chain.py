@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from spear_spec.config import DraftConfig, SamplingConfig
+from spear_spec.config import DraftConfig, SamplingConfig, T2SConfig
 from spear_spec.decoding import Chance, Session, Uniforms, make_drafter, make_verifier, probabilities, speculate
 from spear_spec.decoding.drafters.adaptive import STOPS, AdaEDL
 from spear_spec.decoding.drafters.chain import ChainDrafter
@@ -144,6 +144,40 @@ def test_a_chain_of_rows_with_their_own_sampling(layers: tuple[int, ...]) -> Non
     assert short
     with pytest.raises(ContractError, match="sampling settings"):
         runner.chain(hidden, limits, uniforms, settings[:3], model.eos_id, draft.start(model.encode(ids), 9))
+
+
+@torch.inference_mode()
+def test_rows_that_do_not_fit_into_the_cache_step_in_turn() -> None:
+    """As each alone, bit for bit, also keys and values; what there is no law of is 0."""
+    torch.manual_seed(4)
+    model = TextToSemantic(T2SConfig(12, 40, 64, 1, 2, 4, 64)).eval()
+    draft = DraftDecoder(DraftConfig(dim=64, depth=2, heads=4, dim_head=64, target_layers=(1,)), model.cfg).eval()
+    runner, lengths, limits = DraftRunner(draft, model), [150, 20, 90, 3, 120], [2, 4, 3, 6, 1]
+    text = torch.tensor([[3, 1, 4, 12, 0], [2, 5, 12, 0, 0], [1, 12, 0, 0, 0], [4, 4, 4, 4, 12], [7, 12, 0, 0, 0]])
+    tokens, features = torch.randint(0, 40, (5, 150)), torch.randn(5, 150, 64)
+    uniforms = [native.uniforms(row, 0, 6) for row in range(5)]
+    sampling = SamplingConfig(temperature=1.2)
+
+    def drafted(rows: list[int]) -> tuple[Any, ...]:
+        state = draft.start(model.encode(text[rows]), 160)
+        for begin in range(0, 150, 25):  # few enough for the kernel
+            counts = [min(max(lengths[row] - begin, 0), 25) for row in rows]
+            here = slice(begin, begin + 25)
+            runner.step(tokens[rows, here], features[rows, here], state, counts=counts)
+            state.cache.crop([min(lengths[row], begin + 25) for row in rows])
+        hidden, longest = features[rows, :1].clone(), max(limits[row] for row in rows)
+        chances = [uniforms[row][:longest] for row in rows]
+        return *runner.chain(hidden, [limits[row] for row in rows], chances, sampling, 99, state), state
+
+    found, laws, state = drafted([0, 1, 2, 3, 4])
+    for row in range(5):
+        (alone,), law, own = drafted([row])
+        assert found[row] == alone and len(alone) == limits[row]
+        assert torch.equal(laws[row, : len(alone)], law[0])
+        reached = slice(0, lengths[row] + limits[row] - 1)
+        assert torch.equal(state.cache.k[:, row, :, reached], own.cache.k[:, 0, :, reached])
+        assert torch.equal(state.cache.v[:, row, :, reached], own.cache.v[:, 0, :, reached])
+    assert laws.shape[1] == 6 and not laws[0, 4:].any() and not laws[4, 1:].any() and laws[1, 3].any()
 
 
 def test_without_the_kernel_torch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from spear_spec.kernels.structures import TILE_IN
 
 ROOT = Path(__file__).parents[2]
 SHAPES = [(1, 1), (33, 64), (300, 65), (8, 2000)]
+LEAST = 1e-6  # of a row that is divided by its length
 ROWS = (1, 2, 3, 5, 7, 12, 13, 16, 17, 33)
 Product = Callable[[int, Tensor, Tensor | None, Tensor], None]
 
@@ -53,18 +54,20 @@ def product_of(library: ctypes.CDLL, matrix: Matrix) -> Product:
     return run
 
 
-def bytes_of(library: ctypes.CDLL, linear: RoundedLinear) -> Product:
-    struct, held = linear.packed()
-    call, wide = library.spear_bytes, -(-linear.shape[1] // TILE_IN) * TILE_IN
-    call.restype = None
-    call.argtypes = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2, ctypes.c_int64, *[ctypes.c_void_p] * 2]
+def bytes_of(library: ctypes.CDLL, linear: RoundedLinear, unit: bool = False) -> Product:
+    tiles = linear.packed()
+    struct = tiles.struct
+    call, wide = library.spear_bytes_unit if unit else library.spear_bytes, -(-linear.shape[1] // TILE_IN) * TILE_IN
+    call.restype, least = None, [ctypes.c_float] * unit
+    call.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, *least, ctypes.c_void_p, ctypes.c_int64]
+    call.argtypes += [ctypes.c_void_p] * 2
 
     def run(rows: int, x: Tensor, add: Tensor | None, y: Tensor) -> None:
-        assert held
+        assert tiles
         room = torch.empty(rows * (wide + 8) + 64, dtype=torch.uint8)
         at = None if add is None else add.data_ptr()
         step = 0 if add is None else linear.shape[0]
-        call(ctypes.addressof(struct), rows, x.data_ptr(), at, step, y.data_ptr(), room.data_ptr())
+        call(ctypes.addressof(struct), rows, x.data_ptr(), *[LEAST] * unit, at, step, y.data_ptr(), room.data_ptr())
 
     return run
 
@@ -80,7 +83,7 @@ def numbers(rows: int, inputs: int) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("kind", ["product", "bytes"])
+@pytest.mark.parametrize("kind", ["product", "bytes", "unit"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_way_gives_the_same_bits(kind: str, shape: tuple[int, int], built: dict[str, ctypes.CDLL]) -> None:
     torch.manual_seed(3)
@@ -89,9 +92,9 @@ def test_every_way_gives_the_same_bits(kind: str, shape: tuple[int, int], built:
     codes = (weight / (scale := weight.abs().amax(1) / 127)[:, None]).round()
     codes[0] = 127
     matrix, linear = Matrix.of_codes(codes.to(torch.int8), scale), RoundedLinear(codes * scale[:, None])
-    most = 127 if kind == "bytes" else min(32767, (2**31 - 1) // (127 * inputs))
+    most = 127 if kind != "product" else min(32767, (2**31 - 1) // (127 * inputs))
     ways = {
-        name: product_of(library, matrix) if kind == "product" else bytes_of(library, linear)
+        name: product_of(library, matrix) if kind == "product" else bytes_of(library, linear, kind == "unit")
         for name, library in built.items()
     }
     for rows in ROWS:
@@ -99,6 +102,8 @@ def test_every_way_gives_the_same_bits(kind: str, shape: tuple[int, int], built:
         top = x.abs().amax(1, keepdim=True)
         by = torch.where((top >= 1e-30) & (top < float("inf")), torch.tensor(float(most)) / top, 0)
         rounded = torch.where(by > 0, x * by, 0).round().double()
+        if kind == "unit":
+            rounded /= torch.linalg.vector_norm(x.double(), dim=1, keepdim=True).clamp_min(LEAST)
         for add in (None, torch.randn(rows, out)):
             found = {}
             for name, run in ways.items():

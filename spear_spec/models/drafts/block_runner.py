@@ -81,7 +81,7 @@ class BlockRunner(Turning):
 
     def _weights(self) -> BlockWeights:
         return BlockWeights(
-            self.table, self.enter, self.past, self.layers, self.positions, self.head, self.gate, self.gate_bias,
+            self.table, self.enter, self.layers, self.positions, self.head, self.gate, self.gate_bias,
             self.before, self.after, self._fuse, self.window,
         )  # fmt: skip
 
