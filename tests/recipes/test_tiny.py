@@ -39,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, spoken_libritts: Path, encode
     settings += ["progress=false", f"push.to={out.parent / 'pushed'}"]
     command = [sys.executable, "-m", "spear_spec.training.recipe.run", str(CONF / "tiny.toml"), "--set", *settings]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2700, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (out.parent / "log.txt").write_text(done.stdout)
     return out
