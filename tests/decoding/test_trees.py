@@ -168,7 +168,7 @@ ENUMERATED = {name: spec for name, spec in SPECS.items() if name != "iid"} | {
     f"iid, {tree}": replace(SPECS["iid"], tree=tree) for tree in ("2-1", "1-2")
 }
 
-BROAD = {"kpath", "wor, all tokens", "iid, 2-1"}  # of so many branches that two tokens are enough
+BROAD = {"kpath", "wor, all tokens", "iid, 2-1", "matching, wor"}  # of so many branches that two tokens are enough
 
 
 @pytest.mark.parametrize("spec", ENUMERATED)
