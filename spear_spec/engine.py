@@ -34,6 +34,7 @@ from spear_spec.decoding.rounds.loop import Rounds, RoundSession
 from spear_spec.decoding.session import Session
 from spear_spec.decoding.verifiers.base import Verifier
 from spear_spec.errors import ConfigError, ContractError
+from spear_spec.models.alignment import Letters
 from spear_spec.models.contract import Target
 from spear_spec.runtime.contract import Runtime
 
@@ -181,7 +182,8 @@ class Engine:
         while (due := tries.due(session.tokens[row], ended)) is not None:
             tokens, how = due
             speech = tokens[:-1] if how == "eos" else tokens
-            misses = self.misses(self.target, utterance.request, speech, tries.kept, how is not None)
+            letters = tries.letters = tries.letters or Letters(self.target, utterance.request.ids)
+            misses = self.misses(letters, utterance.request, speech, tries.kept, how is not None)
             stays = tries.settle(tokens, how, misses)
             if stays is None:
                 self._anew(row, ended, tokens[: tries.kept])

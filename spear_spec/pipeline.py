@@ -226,6 +226,7 @@ class TTS:
         provenance: whether a file of it says in its metadata that it is synthetic speech, by which software and voice,
             and after which prompt (its SHA-256); None: where a prompt was used.
         """
+        options = self.unheard(options)
         meter = options.pop("meter", None) or Meter(self.sample_rate)
         who = choose_speaker(self.bundle, options.get("speaker"))
         options["voice"] = sound = self.sound_of(options.get("voice"), who)
@@ -250,7 +251,7 @@ class TTS:
         ssml: bool = False,
         speed: float = 1.0,
         timestamps: bool = False,
-        complete: bool | str = False,
+        complete: bool | str | None = None,
         best_of: int = 1,
         judge: str | SoundJudge | None = None,
         beam: int | None = None,
@@ -259,8 +260,8 @@ class TTS:
     ) -> Iterator[AudioChunk]:
         """Speak a text of any length, piece by piece, in bounded memory; the first piece comes after a few tokens.
 
-        The samples are those of `synthesize` with the same arguments. Same seed, settings, device and threads: same
-        audio.
+        The samples are those of `synthesize` with the same arguments and the same `complete`. Same seed, settings,
+        device and threads: same audio.
 
         Args:
             speaker: who reads. voice: whose sound it is: that of a speaker by name, of a prompt as `hear` takes it, or
@@ -276,7 +277,9 @@ class TTS:
             timestamps: the last chunk of each sentence tells when its words are heard.
             complete: True or "on": a sentence that leaves out words is drawn again; each is heard when it is settled,
                 so the first sound comes later. "stream": it is looked at on its way, what is well is heard at once, and
-                decoding goes back to there where words are missing behind it (`decoding/completeness.py`).
+                decoding goes back to there where words are missing behind it (`decoding/completeness.py`). False or
+                "off": the bare law. Left out: "stream" here and "on" in `synthesize`, where the voice says that it
+                helps (`VoiceConfig.complete`; the shipped one does), else "off".
             best_of: so many takes of each sentence, decoded together, of which the judge's best is kept and heard. It
                 is what its seed (`stats["best_of"]`) says alone, one sentence at a time.
             judge: "mos" (DistillMOS, the default where it is installed), "likelihood" (mean log-probability of the
@@ -302,7 +305,9 @@ class TTS:
             raise ConfigError(f"meter must be a Meter, not {type(meter).__name__}")
         check_seed(seed)
         check_cap(max_tokens)
-        again = complete not in (False, "off") or best_of != 1
+        again = complete not in (None, False, "off") or best_of != 1
+        if complete is None:
+            complete = self._completeness("stream") if beam is None else "off"
         search = None if beam is None else self._beams(beam, length_penalty, again, sampling)
         segments = read(self.front_end, text, who, Reading.of(pause, lexicon, ssml))
         speed = check_speed(speed, self.stage)
@@ -312,6 +317,21 @@ class TTS:
         sound = self.sound_of(voice, who)
         asked = Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return say(asked, self if wanted is None else self._steady(), meter, timeline)
+
+    def unheard(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of `stream` for speech that nobody hears before it is all there: `complete`, left out, means "on"."""
+        given = options.get("complete") is not None or options.get("beam") is not None
+        return {**options, **({} if given else {"complete": self._completeness("on")})}
+
+    def _completeness(self, way: str) -> str:
+        """What requests that say nothing of it get: `way`, or "off"."""
+        if not self.bundle.config.complete:
+            return "off"
+        try:
+            whole_by(self.front_end, self.target, way)
+        except ConfigError:  # another front end or transformer than the voice's own
+            return "off"
+        return way
 
     def _steady(self) -> TTS:
         """With the draft length of one row for any number of them: takes that stand beside each other are then what

@@ -81,6 +81,7 @@ def main() -> None:
             gamma=args.gamma,
             reference=args.speaker_reference,
             supervised=Path(supervised) if supervised else None,
+            complete=plan.pack.complete,
         )
     except SpearSpecError as error:
         raise SystemExit(f"pack: {error}") from None

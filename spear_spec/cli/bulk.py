@@ -138,12 +138,19 @@ def settings_of(args: argparse.Namespace, bundle: Bundle) -> Settings:
         lexicon=None if lexicon is None else str(Path(args.lexicon).resolve()),
         lexicon_sha256=None if lexicon is None else digest(lexicon.to_json()),
         ssml=args.ssml,
-        complete=args.complete,
+        complete=_complete(args, bundle),
         best_of=args.best_of,
         judge=None if judge is None else str(judge),
         acoustic=None if stage is None else anywhere(bundle, args.acoustic),
         acoustic_fingerprint=None if stage is None else fingerprint(stage),
     )
+
+
+def _complete(args: argparse.Namespace, bundle: Bundle) -> str:
+    """Whole sentences are kept here, so what the voice is good for is "on"."""
+    if args.complete != "auto":
+        return str(args.complete)
+    return "on" if bundle.config.complete else "off"
 
 
 def _spec(args: argparse.Namespace, bundle: Bundle, batch: int) -> SpecConfig:

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from spear_spec.errors import ConfigError
 
 LATER: dict[str, str] = {}
-COMPLETE: dict[str, bool | str] = {"on": True, "stream": "stream", "off": False}  # as `TTS.stream` has it
+# As `TTS.stream` has it.
+COMPLETE: dict[str, bool | str | None] = {"auto": None, "on": True, "stream": "stream", "off": False}
 
 
 class Parser(argparse.ArgumentParser):
@@ -205,13 +206,16 @@ def _whose(say: argparse.ArgumentParser) -> None:
     )
 
 
-def _complete(parser: argparse.ArgumentParser) -> None:
+def _complete(parser: argparse.ArgumentParser, default: str = "off") -> None:
+    auto = default == "auto"
     parser.add_argument(
         "--complete",
-        choices=tuple(COMPLETE),
-        default="off",
+        choices=tuple(way for way in COMPLETE if way != "auto" or auto),
+        default=default,
         help="on: a sentence that leaves out words is drawn again; it is heard when it is settled. stream: it is heard "
-        "while it is written, and decoding goes back to what is settled where words are missing (default off)",
+        "while it is written, and decoding goes back to what is settled where words are missing. "
+        + ("auto: where the voice says that it helps, stream if sound is heard while it is made, else on. " * auto)
+        + f"off: neither (default {default})",
     )
 
 
@@ -423,7 +427,7 @@ def build_parser() -> argparse.ArgumentParser:
     _untuned(say)
     _reading(say)
     _whose(say)
-    _complete(say)
+    _complete(say, default="auto")
     say.add_argument(
         "--timestamps",
         metavar="FILE",
@@ -532,7 +536,7 @@ def beam_options(args: argparse.Namespace) -> dict[str, Any]:
             given.append("--set")
         if given:
             raise ConfigError(f"a beam search {what} nothing: leave {', '.join(given)} out")
-    if args.complete != "off":
+    if args.complete not in ("off", "auto"):
         raise ConfigError("a beam search draws nothing, so nothing can be drawn again: leave --complete off")
     return {"beam": args.beam, **({} if alpha is None else {"length_penalty": alpha})}
 

@@ -41,7 +41,7 @@ from dataclasses import dataclass, field, replace
 from spear_spec.config import require
 from spear_spec.decoding.chance import REDRAW, derive
 from spear_spec.decoding.request import Request, Whole
-from spear_spec.models.alignment import check_aligned, letter_attention, letter_starts, strays
+from spear_spec.models.alignment import Letters, check_aligned, letter_starts, strays
 
 Misses = Callable[[object, Request, Sequence[int], int, bool], int]  # see `missed`
 
@@ -50,8 +50,9 @@ def missed(target: object, request: Request, speech: Sequence[int], kept: int = 
     """How many words of the request its semantic tokens leave out (their letters take less than `Whole.least` tokens
     each, on average), and how often they lose the thread (`Whole.stray` tokens that speak of another place).
 
-    speech: without the end token. kept: what lies among so many first tokens is not counted. ended: whether they are
-    all; if not, words that end within the last `Whole.margin` tokens, or were not reached, are not counted either.
+    target: the transformer, or the `Letters` of this request's text. speech: without the end token. kept: what lies
+    among so many first tokens is not counted. ended: whether they are all; if not, words that end within the last
+    `Whole.margin` tokens, or were not reached, are not counted either.
 
     Raises:
         ConfigError: the target does not tell which letter it speaks.
@@ -61,7 +62,8 @@ def missed(target: object, request: Request, speech: Sequence[int], kept: int = 
         return 0
     if not speech:
         return len(wanted.words) if ended else 0
-    attention = letter_attention(target, request.ids, speech)
+    letters = target if isinstance(target, Letters) else Letters(target, request.ids)
+    attention = letters.attention(speech)
     starts = letter_starts(attention, ended)
     passed = len(speech) if ended else len(speech) - wanted.margin
     out = sum(
@@ -102,7 +104,7 @@ class Tries:
     """One request that wants to be whole on its way: what is kept of it, and what was tried behind that.
 
     kept: so many first tokens stay. place: where it is looked at next; None: at its end. number: how often it was begun
-    anew. looked: all that was looked at, in order.
+    anew. looked: all that was looked at, in order. letters: of the text, once they were asked for.
     """
 
     request: Request
@@ -110,6 +112,7 @@ class Tries:
     place: int | None = field(init=False)
     number: int = 0
     looked: list[Tried] = field(default_factory=list)
+    letters: Letters | None = None
     _count: int = 0
     _best: Tried | None = None
     _begun: int = field(init=False)

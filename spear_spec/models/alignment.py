@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spear_spec.errors import ConfigError
 from spear_spec.models.spear_tts import TextToSemantic
-from spear_spec.nn.attention import Attend, seeing
+from spear_spec.nn.attention import attend, seeing
 
 Array = npt.NDArray[np.float64]
 
@@ -29,18 +29,6 @@ _JUMP = 1e-3  # chance that letters are left out, a step
 _FAR = 5  # letters
 _PACE = 0.25  # chance that a letter is over, a step, where it is not known how many there are: two tokens a letter
 _EDGE = 0.5  # each letter further from the first at the beginning, and from the last at the end, is so much less likely
-
-
-class _Scores:
-    """Cross-attention whose first heads' log-probabilities over the text [heads, T, S] are kept (an `Attend`)."""
-
-    def __init__(self, heads: int) -> None:
-        self.heads, self.look, self.kept = heads, seeing(None), torch.empty(0)
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scores = q[0, : self.heads] @ k[0, : self.heads, 1:].transpose(-1, -2) * q.shape[-1] ** -0.5  # no null slot
-        self.kept = scores.double().log_softmax(-1)
-        return self.look(q, k, v)
 
 
 def check_aligned(target: object) -> TextToSemantic:
@@ -61,7 +49,38 @@ def check_aligned(target: object) -> TextToSemantic:
     return target
 
 
-@torch.inference_mode()
+class Letters:
+    """Tells of tokens which letter of a text they speak. The text is encoded when this is asked first, and once.
+
+    target: the transformer that wrote them. ids: a segment's text ids.
+    """
+
+    def __init__(self, target: object, ids: Sequence[int]) -> None:
+        self._target, self._ids = target, ids
+        self._cross: list[tuple[Tensor, Tensor]] = []
+
+    @torch.inference_mode()
+    def attention(self, tokens: Sequence[int]) -> Array:
+        """See `letter_attention`."""
+        model = check_aligned(self._target)
+        if not self._cross:
+            self._cross = model.encode(torch.tensor([model.text(self._ids)], device=model.device)).cross
+        x = model.embed(torch.tensor([[model.start_id, *tokens[:-1]]], device=model.device))
+        table, see, last = model.rotary(x.shape[1])[: x.shape[1]], seeing(None, causal=True), max(ALIGNED_LAYERS)
+        kept = []
+        for index in range(last + 1):
+            layer, (keys, values) = model.decoder[index], self._cross[index]
+            x = layer.add_past(x, see(*layer.past(x, table)))
+            queries = layer.ask(x)
+            if index in ALIGNED_LAYERS:
+                asked, there = queries[0, :ALIGNED_HEADS], keys[0, :ALIGNED_HEADS, 1:]  # without the null slot
+                kept.append((asked @ there.transpose(-1, -2) * asked.shape[-1] ** -0.5).double().log_softmax(-1))
+            if index < last:
+                x = layer.add_feed_forward(layer.add_text(x, attend(queries, keys, values, None)))
+        mean: Array = torch.cat(kept).mean(0).log_softmax(-1).cpu().numpy()
+        return mean[: len(tokens)]
+
+
 def letter_attention(target: object, ids: Sequence[int], tokens: Sequence[int]) -> Array:
     """Log-probabilities [T, S] of the letter that each of the T tokens speaks, the heads' geometric mean.
 
@@ -71,20 +90,7 @@ def letter_attention(target: object, ids: Sequence[int], tokens: Sequence[int]) 
     Raises:
         ConfigError: see `check_aligned`. TextError: ids that the target does not know.
     """
-    model = check_aligned(target)
-    text = torch.tensor([model.text(ids)], device=model.device)
-    hidden = model.encode_hidden(text, None)
-    x = model.embed(torch.tensor([[model.start_id, *tokens[:-1]]], device=model.device))
-    table = model.rotary(x.shape[1])[: x.shape[1]]
-    kept = []
-    for index in range(max(ALIGNED_LAYERS) + 1):
-        layer, scores = model.decoder[index], _Scores(ALIGNED_HEADS)
-        look: Attend | None = scores if index in ALIGNED_LAYERS else None
-        x = layer(x, table, None, layer.cross_attn.keys_values(hidden), None, causal=True, text=look)
-        if look is not None:
-            kept.append(scores.kept)
-    mean: Array = torch.cat(kept).mean(0).log_softmax(-1).cpu().numpy()
-    return mean[: len(tokens)]
+    return Letters(target, ids).attention(tokens)
 
 
 def letter_starts(attention: Array, ended: bool = True) -> Array:

@@ -22,7 +22,8 @@ _DAYS = ("Mon", "Tue", "Tues", "Wed", "Thu", "Thur", "Thurs", "Fri", "Sat", "Sun
 # ---- the ends of sentences
 _NEXT_LOWER = re.compile(r"\s*[\"'“‘(\[]*[a-z]")
 _NEXT_NUMBER = re.compile(r"\s*#?(?:\d|[VX]\b|[IVX]{2,}\b)")
-_NEXT_YEAR = re.compile(r"\s*\d{3,4}\b(?!,\d)")
+_ANY_MONTH = "|".join((*_MONTHS, "May"))
+_NEXT_YEAR = re.compile(rf"\s*(?:\d{{3,4}}\b(?!,\d)|\d{{1,2}} (?:{_ANY_MONTH}))")
 _LAST_WORD = re.compile(r"(?<![\w.])(?:et )?([\w.]+)\.[\"'”’)\]»*_]*$")
 _NAME_BEFORE = re.compile(r"(?:\b[A-Z][\w'’]*|\d(?:st|nd|rd|th))\s+\w+\.\W*$")
 _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]")
@@ -110,7 +111,7 @@ def numbers_something(before: str, following: str) -> bool:
 # ---- the words
 def _book(match: re.Match[str]) -> str:
     number = {"1": "First ", "2": "Second ", "3": "Third "}.get(match["number"] or "", "")
-    return f"{number}{tables.BOOK_NAMES[match['name']]} "
+    return f"{number}{(tables.BOOK_NAMES | tables.BOOKS_BEFORE_A_VERSE)[match['name']]} "
 
 
 _LATIN = (
@@ -119,7 +120,7 @@ _LATIN = (
         for short, long in tables.LATIN.items()
     ),
     *(
-        (re.compile(rf"(?<![\w.-]){short}\. ?(?=\d{{3,4}}\b(?!,\d))"), f"{long} ")
+        (re.compile(rf"(?<![\w.-]){short}\. ?(?=\d{{3,4}}\b(?!,\d)|\d{{1,2}} (?:{_ANY_MONTH}))"), f"{long} ")
         for short, long in tables.BEFORE_YEAR.items()
     ),
     (re.compile(r"(?<=\dth|\dst|\dnd|\drd) c\.(?=\s)"), " century"),
@@ -131,10 +132,33 @@ _LATIN = (
 )
 _KEY = re.compile(rf"\b(?P<name>{one_of(tables.KEYS)})(?=[ +-])")
 _BOOK = re.compile(rf"(?<![\w.])(?:(?P<number>[123]) ?)?(?P<name>{one_of(tables.BOOK_NAMES)})\. (?=\d)")
-_SHORT = re.compile(rf"(?<![\w/])(?P<name>{one_of(tables.SHORT_FORMS)})(?![\w/.])", re.I)
+_SHORT = re.compile(
+    rf"(?<![\w/])(?P<name>{one_of(tables.SHORT_FORMS)})(?![\w/]|\.\w)(?!(?<=\bvs)\.|(?<=\battn)\.)", re.I
+)
 _WORD = re.compile(rf"(?<![\w.])(?P<name>{one_of(tables.WORDS)})\.(?=(?P<after>\s*)(?P<next>\S{{0,12}}))")
 _NUMBER_WORD = re.compile(
-    rf"(?<![\w.])(?P<name>{one_of(tables.BEFORE_NUMBER)})(?P<point>\.) ?(?=#?\d|[IVX]+\b|[A-Z]?\d|[A-Z]\b(?!\.))"
+    rf"(?<![\w.])(?P<name>{one_of(tables.BEFORE_NUMBER)})(?P<point>\.) ?"
+    r"(?=#?\d|[IVX]+\b|[A-Z]?\d|[A-Z]{1,5}-?\d|[A-Z]\b(?!\.))"
+)
+_CHAT = re.compile(
+    rf"(?<![\w.@#/'’-])(?P<name>{one_of((*tables.CHAT, *(n.capitalize() for n in tables.CHAT if len(n) > 2)))})"
+    r"(?![\w@/'’-]|\.\w)"
+)
+_TIS = re.compile(r"(?<!\w)['‘’]tis\b", re.I)
+_AND = re.compile(r"(?<=[a-z]) ['‘’]n['’] (?=[a-z])(?<!\brock 'n' )", re.I)
+_SUBJECT = re.compile(rf"(?<![\w.])(?P<name>{one_of(tables.SUBJECTS)}):(?= )")
+_DOSE = re.compile(rf"(?<![\w.])(?P<name>{one_of(tables.DOSES)})(?P<end>\s*$|(?=\s+[A-Z]))?(?!\w)")
+_SIZE = re.compile(rf"(?<=\d )(?P<name>{one_of(tables.SIZES)})\.(?= [a-z])")
+_LEAST = re.compile(rf"(?<![\w.])(?P<name>[Mm]in|[Mm]ax)\. (?=(?:{one_of(tables.LIMITED)})\b)")
+_VERSE = re.compile(
+    rf"(?<![\w.])(?:(?P<number>[123]) ?)?(?P<name>{one_of(tables.BOOKS_BEFORE_A_VERSE)})\. (?=\d{{1,3}}:\d)"
+)
+_BESIDE = (  # where the words around it tell
+    (re.compile(r"(?<=\d) ea\b(?P<end>\.(?=\s*$)|)\.?"), " each"),
+    (re.compile(r"(?<=[Bb]y )vol\b(?P<end>\.(?=\s*$)|)\.?"), "volume"),
+    (re.compile(r"(?<=[Bb]y )wt\b(?P<end>\.(?=\s*$)|)\.?"), "weight"),
+    (re.compile(r"(?<=\dst |\dnd |\drd |\dth )fl\b(?P<end>\.(?=\s*$)|)\.?"), "floor"),
+    (re.compile(r"(?<=\b[Pp]age )(?P<page>\d{1,4}) ?ff?\b(?P<end>\.(?=\s*$)|)\.?"), r"\g<page> and following"),
 )
 _STATE = re.compile(rf"(?<=[a-z], )(?P<name>{one_of(tables.STATE_POINTS)})\.")
 _STATE_CODE = re.compile(
@@ -157,6 +181,16 @@ _SAINT = re.compile(r"\bSt\.? ?(?=[A-Z][a-z])")
 _SAINTE = re.compile(r"\bSte\. ?(?=[A-Z][a-z])")
 _LONELY_STREET = re.compile(r"\bSt\.(?!\w)")
 _NEXT_WORD = re.compile(r"\s+(?P<word>[A-Z][\w'’]*)")
+
+
+def _chat(match: re.Match[str]) -> str:
+    name = match["name"]
+    said = tables.CHAT[name.lower()]
+    return said if name.islower() else said[0].upper() + said[1:]
+
+
+def _dose(match: re.Match[str]) -> str:
+    return tables.DOSES[match["name"]] + ("." if match["end"] is not None else "")
 
 
 def _expand(match: re.Match[str]) -> str:
@@ -211,11 +245,16 @@ def speak_abbreviations(text: str) -> str:
     """Replace abbreviations by words: `Prof.`, `e.g.`, `No. 5`, `Main St.`, `w/o`; `Mr.`, `Dr.` are the lexicon's
     own.
     """
+    text = _CHAT.sub(_chat, text)
+    text = _AND.sub(" and ", _TIS.sub("tizz", text))  # not `tease`
     if "." not in text and "/" not in text and not any(c.isupper() for c in text):
         return text
+    text = _SUBJECT.sub(lambda m: tables.SUBJECTS[m["name"]] + ":", text)
+    text = _DOSE.sub(_dose, text)
     for pattern, words in _LATIN:
         text = pattern.sub(words, text)
     text = _KEY.sub(lambda m: tables.KEYS[m["name"]], text)
+    text = _VERSE.sub(_book, text)
     text = _BOOK.sub(_book, text)
     text = _SHORT.sub(lambda m: tables.SHORT_FORMS.get(m["name"].lower(), m["name"]), text)
     text = _STATE.sub(lambda m: tables.STATE_POINTS[m["name"]], text)
@@ -223,7 +262,11 @@ def speak_abbreviations(text: str) -> str:
     text = _DIRECTION.sub(lambda m: tables.DIRECTIONS[m["name"]] + " ", text)
     text = _DIRECTION_FIRST.sub(lambda m: tables.DIRECTIONS[m["name"]] + " ", text)
     text = _DIRECTION_AFTER.sub(lambda m: f"{m['street']} {tables.DIRECTIONS[m['name']]}", text)
+    text = _SIZE.sub(lambda m: tables.SIZES[m["name"]], text)
+    text = _LEAST.sub(lambda m: m["name"] + "imum ", text)
     text = _NUMBER_WORD.sub(_numbered, text)
+    for pattern, words in _BESIDE:
+        text = pattern.sub(rf"{words}\g<end>", text)
     text = _STREET.sub(_street, text)
     text = _ALWAYS.sub(_kind_of_road, text)
     text = _SAINTE.sub("Sainte ", text)

@@ -30,6 +30,16 @@ _PLUSES = re.compile(r"(?<=\d)(?P<a> ?)[+×÷](?P<b> ?)(?=\d)")
 _GREEK_OVER = re.compile(r"(?<=[Α-Ωα-ω]) ?/ ?(?=\w)|(?<=\w) ?/ ?(?=[Α-Ωα-ω])")
 _TRUE_MINUS = re.compile(r"(?<=[\w)]) ?− ?(?=[\w(])")
 
+_BEFORE = (  # signs that are others in disguise
+    (re.compile(r"(?<![\w.])(\d{1,15}(?:\.\d{1,15})?)e([+-]?\d{1,3})(?![\w]|\.\d)"), r"\1 × 10^\2"),  # 3.5e-4
+    (re.compile(r"(?<=[\w)])\*\*(?=[\d(])"), "^"),
+    (re.compile(r"(?<=\s)(?:-{1,2}|={1,2})>(?=\s)"), "→"),
+    (re.compile(r"(?<=\s)<-{1,2}(?=\s)"), "←"),
+    (re.compile(r" ?&& ?"), " and "),
+    (re.compile(r"(?<=\s)\|\|(?=\s)"), "or"),
+    (re.compile(r"(?<=\d)!(?= ?[=/*×÷+])"), " factorial"),
+    (re.compile(r"\bf/(?=\d)"), "f "),  # of a lens
+)
 _WORDS = {
     "-": "minus", "−": "minus", "–": "minus", "+": "plus", "*": "times", "×": "times", "·": "times", "⋅": "times",
     "÷": "divided by", ":": "divided by",
@@ -79,6 +89,8 @@ def _sum(match: re.Match[str]) -> str:
 
 def speak_arithmetic(text: str) -> str:
     """`5 - 3 = 2` -> `5 minus 3 equals 2`, `What is 8/2?` -> `What is 8 divided by 2?`; `−` is minus wherever it is."""
+    for pattern, sign in _BEFORE:
+        text = pattern.sub(sign, text)
     if not any(c in text for c in "+-−–=×÷<>*/≈≤≥≠·"):
         return text
     text = _FUNCTION.sub(r"\1 of \2", text)

@@ -153,7 +153,8 @@ _RULES = (
     (re.compile(rf"\b(?P<month>{_SHORT_MONTH})\.?{_DASH}(?P<last>{_SHORT_MONTH})\b\.?(?!\w)"), _months),
     (re.compile(_RANGE), _hours),
     (re.compile(
-        rf"(?<![\w:.])(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?: ?{_half('half')})?(?![\w:])"),
+        rf"(?<![\w:.])(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?: ?{_half('half')})?"
+        r"(?![\w:]|,\d{3})"),
         _clock),
     (re.compile(rf"(?<![\w:.,])(?P<hour>\d{{1,2}})\.(?P<minute>[0-5]\d)(?P<second>) ?{_half('half')}"), _clock),
     (re.compile(r"(?<![\w:.,])(?P<hour>[01]\d|2[0-4])00(?= (?:hours|hrs)\b)"),

@@ -22,6 +22,7 @@ log = logging.getLogger("spear_spec")
 MOST_PHONEMES = 200  # in a segment: some fifteen seconds at a normal rate, and what the voices were trained with
 PAUSES_S = {kind: Pauses()[kind] for kind in Break}
 _NO_WORDS = "the front end of this voice does not tell where its words are: no timestamps with it"
+MOST_TOLD = 20  # warnings of a text
 _MOST_AHEAD = 16  # pieces that are prepared together, once the first are out
 
 
@@ -124,6 +125,19 @@ def check_tells_words(front_end: FrontEnd) -> None:
         raise ConfigError(_NO_WORDS)
 
 
+class Told:
+    """Tells each warning of a text once, and of a text that has very many of them the first."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
+    def warn(self, warning: str) -> None:
+        if warning in self.told or len(self.told) > MOST_TOLD:
+            return
+        self.told.add(warning)
+        log.warning("text: %s", warning if len(self.told) <= MOST_TOLD else "its further warnings are left out")
+
+
 class PhonemeFrontEnd:
     """English text by way of sentences and phonemes.
 
@@ -147,7 +161,8 @@ class PhonemeFrontEnd:
         return len(self.tokenizer.vocab)
 
     def segments(self, text: str, speaker: str) -> Iterator[Segment]:
-        """Segments of at most `MOST_PHONEMES` phoneme letters; what had to be guessed at is logged as a warning.
+        """Segments of at most `MOST_PHONEMES` phoneme letters; what had to be guessed at is logged as a warning,
+        the same one once.
 
         Raises:
             TextError: there is nothing to say, or the voice has no such speaker.
@@ -160,12 +175,12 @@ class PhonemeFrontEnd:
             raise TextError(f"a text must be a string, not {type(text).__name__}")
         self.tokenizer.encode_phonemes("", speaker)  # the speaker is known before anything is worked out
         passages, stand_ins = reading.passages(text)
-        first = True
+        first, told = True, Told()
         for passage in passages:
             asked = passage.pause_s
             for written, before, phonemes, warnings in self._pieces(passage.text, stand_ins):
                 for warning in warnings:
-                    log.warning("text: %s", warning)
+                    told.warn(warning)
                 if asked is None:
                     kind = passage.before if before is Break.PARAGRAPH else before
                     asked = 0.0 if first else reading.pauses[kind]

@@ -7,16 +7,30 @@ import re
 from html.entities import html5
 
 from spear_spec.text import tables
+from spear_spec.text.numbers import in_pairs
 
 _TLD = (
     r"com|org|net|edu|gov|mil|int|io|ai|co|uk|us|de|fr|eu|info|biz|dev|app|me|tv|ca|au|nz|jp|cn|in|ch|at|nl|se|no|es|it|pl|ru|br|xyz|tech|gg|"
     r"fm|ly"
 )
 # bounded and possessive throughout: a text of hyphens or points costs no more than its length
-_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,8}+")
+_MAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,8}+(?::[\w.-]{1,63}+(?:/[\w-]{1,63}+){1,8}+(?:\.\w{1,8}+)?)?"
+)
 _URL = re.compile(
-    rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|(?<![\w.@-])(?:[\w-]{{1,63}}\.){{1,6}}(?:{_TLD})\b(?:/[^\s<>\"“”()]*)?(?![\w@]|\.\w)",
+    rf"\b(?:https?://|ftp://|www\.)[^\s<>\"“”()]+|(?<![\w.@-])(?:[\w-]{{1,63}}\.){{1,6}}(?:{_TLD})\b(?::\d{{2,5}}\b)?(?:/[^\s<>\"“”()]*)?(?![\w@]|\.\w)"
+    r"|\blocalhost(?::\d{2,5}\b)?(?:/[^\s<>\"“”()]*)?(?!\w)|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}:\d{2,5}(?![\w.:]*\d)",
     re.I,
+)
+_PORT = re.compile(r":(?P<port>\d{2,5})(?=/|$)")
+# paths: C:\Users\Ann\a.txt, \\server\share, src\main, ~/notes, .bashrc
+_STEP = r"\\{1,2}[\w.~$%-]{1,100}+"
+_WINDOWS = re.compile(
+    rf"(?<![\w\\$])(?:(?:[A-Za-z]:|\.{{1,2}})(?:{_STEP}){{1,30}}\\?|\\\\\w[\w.-]{{1,62}}(?:{_STEP}){{1,30}}|[A-Za-z][\w.-]{{1,62}}(?:{_STEP}){{1,30}})(?![\w{{^\\])"
+)
+_HOME = re.compile(r"(?<![\w~/])~(?=/)")
+_DOTTED = re.compile(
+    rf"(?<![\w.])\.(?=(?:{'|'.join(sorted(tables.DOT_NAMES, key=len, reverse=True))})(?![\w@]))|(?<=/)\.(?=[A-Za-z])"
 )
 _FOOTNOTES = re.compile(
     r"(?<=[\w.,;:!?\"'”’)])(?:\[\^[^\]\s]{1,20}\]|\[\d{1,3}(?:[,–-] ?\d{1,3}){0,5}\])+|\[\^[^\]\s]{1,20}\]"
@@ -36,12 +50,19 @@ _COMMENT = re.compile(r"<!--.{0,2000}?-->", re.S)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _DIVIDED = re.compile(r"(?P<first>[A-Za-z]{2,40}+)[-‐\u00ad][ \t]*\n[ \t]*(?P<second>[a-z]{2,40})")
 _ENDINGS = "|".join(sorted(tables.FILES, key=len, reverse=True))
-_FILE = re.compile(rf"(?<![\w.@/-])(?P<name>[A-Za-z][\w-]{{0,63}}+)\.(?P<ending>{_ENDINGS})(?![\w@/-]|\.\w)")
+_FILE = re.compile(
+    rf"(?<![\w.@/-])(?P<name>[A-Za-z][\w-]{{0,63}}+)(?:\.(?P<inner>{_ENDINGS}))?\.(?P<ending>{_ENDINGS})"
+    r"(?P<line>(?::\d{1,6}){1,2}(?![\w:]))?(?![\w@/-]|\.\w)"
+)
+_ENDING = re.compile(rf"(?<= dot )(?P<ending>{_ENDINGS})(?![\w@/-]|\.\w)")
 _UNDERSCORED = re.compile(r"(?<![\w.])(?P<name>@[A-Za-z]\w{0,63}+)")
 _SHARP = re.compile(r"(?<=\b[A-G])#(?![\w#])")  # the languages, and the notes
 _DOT_NET = re.compile(r"(?<![\w.])\.NET\b|(?<=\bASP)\.NET\b")
 _HASH_NUMBER = re.compile(r"#(?=\d)")
-_HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
+_NUMBER_SIGN = re.compile(r"(?<=[a-z.]) ?#(?=:|\s*$)")  # Account #: 12
+_LATEX = frozenset({*tables.LATEX, *tables.LATEX_GREEK, *(name.capitalize() for name in tables.LATEX_GREEK)})
+_HASHTAG = re.compile(r"(?<!\w)#(?P<tag>[A-Za-z]\w{0,99}|\d{1,4}[A-Za-z]{3}\w{0,96})")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=\d)(?=[A-Za-z]{3})|_+")
 _HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
 _MARKS = {
     ".": " dot ", "/": " slash ", "-": " dash ", "_": " underscore ", "@": " at ", "+": " plus ",
@@ -59,6 +80,7 @@ def _url(match: re.Match[str]) -> str:
     body = text.rstrip(".,;:!?'")
     tail = text[len(body) :]
     body = re.sub(r"^(?:https?|ftp)://", "", body, flags=re.I).rstrip("/")
+    body = _PORT.sub(lambda m: f":{in_pairs(m['port']).replace('-', ' ')}", body, count=1)
     return _address(re.sub(r"^www\.", "w w w.", body, flags=re.I)) + tail
 
 
@@ -80,7 +102,34 @@ def _undivided(match: re.Match[str]) -> str:
 
 def _file(match: re.Match[str]) -> str:
     name = re.sub(r"[-_]+", " ", match["name"])
-    return f"{name} dot {tables.FILES[match['ending'].lower()]}"
+    endings = [tables.FILES[e.lower()] for e in (match["inner"], match["ending"]) if e]
+    line = (match["line"] or "").replace(":", " colon ")
+    return " dot ".join((name, *endings)) + line
+
+
+def _hashtag(match: re.Match[str]) -> str:
+    """`#ThrowbackThursday`, `#100DaysOfCode`: its words, which capitals tell apart."""
+    return "hashtag " + _CAMEL.sub(" ", match["tag"])
+
+
+def _dots(match: re.Match[str]) -> str:
+    return " ".join(["dot"] * len(match[1]))
+
+
+def _windows(match: re.Match[str]) -> str:
+    """`C:\\Users\\Ann`, unless it is LaTeX: `x\\times y`."""
+    path = match[0]
+    drive = re.match(r"[A-Za-z]:", path)
+    names = re.split(r"\\+", path)
+    if not drive and path[0] not in "\\." and any(n in _LATEX for n in names[1:]):
+        return path
+    said = re.sub(r"\\+", " backslash ", path)
+    return f"{path[0].upper()} colon{said[2:]}" if drive else re.sub(r"^(\.+)", _dots, said).strip()
+
+
+def speak_paths(text: str) -> str:
+    """`C:\\Users\\a.txt` -> `C colon backslash Users backslash a.txt`, before formulas are looked for."""
+    return _WINDOWS.sub(_windows, text) if "\\" in text else text
 
 
 def strip_markup(text: str) -> str:
@@ -106,16 +155,22 @@ def strip_markup(text: str) -> str:
 
 def speak_links(text: str) -> str:
     """`me@example.com` -> `me at example dot com`; `https://a.org/b` -> `a dot org slash b`; `#1` -> `number 1`."""
-    if "." in text:
-        if "@" in text:
-            text = _MAIL.sub(lambda m: _address(m[0]), text)
+    if "." in text and "@" in text:
+        text = _MAIL.sub(lambda m: _address(m[0]), text)
+    if "." in text or "localhost" in text:
         text = _URL.sub(_url, text)
+    if "~" in text:
+        text = _HOME.sub("tilde ", text)
+    if "." in text:
+        text = _DOT_NET.sub("dot net", text)
+        text = _DOTTED.sub(" dot ", text)
         text = _FILE.sub(_file, text)
+        text = _ENDING.sub(lambda m: tables.FILES[m["ending"].lower()], text)
     if "#" in text:
         text = _SHARP.sub(" sharp", text)
-    text = _DOT_NET.sub("dot net", text)
-    text = _HASH_NUMBER.sub("number ", text)
-    text = _HASHTAG.sub("hashtag ", text)
+        text = _HASHTAG.sub(_hashtag, text)
+        text = _HASH_NUMBER.sub("number ", text)
+        text = _NUMBER_SIGN.sub(" number", text)
     if "@" in text:
         text = _UNDERSCORED.sub(lambda m: _address(m["name"]) if "_" in m["name"] else m["name"], text)
     return _HANDLE.sub("at ", text)

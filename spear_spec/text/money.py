@@ -90,10 +90,15 @@ _RULES = (
 _EACH_ITS_OWN = re.compile(rf"(?<=\w)(?: [–—-] |[–—-])(?=(?:{_SYMBOLS})\d)")
 
 
+_SO_MANY = re.compile(rf"(?<=\d) ?[x×] ?(?=(?:{_SYMBOLS})\d)")
+_FOR = re.compile(rf"(?<![\w.,/])(?P<many>\d{{1,2}})/(?=(?:{_SYMBOLS})\d)")
+
+
 def speak_money(text: str) -> str:
     """Replace amounts of money by words: `$12.50`, `£3m`, `A$50`, `$5-10 million`, `a $3-million house`, `$5/hour`."""
     if not any(c.isdecimal() for c in text):
         return text
+    text = _FOR.sub(r"\g<many> for ", _SO_MANY.sub(" times ", text))  # 3/$5, 2 x $15
     text = _RULES[2][0].sub(lambda m: m[0] if not (m["word"] or m["short"]) else _money(m), text)
     text = _EACH_ITS_OWN.sub(lambda m: " to " if text[m.start() - 1].isalpha() else m[0], text)
     for pattern, say in _RULES[:2]:

@@ -18,15 +18,15 @@ from spear_spec.text.characters import (
 from spear_spec.text.dates import speak_dates
 from spear_spec.text.latex import speak_latex
 from spear_spec.text.lines import flatten
-from spear_spec.text.links import speak_links
+from spear_spec.text.links import speak_links, speak_paths
 from spear_spec.text.money import speak_money
-from spear_spec.text.numbers import speak_numbers
+from spear_spec.text.numbers import join_groups, speak_numbers
 from spear_spec.text.roman import speak_roman
 from spear_spec.text.units import speak_units
 from spear_spec.text.words import bounded, speak_words
 
 _RULES = (
-    write_out_fractions, keep_accents, leave_out_faces, speak_links,
+    write_out_fractions, keep_accents, leave_out_faces, speak_links, join_groups,
     speak_abbreviations, speak_roman, speak_arithmetic, speak_dates, speak_money,
     speak_units, speak_scripts,
     speak_numbers, speak_greek,
@@ -55,7 +55,7 @@ def normalize(text: str) -> tuple[str, list[str]]:
 
 @lru_cache(maxsize=256)
 def _normalize(text: str) -> tuple[str, tuple[str, ...]]:
-    text = flatten(clean(text))
+    text = speak_paths(flatten(clean(text)))
     text, left_out = speak_latex(text)
     for rule in _RULES:
         text = rule(text)

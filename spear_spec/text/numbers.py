@@ -134,7 +134,10 @@ def _unpunctuated_telephone(match: re.Match[str]) -> str:
 
 
 def _code(match: re.Match[str]) -> str:
-    return ", ".join(digits(g) for g in re.findall(r"\d+", match[0]))
+    groups = re.findall(r"\d+", match[0])
+    if all(len(g) < 3 and g[0] != "0" for g in groups):
+        return ", ".join(map(cardinal, groups))  # they are 12-4-1, a formation of 4-4-2
+    return ", ".join(map(digits, groups))
 
 
 def _zip(match: re.Match[str]) -> str:
@@ -156,8 +159,35 @@ def _called(match: re.Match[str]) -> str:
 
 def _house(match: re.Match[str]) -> str:
     number, door = match["number"], match["door"]
-    said = _hundreds(number) if len(number) == 3 else year(number) if number[0] != "0" else digits(number)
+    dated = _is_year(number) and _IN_A_YEAR.search(match.string[max(0, match.start() - 10) : match.start()])
+    said = year(number) if dated else in_pairs(number)
     return f"{said} {door}" if door else said
+
+
+_IN_A_YEAR = re.compile(r"\b(?:in|since|by|until|before|after|of) $", re.I)
+
+
+def _signs(match: re.Match[str]) -> str:
+    """A code sign by sign, with a pause between its groups."""
+    groups = re.findall(r"[A-Z\d]+", match["code"])
+    return match["cue"] + ", ".join(" ".join(digits(c) if c.isdecimal() else c for c in group) for group in groups)
+
+
+def _hexadecimal(match: re.Match[str]) -> str:
+    return "zero x " + " ".join(digits(c) if c.isdecimal() else c.upper() for c in match["number"])
+
+
+_CHESS = {"x": "takes", "+": "check", "++": "double check", "#": "mate"}
+
+
+def _move(match: re.Match[str]) -> str:
+    """`Qxd5+` -> `Q takes D five check`; `Ba2+` is an ion."""
+    who, takes, to, becomes, mark = (match[g] for g in ("who", "takes", "to", "becomes", "mark"))
+    ion = mark == "+" and who + to[0] in tables.ELEMENTS
+    if not (takes or becomes or (mark and who and not ion)):
+        return match[0]
+    said = [*who, "takes" if takes else "", *to, f"promotes to {becomes}" if becomes else "", _CHESS.get(mark, "")]
+    return " ".join(cardinal(word) if word.isdecimal() else word.upper() if len(word) == 1 else word for word in said)
 
 
 def _over(match: re.Match[str]) -> str:
@@ -176,7 +206,10 @@ def _over(match: re.Match[str]) -> str:
         return f"{cardinal(over)} out of {cardinal(under)}"
     if whole in tables.NUMBERS_BY_NAME:
         return tables.NUMBERS_BY_NAME[whole]
-    if re.match(r" time\b", text[match.end() :]) and under in ("2", "4", "8", "16"):
+    if under in ("2", "4", "8", "16") and (
+        re.match(rf"[ -](?:{'|'.join(tables.METERS)})\b", text[match.end() :])
+        or re.search(r"\btime signature\b[^.]{0,12}$", text[max(0, match.start() - 40) : match.start()])
+    ):
         return f"{cardinal(over)} {cardinal(under)}"
     rated = re.search(rf"\b(?:{'|'.join(tables.RATED)})\b", text[max(0, match.start() - 40) : match.start()], re.I)
     if under in ("5", "10", "100") and (rated or over == under):
@@ -235,6 +268,17 @@ _STATES = "|".join([*tables.STATES.values(), *tables.STATES])
 _SALT = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(tables.FORMULAS))})(?![\w-])")
 
 _RULES = (
+    # codes of their own kind: ISSN 2049-3630, 0xFF
+    (re.compile(
+        rf"(?P<cue>\b(?:{'|'.join(sorted(tables.SPELLED_CODES))})(?: number| no\.?| is|:)*(?:-1[03]:?)? )"
+        r"(?P<code>[A-Z]{0,4}\d(?:[ -]?[A-Z\d]){3,40})(?![\w])"), _signs),
+    (re.compile(r"\b0x(?P<number>[0-9A-Fa-f]{1,16})\b"), _hexadecimal),
+    (re.compile(
+        r"(?<![\w-])(?P<who>[KQRBN][a-h]?[1-8]?|[a-h](?=x|[1-8]=)|)(?P<takes>x)?(?P<to>[a-h][1-8])(?:=(?P<becomes>[QRBN]))?"
+        r"(?P<mark>\+{1,2}|#)?(?![\w+])"), _move),
+    (re.compile(
+        r"(?P<cue>\b(?:hit|hits|hitting|bat|bats|batted|batting|slugging|slugged|averaging|average of) )"
+        r"\.(?P<number>\d{3})(?!\w)"), lambda m: m["cue"] + _hundreds(m["number"])),
     # ZIP codes, three-digit numbers that one dials, numbers that are spelled
     (re.compile(
         r"(?P<cue>\b(?:zip|postal|post)(?: ?codes?)?(?: is| number)?:? )(?P<number>\d{5})(?:-(?P<more>\d{4}))?(?![\w-"
@@ -253,9 +297,14 @@ _RULES = (
     (re.compile(
         rf"(?P<cue>\b(?:{_CALLED}) )(?P<number>\d{{3,4}})(?![\w,]|[.-]\d)"),
         _called),
+    (re.compile(
+        r"(?P<cue>\b(?:[Ff]lights?|[Tt]rains?) (?:[A-Z][A-Z\d]|[A-Z]{1,3}))[ -]?(?P<number>\d{3,4})(?![\w,]|[.-]\d)"),
+        lambda m: f"{m['cue']} {in_pairs(m['number'])}"),
+    (re.compile(r"(?P<cue>\b(?:Boeing|Airbus)(?: A)?) ?(?P<number>\d{3})-(?P<kind>\d{1,4})(?=[A-Z]{0,3}\b)"),
+        lambda m: f"{m['cue']} {_hundreds(m['number'])} {in_pairs(m['kind'])}"),
     # houses: 123 Main Street, 221B Baker Street
     (re.compile(
-        rf"(?<![\w.,$£€/-])(?P<number>\d{{3,4}})(?P<door>[A-Z])?"
+        rf"(?<![\w.,$£€/-])(?P<number>\d{{3,5}})(?P<door>[A-Z])?"
         rf"(?= (?:[A-Z][\w'’]*,? |\d{{1,3}}(?:st|nd|rd|th) ){{1,3}}(?:{_ROADS})\b)"),
         _house),
     # years before 1100 and of an era: in 1066, 476 AD, AD 79
@@ -274,12 +323,14 @@ _RULES = (
     (re.compile(r"(?<!\w)\+\d{1,3}(?:[ -]\d{2,5}){2,5}(?!\w)"), _telephone),
     (re.compile(r"(?<![\w.,-])0\d{2,4}[ -]\d{3,4}[ -]?\d{3,4}(?!\w|[-,.]\d)"), _telephone),
     (re.compile(r"(?<![\w-])\d{3}-\d{4}(?![\w-])"), _telephone),
-    (re.compile(r"(?P<cue>\b(?:[Tt]ext|[Dd]ial|SMS) )(?P<number>\d{5,6})(?!\w|[.,-]\d)"), _one_by_one),
+    (re.compile(
+        r"(?P<cue>\b(?:[Tt]ext|[Dd]ial|SMS) (?:[A-Z]{2,12} to )?)(?P<number>\d{5,6})(?!\w|[.,-]\d)"), _one_by_one),
     (re.compile(r"\b1-8\d\d-(?=[A-Z])"), lambda m: _telephone(m) + " "),
     (re.compile(
         rf"(?P<cue>\b(?:{_PHONE})\b:?(?: (?:me|us|him|her|them|at|on|is|number|no|to)\b:?){{0,3}} )(?P<number>\d{{7,1"
         rf"2}})(?!\w|[.,-]\d)", re.I), _unpunctuated_telephone),
     (re.compile(r"(?<![\w.,$£€-])(?P<number>[2-9]\d\d[2-9]\d{6})(?!\w|[.,-]\d)"), _unpunctuated_telephone),
+    (re.compile(r"(?<![\w.,-])\d{4}(?: \d{4}){2,4}(?![\w-]|[.,]\d)"), _code),
     # codes: 978-3-16-148410-0
     (re.compile(r"(?<![\w.,-])\d+(?:-\d+){2,20}(?![\w-])"), _code),
     # version numbers and addresses: 2.0.1, 192.168.0.1, Python 3.10
@@ -313,7 +364,7 @@ _RULES = (
         rf"(?!\w)"),
      _verse),
     (re.compile(
-        r"(?<![\w.,:])(?P<low>\d{1,4}):(?P<high>\d{1,4})(?![\w:]|[.,]\d)"),
+        r"(?<![\w.,:])(?P<low>\d{1,4}):(?P<high>\d{1,3}(?:,\d{3})+|\d{1,6})(?![\w:]|[.,]\d)"),
         lambda m: f"{cardinal(m['low'])} to {cardinal(m['high'])}"),
     # letters with decimals: GPT-3.5, H.264; chemistry: CO2
     (re.compile(r"(?<=[A-Za-z])[- ]?(?<! )(?P<number>\d{1,4}\.\d{1,4})(?![\d]|\.\d)"), _letter_decimal),
@@ -345,6 +396,25 @@ def _in_word(number: str) -> str:
     return cardinal(number) if len(number) <= 2 and number[0] != "0" else digits(number)
 
 
+def in_pairs(number: str) -> str:
+    """How houses, flights and ports are called: `"123"` -> `"one twenty-three"`, `"1005"` -> `"ten oh five"`,
+    `"4500"` -> `"forty-five hundred"`, `"12345"` -> `"twelve three forty-five"`.
+    """
+    if number[0] == "0" or len(number) > 5:
+        return digits(number)
+    if len(number) == 3:
+        return _hundreds(number)
+    if len(number) < 3 or number[1:].strip("0") == "" or number.endswith("000"):
+        return cardinal(number)
+    first, rest = cardinal(number[:2]), number[2:]
+    if rest == "00":
+        return f"{first} hundred"
+    if len(rest) == 3 and rest[0] != "0":
+        return f"{first} {_hundreds(rest)}"
+    low = rest.lstrip("0")
+    return " ".join([first, *["oh"] * (len(rest) - len(low)), cardinal(low)])
+
+
 def _hundreds(number: str) -> str:
     """Three digits of a name: 747 -> seven forty-seven, 101 -> one oh one, 500 -> five hundred."""
     if number[0] == "0":
@@ -353,6 +423,18 @@ def _hundreds(number: str) -> str:
         return cardinal(number)
     low = f"oh {cardinal(number[2])}" if number[1] == "0" else cardinal(number[1:])
     return f"{cardinal(number[0])} {low}"
+
+
+_GROUPS = re.compile(
+    r"(?<![\w.,])\d{1,3}(?:,\d{2})+,\d{3}(?![\w,])"  # ₹1,00,000
+    r"|(?<!\d )(?<![\w.,])\d{1,3}(?: \d{3}){0,3}(?: 000)(?![\w,]|[. ]\d)"
+    r"|(?<![\w.,])\d{1,3}(?:\.000){2,4}(?!\w|[.,]\d)"
+)
+
+
+def join_groups(text: str) -> str:
+    """Numbers whose digits are grouped in another way than by commas in threes: `1,00,000`, `25 000`."""
+    return _GROUPS.sub(lambda m: re.sub(r"[,. ]", "", m[0]), text)
 
 
 def speak_numbers(text: str) -> str:

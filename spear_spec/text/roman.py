@@ -35,6 +35,7 @@ _LISTED = re.compile(
     rf"\b(?P<cue>(?:{one_of(tables.NUMBERED)})s?) "
     r"(?P<numerals>[IVXLC]{1,8}(?:(?:, (?:and )?| and | or | to | & | ?[–-] ?)[IVXLC]{1,8}\b){1,12})\b(?!['’]?[a-z])"
 )
+_POINT = re.compile(r"(?<=\()(?P<roman>i{2,3}|iv|vi{1,3}|ix|xi{1,3}|xi?v)(?=\))")  # Section 3(c)(ii)
 _NUMERAL = re.compile(r"[IVXLC]+|[–-]")
 _RULER = re.compile(
     rf"\b(?P<cue>{one_of(tables.RULERS)}|(?:Pope|King|Queen|Emperor|Tsar|Czar|Prince|Sultan) [A-Z][a-z]+) "
@@ -134,6 +135,7 @@ def speak_roman(text: str) -> str:
     """Replace Roman numerals by words where they are meant as numbers."""
     if not re.search(r"\b(?:[IVXLCDM]+|[ivxl]+)(?:th|st|nd|rd)?\b", text):
         return text
+    text = _POINT.sub(lambda m: cardinal(str(_value(m["roman"]))), text)
     text = _YEAR.sub(_year, _HEADING.sub(_heading, text))
     text = _CENTURY.sub(_ordinal, text)
     text = _AND_CENTURY.sub(_ordinal, text)

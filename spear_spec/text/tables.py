@@ -28,6 +28,7 @@ WORDS = {
     "qty": "quantity", "Atty": "Attorney", "Dist": "District",
     "Sgts": "Sergeants", "Amb": "Ambassador", "Treas": "Treasurer", "Sec'y": "Secretary", "Ret": "Retired",
     "Capts": "Captains", "Pkg": "Package", "pkg": "package", "Cf": "Compare", "Sts": "Saints", "Ss": "Saints",
+    "Hosp": "Hospital", "Pk": "Park", "Pt": "Point", "qtr": "quarter", "qtrs": "quarters",
     "misc": "miscellaneous", "avg": "average", "Avg": "Average",
     "ed": "edition", "eds": "editors", "repr": "reprinted", "transl": "translated", "resp": "respectively",
     "temp": "temperature", "tel": "telephone", "Tel": "Telephone", "et al": "and others",
@@ -51,6 +52,7 @@ BEFORE_NUMBER = {
     "Ep": "episode",
     "S": "season", "Par": "paragraph", "Cl": "clause", "cl": "clause", "Ser": "series", "Ref": "reference",
     "ref": "reference",
+    "Dep": "departure", "dep": "departure", "Arr": "arrival", "arr": "arrival",
     "Ver": "version", "ver": "version", "Def": "definition", "Thm": "theorem", "Prop": "proposition", "n": "note",
     "fn": "footnote",
 }
@@ -64,11 +66,38 @@ LATIN = {
     "ie.": "that is",
 }
 SHORT_FORMS = {
-    "w/o": "without", "w/": "with", "c/o": "care of", "n/a": "not applicable", "and/or": "and or", "b/c": "because",
-    "s/he": "she or he", "he/she": "he or she", "vs": "versus", "attn": "attention", "thx": "thanks",
+    "w/o": "without", "w/": "with", "c/o": "care of", "n/a": "not applicable", "a/c": "A C", "and/or": "and or",
+    "b/c": "because",
+    "s/he": "she or he", "he/she": "he or she", "vs": "versus", "attn": "attention", "acct": "account", "thx": "thanks",
     "pls": "please", "plz": "please", "aka": "also known as",
+    "his/her": "his or her", "her/his": "her or his", "him/her": "him or her", "y/y": "year over year",
+    "q/q": "quarter over quarter", "m/m": "month over month", "w/v": "weight by volume", "w/w": "weight by weight",
+    "v/v": "volume by volume", "mmhg": "millimeters of mercury",
     "wwi": "World War one", "wwii": "World War two", "ww1": "World War one", "ww2": "World War two",
 }
+# what is typed in a chat: in small letters, or as the first word of a sentence
+CHAT = {
+    "btw": "by the way", "idk": "I don't know", "tbh": "to be honest", "omg": "O M G", "brb": "be right back",
+    "ttyl": "talk to you later", "imo": "in my opinion", "imho": "in my humble opinion", "ur": "your",
+    "msg": "message", "msgs": "messages", "mtg": "meeting", "mtgs": "meetings", "ppl": "people", "nvm": "never mind",
+    "gr8": "great", "l8r": "later", "l8": "late", "w8": "wait", "2nite": "tonight", "2day": "today",
+    "2moro": "tomorrow", "tmrw": "tomorrow", "tysm": "thank you so much", "ily": "I love you", "bday": "birthday",
+    "afaik": "as far as I know", "iirc": "if I recall correctly", "fwiw": "for what it's worth",
+    "irl": "in real life", "lmk": "let me know", "ngl": "not gonna lie", "smh": "shaking my head",
+    "tl;dr": "T L D R",
+}
+SUBJECTS = {"Re": "Regarding", "RE": "Regarding", "Fwd": "Forwarded", "FWD": "Forwarded", "Fw": "Forwarded"}
+# how often a medicine is taken
+DOSES = {
+    "b.i.d.": "twice a day", "t.i.d.": "three times a day", "q.i.d.": "four times a day", "q.d.": "once a day",
+    "p.r.n.": "as needed", "p.o.": "by mouth",
+}
+# behind a number, in front of what is counted: 3 lg. eggs
+SIZES = {"lg": "large", "sm": "small", "med": "medium"}
+# `min. wage`: the least, not minutes
+LIMITED = words(
+    "wage wages speed temp temperature height width depth length weight age order number amount price pay load "
+    "capacity rate score size value distance pressure power voltage of")
 # known to misaki's lexicon as they are
 KEPT = frozenset({"Mr", "Mrs", "Ms", "Mx", "Dr", "St", "Messrs", "al", "e.g", "i.e", "a.k.a", "N.B", "eg", "ie",
     "et al"})
@@ -232,6 +261,11 @@ UNITS = {
     "mpg": ("mile per gallon", "miles per gallon"), "rpm": ("revolution per minute", "revolutions per minute"),
     "bpm": ("beat per minute", "beats per minute"), "wpm": ("word per minute", "words per minute"),
     "psi": ("pound per square inch", "pounds per square inch"), "ppm": ("part per million", "parts per million"),
+    "N·m": ("newton meter", "newton meters"), "Nm": ("newton meter", "newton meters"),
+    "ft-lb": ("foot-pound", "foot-pounds"), "ft-lbs": ("foot-pound", "foot-pounds"),
+    "ft·lb": ("foot-pound", "foot-pounds"), "lb-ft": ("pound-foot", "pound-feet"),
+    "mmHg": ("millimeter of mercury", "millimeters of mercury"), "pts": ("point", "points"),
+    "reb": ("rebound", "rebounds"), "ast": ("assist", "assists"),
     "ppb": ("part per billion", "parts per billion"), "dB": ("decibel", "decibels"), "hp": ("horsepower", "horsepower"),
     "kcal": ("kilocalorie", "kilocalories"), "cal": ("calorie", "calories"), "kt": ("knot", "knots"), "kn": ("knot",
     "knots"),
@@ -271,7 +305,16 @@ METRIC = {
 PREFIXES = {"": "", "p": "pico", "n": "nano", "μ": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto",
     "k": "kilo", "K": "kilo",
             "M": "mega", "G": "giga", "T": "tera", "P": "peta"}
-UNCHANGED_PLURALS = frozenset({"hertz", "lux"})
+UNCHANGED_PLURALS = frozenset({"hertz", "lux", "molar"})
+# what a measure that is written in one with its number describes: the 100m final, a 500mg tablet
+MEASURED = words(
+    "relay race dash sprint freestyle hurdles final backstroke butterfly tablet capsule pill dose bottle bag box can "
+    "jar pack package camera lens engine battery drive disk monitor screen "
+    "sheet envelope photo print poster")
+# around basis points: the Fed raised rates by 25 bps
+POINTS_OF_RATES = words(
+    "rate rates yield yields spread spreads fed ecb interest basis mortgage hike hikes margin margins coupon bond "
+    "bonds treasury treasuries")
 # these only where they run into the number, else they are something else: `5 in the`, `10 A day`
 TIGHT_UNITS = frozenset({"in", "Pa", "rad", "AU", "mo", "MP"})
 LENGTHS = frozenset({"m", "cm", "mm", "km", "ft", "in", "mi", "yd"})  # with ², ³ or sq, cu
@@ -296,15 +339,19 @@ VERSIONED = words(
 SPELLED_AFTER = words(
     "pin PIN code Code codes password passcode account Account id ID order Order ticket Ticket serial Serial "
     "extension Extension badge case Case "
-    "license license plate tracking reference number-plate")
+    "license license plate tracking reference number-plate routing Routing")
 PHONE_WORDS = words(
     "call dial phone telephone tel text fax ring mobile cell hotline at number contact reach whatsapp sms helpline"
 )
+# codes that are read sign by sign, whatever their groups look like
+SPELLED_CODES = words("ISSN ISBN IBAN EAN UPC GTIN VIN SSN BIC")
+# what has a time signature: the 6/8 groove
+METERS = words("time meter rhythm beat groove waltz signature")
 # what is numbered in pairs: Room 101 is one oh one, Flight 1549 fifteen forty-nine
 CALLED = words(
     "Flight flight Room room Suite suite Route route Highway highway Interstate Apartment apartment Bus bus Apt Boeing "
     "Box Channel channel Studio studio Error error HTTP Status status Exit exit Porsche Peugeot Fahrenheit Freeway "
-    "Locker locker Bay bay Hall hall Ferrari"
+    "Locker locker Bay bay Hall hall Ferrari RFC"
 )
 EMERGENCY = ("911", "999", "112", "111", "000", "411", "311", "211", "511", "711", "811", "988", "101")
 NUMBERS_BY_NAME = {"802.11": "eight oh two point eleven", "24/7": "twenty-four seven", "9/11": "nine eleven",
@@ -324,6 +371,11 @@ BOOKS = words(
     "Ephesians Philippians Colossians Thessalonians Timothy Titus Hebrews James Peter Jude Revelation"
 )
 
+# these only in front of a chapter and a verse: `Gen. 1:1`
+BOOKS_BEFORE_A_VERSE = {
+    "Gen": "Genesis", "Col": "Colossians", "Rev": "Revelation", "Num": "Numbers", "Sam": "Samuel", "Pet": "Peter",
+    "Jn": "John", "Mk": "Mark", "Lk": "Luke", "Mt": "Matthew", "Neh": "Nehemiah", "Chr": "Chronicles",
+}
 BOOK_NAMES = {
     "Ps": "Psalm", "Pss": "Psalms", "Cor": "Corinthians", "Exod": "Exodus", "Lev": "Leviticus", "Deut": "Deuteronomy",
     "Prov": "Proverbs", "Eccl": "Ecclesiastes", "Isa": "Isaiah", "Jer": "Jeremiah", "Ezek": "Ezekiel",
@@ -413,6 +465,10 @@ FILES = {
     "toml": "tommel", "epub": "E pub", "tar": "tar", "webp": "web P", "webm": "web M", "java": "java", "lock": "lock",
     "env": "env", "conf": "conf", "tif": "tif", "tiff": "tif", "ogg": "og",
 }
+# names of files, and ends of addresses, that begin with a point
+DOT_NAMES = words(
+    "com org net edu gov io env bashrc zshrc profile vimrc gitignore gitattributes npmrc dockerignore ssh config cache "
+    "git htaccess editorconfig") | frozenset(FILES) - {"bat", "bin", "log", "lock", "doc", "zip", "tar"}
 # faces made of marks: nobody says them
 FACES = (":)", ":-)", ":(", ":-(", ";)", ";-)", ":D", ":-D", ":P", ":-P", ":p", ":-p", ":'(", ":')", ":/", ":-/", ":|",
     ":-|", ":O", ":-O", ":o", ":*", ":-*", "=)", "=(", "=D", "xD", "XD", "^_^", "^^", "-_-", "T_T", ">_<", "o_O", "O_o",

@@ -58,7 +58,11 @@ def _named(match: re.Match[str]) -> str:
     attribute = (
         noun is not None
         and noun[1] not in tables.NOT_A_NOUN
-        and (bool(match["article"]) or (match["gap"] == "" and not low and noun[1].endswith("s")))
+        and (
+            bool(match["article"])
+            or (match["gap"] == "" and not low and noun[1].endswith("s"))
+            or noun[1] in tables.MEASURED
+        )
     )
     single = attribute or (not low and (amount in ("1", "1.0") or part_of_one or match["gap"] == "-"))
     per = f" per {per_name(match['per'] + (match['per_power'] or ''))}" if match["per"] else ""
@@ -94,6 +98,27 @@ def _hours(match: re.Match[str]) -> str:
     )
 
 
+_OFTEN = {"1": "once", "2": "twice"}
+
+
+def _often(match: re.Match[str]) -> str:
+    """`3x/day`, `2x daily`."""
+    times, by = match["times"], match["by"]
+    if by is None and not match["per"].endswith("ly"):
+        return match[0]
+    said, per = _OFTEN.get(times, f"{cardinal(times)} times"), per_name(match["per"])
+    return f"{said} {'' if by is None else 'an ' if per == 'hour' else 'a '}{per}"
+
+
+def _basis_points(match: re.Match[str]) -> str:
+    """`25 bps`, where rates are what is spoken of."""
+    around = match.string[max(0, match.start() - 60) : match.end() + 40].lower()
+    points = match["points"]
+    if not tables.POINTS_OF_RATES.intersection(re.findall(r"[a-z]+", around)):
+        return match[0]
+    return f"{cardinal(points)} basis point{'s' * (points != '1')}"
+
+
 def _inches(match: re.Match[str]) -> str:
     if match["mark"] == '"' and match.string.count('"') != 1:
         return match[0]  # a quotation
@@ -108,7 +133,9 @@ _TIMES = ("min", "sec", "hr", "h", "s", "d", "wk", "mo", "yr")
 _LOW = rf"(?:(?P<low>{QUANTITY}) ?(?:%|°C?|°F)?[–—-] ?)?"
 _PERS = one_of({*UNITS, *tables.PER, *tables.PER_WORDS} - {"in", "%", "¢", "‰", "°"})
 _PER = rf"(?:/ ?(?P<per>{_PERS})(?P<per_power>[²³]|\^[23])?(?![\w/]))?"
-_LOOSE = one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<=[ -])s|(?<=\.\d)s"  # not the 1990s, her 30s
+_LOOSE = (
+    one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<=[ -])s|(?<=\.\d)s|(?<=\.\d\d)s|(?<=\.\d\d\d)s"
+)  # not the 1990s, her 30s
 _TIGHT = one_of(tables.TIGHT_UNITS)
 _TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$))?(?![\w²³/]|['’][a-z])"
 _HEAD = rf"(?P<article>\b(?:{one_of(tables.DETERMINERS)}) )?(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
@@ -129,7 +156,21 @@ _RULES = (
     (re.compile(rf"(?<![\w.])(?P<amount>{QUANTITY})(?P<mark>″|\"(?=\s|$|[,.]))"), _inches),
     (re.compile(rf"(?<![\w.])(?P<low>{QUANTITY})(?:\"|″|'') ?[x×] ?(?P<high>{QUANTITY})(?:\"|″|'')(?!\w)"),
         lambda m: f"{quantity(m['low'])} inch by {quantity(m['high'])} inch"),
-    # how far, by how far: 3 m × 4 m
+    (re.compile(r"(?<![\w.])(?P<low>\d{1,3})['′’] ?[x×] ?(?P<high>\d{1,3})['′’](?!\w)"),
+        lambda m: f"{quantity(m['low'])} foot by {quantity(m['high'])} foot"),
+    # one behind the other: 180°C/350°F, 4 g/24 h, 3x/day, every 8 hours
+    (re.compile(r"(?<=°[CF]) ?/ ?(?=\d|gas\b)"), lambda _: " or "),
+    (re.compile(r"(?<=\d)(?P<unit> ?[a-zμ]{1,2})/(?=\d{1,3} ?(?:h|hrs?|hours?|d|days?|min|wk|weeks?|months?)\b)"),
+        lambda m: f"{m['unit']} per "),
+    (re.compile(
+        r"(?<![\w.,])(?P<times>\d{1,2}) ?[x×] ?(?P<by>/ ?|an? |per )?(?P<per>day|week|month|year|hour|daily|weekly|"
+        r"monthly|yearly|d|wk|mo|yr)\b"), _often),
+    (re.compile(r"(?<!\w)q(?P<hours>\d{1,2})h\b"), lambda m: f"every {cardinal(m['hours'])} hours"),
+    (re.compile(r"(?<![\w.,])(?P<points>\d{1,4}) ?bps\b"), _basis_points),
+    # how far, by how far: 3 m × 4 m, 8.5 x 11 in., 4x100m
+    (re.compile(
+        rf"(?<![\w.,/])(?P<low>{QUANTITY}) ?[x×] ?(?={QUANTITY} ?(?:{one_of(tables.LENGTHS)})\b)"),
+        lambda m: f"{quantity(m['low'])} by "),
     (re.compile(
         rf"(?P<low>(?<![\w.]){QUANTITY} ?(?P<length>{one_of(tables.LENGTHS)})) ?[x×] ?(?={QUANTITY} ?(?P=length)\b)"),
         lambda m: f"{m['low']} by "),

@@ -41,6 +41,7 @@ def save_voice(
     configs: Mapping[str, dict[str, Any]],
     weights: Mapping[str, Mapping[str, Tensor]],
     kinds: Mapping[str, str] | None = None,
+    complete: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Bundle:
     """Write a voice folder, in place of a voice that is there: of other files in it, none is touched.
@@ -54,7 +55,7 @@ def save_voice(
             JSON objects.
         weights: the same parts, "centroids" and "supervised": their tensors; floating ones are stored in half
             precision.
-        kinds: of "t2s" and "vocoder", where they are not what ships.
+        kinds: of "t2s" and "vocoder", where they are not what ships. complete: see `VoiceConfig`.
 
     Raises:
         BundleError: a tensor is not finite in half precision, the voice is none that could be opened again, or the
@@ -83,6 +84,7 @@ def save_voice(
                 semantic=semantic,
                 sampling=sampling.to_dict(),
                 spec=spec.to_dict(),
+                complete=complete,
                 files=files,
                 kinds=kinds,
                 packages=_packages(kinds, [part for part in configs if part not in PARTS]),
@@ -131,7 +133,8 @@ def write_parts(
         files: dict[str, list[dict[str, Any]]] = {}
         for part, tensors in weights.items():
             files[part] = []
-            for shard in shards(_stored(part, tensors), shard_bytes - HEADER_BYTES):
+            named = dict(sorted(tensors.items()))  # a file gives them in any order; the same voice is the same bytes
+            for shard in shards(_stored(part, named), shard_bytes - HEADER_BYTES):
                 file = _free(folder, f"{part}-{len(files[part]) + 1}", earlier)
                 files[part].append(_write(folder, file, shard, partials))
         yield files

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -135,6 +138,35 @@ def test_the_target_speaks(run: Any, voice: str, tmp_path: Path) -> None:
     tts = LOAD(saved)
     assert isinstance(tts.target, names["Bigram"])
     assert tts.synthesize("Yes. No.", batch=2, max_tokens=30).stats["drafted"] > 0
+
+
+def test_its_file_has_a_place_in_this_repository(tmp_path: Path) -> None:
+    """A copy of the package with each page's file in the room that the page names, and its line in the table there."""
+    package = tmp_path / "spear_spec"
+    shutil.copytree(DOCS.parent / "spear_spec", package, ignore=shutil.ignore_patterns("voices", "__pycache__"))
+    for page, file in (("drafter", "repeat"), ("rule", "compare")):
+        [room] = re.findall(r"the file goes into `(decoding/\w+/)`", (DOCS / f"adding_a_{page}.md").read_text("utf-8"))
+        (package / room / f"{file}.py").write_text(blocks(f"adding_a_{page}.md", "python")[0])
+        table = package / room / "__init__.py"
+        text = table.read_text().replace(" import (\n", f" import (\n    {file},\n", 1)
+        table.write_text(text.replace("    (\n", f"    (\n        {file}.KIND,\n", 1))
+    registry = package / "voice" / "registry.py"
+    for page in ("stage", "target"):
+        text = (DOCS / f"adding_a_{page}.md").read_text("utf-8")
+        [(name, module)] = re.findall(r'`"(\w+)": "(spear_spec[\w.]+):build"`', text)
+        [code] = re.findall(r"(?s)^.*return [^\n]*\n", blocks(f"adding_a_{page}.md", "python")[0])  # without the test
+        (tmp_path / f"{module.replace('.', '/')}.py").write_text(code)
+        line = f'    "spear_spec.{page}s",\n    {{'
+        assert registry.read_text().count(line) == 1
+        registry.write_text(registry.read_text().replace(line, f'{line}"{name}": "{module}:build", '))
+    asked = (
+        "from spear_spec.decoding import DRAFTERS, VERIFIERS; from spear_spec.voice.registry import STAGES, TARGETS\n"
+        "print(DRAFTERS['repeat'].name, VERIFIERS['compare'].name, *(r.get(n).__module__ for r, n in "
+        "((STAGES, 'tones'), (TARGETS, 'bigram'))))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", asked], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert told.stdout == "repeat compare spear_spec.acoustic.tones spear_spec.models.bigram\n", told.stderr
 
 
 def test_a_page_that_is_wrong_is_found(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

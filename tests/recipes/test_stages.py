@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from spear_spec.audio import load_audio
+from spear_spec.errors import ConfigError
 from spear_spec.semantic import SpeechEncoder, SupervisedConfig, SupervisedEncoder
 from spear_spec.semantic.tokenizer import read_centroids
 from spear_spec.training.data.prepared import load_rows
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import STAGES, Plan
 from spear_spec.training.recipe.run import run_plan
-from spear_spec.training.recipe.stages import TABLE
+from spear_spec.training.recipe.stages import TABLE, vocoder
 from spear_spec.voice.bundle import open_voice
 
 
@@ -120,3 +121,30 @@ def test_tokens_of_a_supervised_encoder(finished: dict[str, Any], encoder: Path,
     packed = SupervisedEncoder.from_tensors(bundle.tensors("supervised"))
     for name, tensor in trained.state_dict().items():
         assert torch.equal(packed.state_dict()[name], tensor.half().float()), name
+
+
+def test_the_vocoder_learns_from_the_encoder_of_the_tokens(
+    finished: dict[str, Any], encoder: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(2)
+    trained = SupervisedEncoder(SupervisedConfig(inputs=2 * 2 * 32, dim=12, expansion=2, blocks=1)).eval()
+    trained.save(file := tmp_path / "supervised.safetensors")
+
+    def plan(weights: dict[str, float], **tokenize: Any) -> Plan:
+        told = {**finished["tokenize"], **tokenize}
+        given = {**finished.get("vocoder", {}), "training": {**finished["vocoder"]["training"], **weights}}
+        return Plan.from_dict({**finished, "tokenize": told, "vocoder": given})
+
+    supervised = {"supervised": str(file), "layers": [1, 2]}
+    assert vocoder.recogniser(plan({}, **supervised)) is None
+    heard = vocoder.recogniser(plan({"hearing": 1.0}, **supervised))
+    assert heard is not None and heard.supervised is None
+    wanted = plan({"reading": 1.0}, **supervised)
+    read = vocoder.recogniser(wanted)
+    assert read is not None and read.supervised is not None and read.read == (1, 2)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(read.supervised.state_dict()[name], tensor), name
+    assert file in vocoder.STAGE.reads(wanted, Layout(wanted.out))
+    assert file not in vocoder.STAGE.reads(plan({"hearing": 1.0}, **supervised), Layout(wanted.out))
+    with pytest.raises(ConfigError, match=r"tokenize\.supervised"):
+        vocoder.recogniser(plan({"reading": 1.0}))

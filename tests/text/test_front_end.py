@@ -9,7 +9,7 @@ import pytest
 
 from spear_spec.errors import ConfigError, TextError
 from spear_spec.text import FrontEnd, PhonemeFrontEnd, PhonemeTokenizer, Segment
-from spear_spec.text.front_end import MOST_PHONEMES, PAUSES_S
+from spear_spec.text.front_end import MOST_PHONEMES, MOST_TOLD, PAUSES_S
 from spear_spec.text.sentences import Break
 
 TOKENIZER = PhonemeTokenizer(("af_heart", "am_michael"))
@@ -128,6 +128,21 @@ def test_wrong_use_is_one_clear_line() -> None:
             PhonemeFrontEnd.from_dict({**FRONT_END.to_dict(), **change})
     with pytest.raises(ConfigError):
         PhonemeFrontEnd.from_dict([])  # type: ignore[arg-type]
+
+
+def test_a_warning_is_told_once_for_each_text(caplog: pytest.LogCaptureFixture) -> None:
+    """However many of its segments have it: two hundred lines of faces are one warning."""
+    with caplog.at_level(logging.WARNING, "spear_spec"):
+        assert len(segments("I laughed 😀 at it.\n\n" * 200)) == 200
+        segments("Again 😀.")
+    assert caplog.text.count("grinning face") == 2
+
+
+def test_a_text_of_nothing_but_guesses_has_a_bounded_number_of_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "spear_spec"):
+        segments("".join(f"It is {chr(0x4E00 + n)} now.\n\n" for n in range(60)))
+    assert len(caplog.records) == MOST_TOLD + 1
+    assert [r.message for r in caplog.records].count("text: its further warnings are left out") == 1
 
 
 def test_guesses_are_logged_once_for_each_segment(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,6 +35,7 @@ def pack_voice(
     gamma: int = 5,
     reference: Path | None = None,
     supervised: Path | None = None,
+    complete: bool = False,
 ) -> Bundle:
     """Write the bundle (half precision, shards of at most 15 MiB) and load it once, strictly.
 
@@ -44,6 +45,7 @@ def pack_voice(
         text: the front end's `to_dict`; semantic: encoder, layer (or layers) and rate.
         reference: speaker_reference.json, what `eval` measures speaker similarity against.
         supervised: weights of the tokenizer's supervised encoder (semantic/supervised.py), where it has one.
+        complete: whether sentences that leave out words are drawn again by default (docs/completeness.md).
 
     Raises:
         SpearSpecError: an export is missing or damaged, or the parts do not fit each other.
@@ -87,6 +89,7 @@ def pack_voice(
         spec=spec,
         configs=configs,
         weights=weights,
+        complete=complete,
     )
     load_stage(bundle)
     drafts = Drafts(bundle, load_target(bundle))

@@ -255,12 +255,14 @@ class Drafters(Strict):
 
 @dataclass(frozen=True)
 class Pack(Strict):
-    """What the bundle says of itself; gamma of the shipped speculation."""
+    """What the bundle says of itself; gamma of the shipped speculation. complete: sentences that leave out words are
+    drawn again by default, for voices of which `recipes/benchmark/hard.py` shows that it helps."""
 
     name: str = "my-voice"
     licence: str = "unknown"
     origin: str = "unknown"
     gamma: int = 5
+    complete: bool = False
     reference: str | None = None
 
 

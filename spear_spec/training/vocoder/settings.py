@@ -13,7 +13,8 @@ class VocoderTraining(Strict):
     """One training run. `steps` may be changed at resume: the learning rate falls over the last `tail` of them.
     `ramp`: steps over which the discriminators gain their say; longer when a trained generator meets new ones.
 
-    `hearing`: weight of the loss from a recogniser's states (`recogniser.py`); 0: it is not loaded.
+    `hearing`: weight of the loss from a recogniser's states (`recogniser.py`); `reading`: of that from the features of
+    the supervised encoder behind it. Both 0: it is not loaded.
 
     With prompts (`prompting.py`): `shortest`, `longest` of a prompt in seconds; `rows`: share of the crops of a stored
     speaker that have its own row in place of a prompt; `stored`: share of all crops that are of stored speakers (0: as
@@ -40,6 +41,7 @@ class VocoderTraining(Strict):
     adversarial: float = 2.0
     matching: float = 8.0
     hearing: float = 0.0
+    reading: float = 0.0
     judges_a_step: int = 3
     ramp: int = 200
     predicted_from: float = 0.6
@@ -55,3 +57,8 @@ class VocoderTraining(Strict):
     def __post_init__(self) -> None:
         if min(self.steps, self.tail, self.warmup, self.batch, self.tokens, self.gan_batch, self.gan_tokens) < 1:
             raise ConfigError("steps, tail, warmup, and every size of a batch must be above 0")
+
+    @property
+    def listens(self) -> bool:
+        """Whether a recogniser is needed."""
+        return self.hearing > 0 or self.reading > 0

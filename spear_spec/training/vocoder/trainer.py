@@ -197,10 +197,12 @@ class VocoderLearner:
         }  # fmt: skip
         if told:
             loss = loss + cfg.parting * told["parting"] + cfg.level * told["level"]
-        if self.recogniser is not None and cfg.hearing > 0:
+        if self.recogniser is not None and cfg.listens:
             with mixed(self.device):
-                log["hearing"] = heard = self.recogniser(out.fake, out.real)
-            loss = loss + cfg.hearing * heard
+                heard = self.recogniser(out.fake, out.real)
+            log["hearing"], loss = heard.states, loss + cfg.hearing * heard.states
+            if heard.features is not None:
+                log["reading"], loss = heard.features, loss + cfg.reading * heard.features
         if gan:
             # A few judges a step, in turn, so that a step is cheap and every judge is heard often.
             every, some = len(self.judges), min(cfg.judges_a_step, len(self.judges))
@@ -310,7 +312,7 @@ def train_vocoder(
         start: a voice whose vocoder (and prompt encoder) is gone on from; the discriminators begin anew.
         prompts: shape of a prompt encoder that is trained along, see `prompting.py`. speakers: of the clips, where not
             all of them are stored in the vocoder's tables. names: of those that are: who is new to `start` begins as
-            the mean of its speakers. recogniser: what `cfg.hearing` weighs.
+            the mean of its speakers. recogniser: what `cfg.hearing` and `cfg.reading` weigh.
 
     Returns:
         The averaged model.

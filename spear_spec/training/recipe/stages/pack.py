@@ -55,6 +55,7 @@ def voice_of(
         gamma=plan.pack.gamma,
         reference=Path(plan.pack.reference) if plan.pack.reference else None,
         supervised=given_supervised(plan),
+        complete=plan.pack.complete,
     )
     return out
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from spear_spec.config import Clock
+from spear_spec.errors import ConfigError
+from spear_spec.semantic.supervised import SupervisedEncoder
 from spear_spec.training.data.prepared import given_rows
 from spear_spec.training.recipe.layout import Layout
 from spear_spec.training.recipe.plan import Plan
 from spear_spec.training.recipe.stage import Stage, folder_of, sources
 from spear_spec.training.recipe.stages.common import clusters, start_from
+from spear_spec.training.recipe.stages.tokenize import given_supervised
 from spear_spec.training.vocoder.data import missing_parts, prepare
 from spear_spec.training.vocoder.recogniser import Recogniser
 from spear_spec.training.vocoder.trainer import train_vocoder
@@ -36,8 +39,27 @@ def run(plan: Plan) -> None:
         start=start_from(cfg.start),
         prompts=cfg.encoder(shape),
         names=at.prepared.names(),
-        recogniser=Recogniser(plan.tokenize.encoder, plan.clock.sample_rate) if cfg.training.hearing > 0 else None,
+        recogniser=recogniser(plan),
     )
+
+
+def recogniser(plan: Plan) -> Recogniser | None:
+    """What the vocoder learns to be heard by: the tokenizer's own encoder, with what stands behind it.
+
+    Raises:
+        ConfigError: `reading` is asked for where the tokens come from no supervised encoder.
+    """
+    weights, file = plan.vocoder.training, given_supervised(plan)
+    if not weights.listens:
+        return None
+    if weights.reading <= 0:
+        return Recogniser(plan.tokenize.encoder, plan.clock.sample_rate)
+    if file is None:
+        raise ConfigError(
+            "vocoder.training.reading needs the supervised encoder of the tokens: set tokenize.supervised"
+        )
+    supervised = (SupervisedEncoder.load(file), plan.tokenize.layers)
+    return Recogniser(plan.tokenize.encoder, plan.clock.sample_rate, supervised=supervised)
 
 
 def analyse(plan: Plan) -> None:
@@ -70,6 +92,12 @@ def audio_inputs(plan: Plan, at: Layout) -> list[Path]:
     return [*own, *sources(plan), *(Path(file) for _, file in plan.vocoder.pitch)]
 
 
+def reading(plan: Plan) -> list[Path]:
+    """The supervised encoder, where the vocoder learns from it."""
+    file = given_supervised(plan) if plan.vocoder.training.reading > 0 else None
+    return [] if file is None else [file]
+
+
 def exports(plan: Plan, at: Layout) -> list[Path]:
     """What the vocoder and, where one is trained, the prompt encoder leave."""
     return [*at.vocoder_export, *(at.prompt_export if plan.vocoder.prompts else ())]
@@ -78,6 +106,6 @@ def exports(plan: Plan, at: Layout) -> list[Path]:
 STAGE = Stage(
     "vocoder",
     run,
-    reads=lambda plan, at: [*audio_inputs(plan, at), at.centroids, *folder_of(plan.vocoder.start)],
+    reads=lambda plan, at: [*audio_inputs(plan, at), at.centroids, *folder_of(plan.vocoder.start), *reading(plan)],
     writes=exports,
 )
