@@ -42,7 +42,7 @@ lint: $(VENV)/.tests
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/peer --ignore=tests/browser --ignore=tests/ray
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/peer --ignore=tests/browser --ignore=tests/ray
 
 # the real spear-tts-pytorch, in an environment of its own: its extra pulls in a great deal
 $(PEER)/.created: requirements/torch.txt pyproject.toml

@@ -226,11 +226,10 @@ class TTS:
         provenance: whether a file of it says in its metadata that it is synthetic speech, by which software and voice,
             and after which prompt (its SHA-256); None: where a prompt was used.
         """
+        options = self.unheard(options)
         meter = options.pop("meter", None) or Meter(self.sample_rate)
         who = choose_speaker(self.bundle, options.get("speaker"))
         options["voice"] = sound = self.sound_of(options.get("voice"), who)
-        if options.get("complete") is None and options.get("beam") is None:
-            options["complete"] = self._completeness("on")
         chunks = list(self.stream(text, meter=meter, **options))
         words = tuple(word for chunk in chunks for word in chunk.words) if options.get("timestamps") else None
         samples = np.concatenate([chunk.samples for chunk in chunks])
@@ -318,6 +317,11 @@ class TTS:
         sound = self.sound_of(voice, who)
         asked = Asked(segments, sound, law, seed, max_tokens, batch, speed, whole, wanted, search)
         return say(asked, self if wanted is None else self._steady(), meter, timeline)
+
+    def unheard(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of `stream` for speech that nobody hears before it is all there: `complete`, left out, means "on"."""
+        given = options.get("complete") is not None or options.get("beam") is not None
+        return {**options, **({} if given else {"complete": self._completeness("on")})}
 
     def _completeness(self, way: str) -> str:
         """What requests that say nothing of it get: `way`, or "off"."""

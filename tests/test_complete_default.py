@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +88,14 @@ def test_the_command(plain: Path, whole: Path, tmp_path: Path, capsys: pytest.Ca
         [item] = json.loads(capsys.readouterr().out.splitlines()[-1])["items"]
         return int(item["redrawn"])
 
-    assert redrawn("--voice", str(whole)) > 0
+    usual, wanted = redrawn("--voice", str(whole)), redrawn("--voice", str(whole), "--complete", "on")
+    assert usual == wanted > 0 and redrawn("--voice", str(whole), "--complete", "stream") != wanted
     assert redrawn("--voice", str(whole), "--complete", "off") == 0
+    os.mkfifo(pipe := tmp_path / "pipe")  # somebody listens
+    with ThreadPoolExecutor() as pool:
+        heard = pool.submit(pipe.read_bytes)
+        assert redrawn("--voice", str(whole), "-o", str(pipe)) == redrawn("--voice", str(whole), "--complete", "stream")
+        assert len(heard.result()) > 44
     assert redrawn("--voice", str(whole), "--beam", "2") == 0
     assert redrawn("--voice", str(plain)) == 0
 

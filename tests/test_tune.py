@@ -762,7 +762,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file(voice: Path, machine: Machine, data: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    """`say` says so in one line and speaks as the voice ships; `tune` writes the file anew."""
+    """`say` says so in one line and speaks as the voice ships."""
     tune_file().write_bytes(data)
     result, err = say(voice, capsys)
     assert (result["tuned"], setting(result)) == (None, OWN)
@@ -770,6 +770,14 @@ def test_a_damaged_file(voice: Path, machine: Machine, data: bytes, capsys: pyte
     assert warning.startswith(f"spear-spec: {tune_file()} is damaged")
     assert "tune" in warning
     assert spoken.startswith("out.wav")
+
+
+@pytest.mark.parametrize("data", [DAMAGED["cut"], DAMAGED["entry"]], ids=["no JSON", "JSON of another form"])
+def test_a_damaged_file_is_written_anew(
+    voice: Path, machine: Machine, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `tune`, whatever it does; who does not ask for what was tuned does not hear of it."""
+    tune_file().write_bytes(data)
     assert len(say(voice, capsys, "--untuned")[1].splitlines()) == 1
     assert main(command("tune", voice)) == 0
     assert "is damaged" in capsys.readouterr().err

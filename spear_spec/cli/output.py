@@ -65,6 +65,8 @@ def speak(
     """
     if timestamps is not None:
         options = {**options, "timestamps": True}
+    if output != "-" and not is_device(Path(output)):
+        options = tts.unheard(options)
     words: list[TimedWord] = []
     tags = tts.tags(options.get("speaker"), options.get("voice"), provenance)
     if Path(output).suffix.lower() == ".flac":

@@ -133,7 +133,8 @@ def write_parts(
         files: dict[str, list[dict[str, Any]]] = {}
         for part, tensors in weights.items():
             files[part] = []
-            for shard in shards(_stored(part, tensors), shard_bytes - HEADER_BYTES):
+            named = dict(sorted(tensors.items()))  # a file gives them in any order; the same voice is the same bytes
+            for shard in shards(_stored(part, named), shard_bytes - HEADER_BYTES):
                 file = _free(folder, f"{part}-{len(files[part]) + 1}", earlier)
                 files[part].append(_write(folder, file, shard, partials))
         yield files

@@ -142,7 +142,7 @@ def crowded(engine: Engine, asked: list[Request], luck: random.Random) -> list[U
     return spoken
 
 
-def mismatches(setting: Setting, seed: int, rows: int = 10) -> list[str]:
+def mismatches(setting: Setting, seed: int, rows: int = 7) -> list[str]:
     """Rows that say something else than alone: a cancelled one must have said the beginning of it."""
     model, luck = tiny_model(semantic=SEMANTIC, seed=seed), random.Random(f"{setting} {seed}")
     asked = requests(luck, rows)

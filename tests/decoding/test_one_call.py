@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 
 from spear_spec.config import DraftConfig, SamplingConfig
 from spear_spec.decoding import Chance, Request, Uniforms, make_drafter, make_verifier
-from spear_spec.engine import Engine
+from spear_spec.decoding.request import encode
+from spear_spec.engine import Engine, Utterance
 from spear_spec.errors import ContractError, NumericsError
 from spear_spec.exactness.oracles import TEXTS, in_parts, tiny_model
 from spear_spec.kernels import native
 from spear_spec.kernels.round import NativeRound, Past, Reading
 from spear_spec.models.drafts.decoder import DraftDecoder
 from spear_spec.models.spear_tts import TextToSemantic
+from spear_spec.nn.cache import KVCache
 from spear_spec.runtime.eager import EagerRuntime
 
 SAMPLINGS = [SamplingConfig(temperature=1.2, top_p=0.9), SamplingConfig(temperature=0.0), SamplingConfig(top_k=5)]
@@ -117,6 +120,56 @@ def test_a_whole_step_of_the_plain_loop_is_its_parts(counted: Counted) -> None:
         parts = list(life(Engine(model)))
     assert same(whole, parts)
     assert counted.calls == made > 20
+
+
+@pytest.mark.parametrize("layers", [None, (), (1, 2)], ids=["plain loop", "independent", "fed"])
+def test_a_row_in_the_room_of_one_that_left(layers: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row leaves, others move up, and before the next call another one joins where keys and values of a longer one
+    still lie. What the target says of each row is the uncached computation's in float64; the newcomer's drafts are
+    those that it gets alone.
+    """
+    rounds, right = [], NativeRound.run
+    monkeypatch.setattr(NativeRound, "run", lambda *args: rounds.append(right(*args)) or rounds[-1])
+    model, drafter = parts_of(layers or ())
+    uncached = copy.deepcopy(model).double()
+
+    def engine() -> Engine:
+        return Engine(model) if layers is None else Engine(model, drafter, make_verifier("block"), 4)
+
+    def step(engine: Engine, spoken: list[Utterance]) -> list[int]:
+        """Drafts of the last row."""
+        asked = {utterance.row: utterance.request for utterance in spoken}
+        session = engine.session
+        before = {row: list(session.tokens[row]) for row in session.rows}
+        done = len(rounds)
+        engine.step()
+        assert len(rounds) == done + 1
+        found = rounds[-1]
+        logits = found.tensors()[0]
+        for place, (row, tokens) in enumerate(before.items()):
+            kept = found.drafts[place][: found.accepted[place]]
+            with torch.inference_mode():
+                memory = encode(uncached, [asked[row].ids])
+                expected = uncached(torch.tensor([[model.start_id, *tokens, *kept]]), memory).logits[0, len(tokens) :]
+            torch.testing.assert_close(logits[place, : len(kept) + 1].double(), expected, atol=1e-4, rtol=0)
+        return found.drafts[-1]
+
+    crowd, asked = engine(), [request(seed, 60, SAMPLINGS[0]) for seed in range(101, 106)]
+    spoken = crowd.admit(asked[:3])
+    spoken += crowd.admit(asked[3:4])  # the store has room for two more rows from now on
+    for _ in range(4):
+        step(crowd, spoken)
+    cache = crowd.session.cache
+    assert isinstance(cache, KVCache) and len(cache.lengths) == 4
+    store, old = cache._stores, cache.lengths[3]
+    crowd.release(spoken[1:2])
+    late = crowd.admit(asked[4:])
+    assert cache._stores is store is not None and cache.lengths[3] == 0 and cache.k[:, 3, :, :old].all()
+    alone = engine()
+    same = alone.admit(asked[4:])
+    for _ in range(5):
+        assert step(crowd, [spoken[0], *spoken[2:], *late]) == step(alone, same)
+    assert late[0].ended is None and len(late[0].tokens) >= 5
 
 
 class Other(Chance):

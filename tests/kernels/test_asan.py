@@ -6,92 +6,51 @@ What Python hands over is checked in `pointers.py` (test_contract.py); here ever
 from __future__ import annotations
 
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SANITISERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+from tests.kernels.sanitiser import built_with, program, run, shared
+
+# vocoder.c is test_asan_vocoder.py's
+SOURCES = (*(name for name in built_with()[0] if not name.endswith("/vocoder.c")), "tests/kernels/sanitised.c")
+NARROW = ("-DWIDER=0", "-DTILES=0")
 # arrays of which one element less must be noticed where the kernel reads or writes it
-ARRAYS = [
-    "encoder qkv",
-    "encoder kv",
-    "encoder null",
-    "encoder angles",
-    "encoded",
-    "read keys",
-    "symbols",
-    "texts",
-    "text counts",
-    "fresh",
-    "round u",
-    "round tokens",
-    "round features",
-    "round kept",
-    "round hidden",
-    "round logits",
-    "round keys",
-    "round values",
-    "round fuse",
-    "uniforms",
-    "laws",
-    "enter",
-    "head",
-    "scale",
-    "to_qkv",
-    "down",
-    "up_bias",
-    "down_bias",
-    "text keys",
-    "text values",
-    "table",
-    "angles",
-    "keys",
-    "values",
-    "features",
-    "hidden",
-    "newest",
-    "made",
-    "chain laws",
-    "fuse",
-    "fused 1",
-    "fed",
-    "matrix",
-    "x",
-    "y",
-    "bias",
-    "head of the target",
-    "target qkv",
-    "target down",
-    "gain",
-    "last gain",
-    "target up_bias",
-    "target down_bias",
-    "target text keys",
-    "target text values",
-    "target table",
-    "target angles",
-    "target keys",
-    "target values",
-    "stream",
-    "feature",
-    "target hidden",
-    "target logits",
-    "drafted laws",
-    "target's laws",
-    "judged",
-    *(f"block {name}" for name in ("enter", "head", "gate", "after", "past", "qkv", "down", "up_bias", "down_bias")),
-    *(f"block {name}" for name in ("text keys", "text values", "table", "angles", "keys", "values", "features")),
-    *(f"block {name}" for name in ("logits", "newest")),
-    "byte scale",
-    "positions",
-    "gate_bias",
-    "contexts",
-    "gates",
-    "sure",
-    "followed",
-]
+ARRAYS = {
+    "encoder": [
+        *("encoder qkv", "encoder kv", "encoder null", "encoder angles", "encoded", "read keys", "symbols", "texts"),
+        *("text counts", "gain", "up_bias"),
+    ],
+    "rounds": [
+        *(
+            f"round {name}"
+            for name in ("u", "tokens", "features", "kept", "hidden", "logits", "keys", "values", "fuse")
+        ),
+        *("fresh", "down"),
+    ],
+    "uniforms": ["uniforms"],
+    "laws": ["laws"],
+    "draft": [
+        *("enter", "head", "to_qkv", "up_bias", "down_bias", "text keys", "text values", "table", "angles"),
+        *("keys", "values", "features", "hidden", "newest", "made", "chain laws", "fuse", "fused 1", "fed"),
+    ],
+    "products": ["matrix", "x", "y", "bias", "scale"],
+    "target": [
+        *("head of the target", "gain", "last gain", "stream", "feature"),
+        *(f"target {name}" for name in ("qkv", "down", "up_bias", "down_bias", "text keys", "text values", "table")),
+        *(f"target {name}" for name in ("angles", "keys", "values", "hidden", "logits")),
+    ],
+    "judge": ["drafted laws", "target's laws", "judged"],
+    "block": [
+        *(
+            f"block {name}"
+            for name in ("enter", "head", "gate", "after", "past", "qkv", "down", "up_bias", "down_bias")
+        ),
+        *(f"block {name}" for name in ("text keys", "text values", "table", "angles", "keys", "values", "features")),
+        *(f"block {name}" for name in ("logits", "newest")),
+        *("byte scale", "positions", "gate_bias", "contexts", "gates", "sure", "followed"),
+    ],
+}
 
 
 KERNELS = (
@@ -119,34 +78,6 @@ KERNELS = (
 )
 
 
-def build(folder: Path, *flags: str, fault: tuple[str, str] | None = None) -> Path:
-    """The program, compiled as pyproject.toml says and with the sanitizers; fault: text of draft.c, another text."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
-    sources = []
-    for name in (*settings["sources"], *settings["depends"], "tests/kernels/sanitised.c"):
-        text = (ROOT / name).read_text()
-        if fault is not None and name.endswith("draft.c"):
-            assert text.count(fault[0]) == 1
-            text = text.replace(*fault)
-        (folder / Path(name).name).write_text(text)
-        if name.endswith(".c"):
-            sources.append(Path(name).name)
-    command = [
-        "gcc",
-        *settings["extra-compile-args"],
-        *SANITISERS,
-        *flags,
-        *sources,
-        "-lm",
-        "-lpthread",
-        "-o",
-        "sanitised",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder / "sanitised"
-
-
 # what tiles alone read to its end
 TILED = ("block after", "block down")
 
@@ -154,17 +85,13 @@ TILED = ("block after", "block down")
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the vectors that every machine has."""
-    return build(tmp_path_factory.mktemp("narrow"), "-DWIDER=0", "-DTILES=0")
+    return program(tmp_path_factory.mktemp("narrow"), shared(tmp_path_factory), SOURCES, *NARROW)
 
 
 @pytest.fixture(scope="module")
 def tiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With tiles written out, which takes twice as long."""
-    return build(tmp_path_factory.mktemp("tiled"), "-DWIDER=0", "-DTILES=2")
-
-
-def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=300)
+    return program(tmp_path_factory.mktemp("tiled"), shared(tmp_path_factory), SOURCES, "-DWIDER=0", "-DTILES=2")
 
 
 def caught(done: subprocess.CompletedProcess[str]) -> bool:
@@ -181,20 +108,26 @@ def test_nothing_is_read_or_written_outside(tiled: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "walked\n"), done.stderr[-4000:]
 
 
-def test_nor_with_the_vectors_of_this_machine(tmp_path: Path) -> None:
+def test_nor_with_the_vectors_of_this_machine(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Without its tiles, which a sanitizer does not see."""
-    done = run(build(tmp_path, "-O0", "-DTILES=0"))  # takes a third of the time
+    # -O0 takes a third of the time
+    done = run(program(tmp_path, shared(tmp_path_factory), SOURCES, "-O0", "-DTILES=0"))
     assert (done.returncode, done.stdout) == (0, "walked\n"), done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("name", ARRAYS)
-def test_an_array_that_is_too_short_is_caught(name: str, narrow: Path, tiled: Path) -> None:
-    done = run(tiled if name in TILED else narrow, name)
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in ARRAYS.items() for name in names])
+def test_an_array_that_is_too_short_is_caught(part: str, name: str, narrow: Path, tiled: Path) -> None:
+    """The walk is that of the part that has the array."""
+    done = run(tiled if name in TILED else narrow, part, name)
     assert caught(done), done.stderr[-4000:]
 
 
-def test_a_scratch_that_is_too_small_is_caught(tmp_path: Path) -> None:
+def test_a_scratch_that_is_too_small_is_caught(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A fault in C: room for two lists where there are three."""
-    fault = "(size_t)batch * 3 * sizeof(int64_t)", "(size_t)batch * 2 * sizeof(int64_t)"
-    done = run(build(tmp_path, "-DWIDER=0", fault=fault))
+    fault = (
+        "spear_spec/kernels/draft.c",
+        "(size_t)batch * 3 * sizeof(int64_t)",
+        "(size_t)batch * 2 * sizeof(int64_t)",
+    )
+    done = run(program(tmp_path, shared(tmp_path_factory), SOURCES, *NARROW, fault=fault), "draft")
     assert caught(done), done.stderr[-4000:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -29,11 +30,16 @@ Product = Callable[[int, Tensor, Tensor | None, Tensor], None]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
-    """The products alone, compiled with and without tiles."""
+    """The products alone, compiled without vectors and with tiles written out; a copy of the library, without tiles."""
     flags = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
     sources = [ROOT / "spear_spec/kernels" / f"{name}.c" for name in ("product", "bytes", "team", "tiles")]
     folder, found = tmp_path_factory.mktemp("tiles"), {}
-    for name, more in (("vectors", ["-DTILES=0"]), ("plain", ["-DWIDER=0"]), ("written", ["-DTILES=2"])):
+    shutil.copy(native.library()._name, folder / "vectors.so")
+    found["vectors"] = ctypes.CDLL(str(folder / "vectors.so"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPEAR_SPEC_TILES", "0")
+        assert found["vectors"].spear_tiles() == 0  # asks once
+    for name, more in (("plain", ["-DWIDER=0"]), ("written", ["-DTILES=2"])):
         path = folder / f"{name}.so"
         command = ["gcc", "-shared", "-fPIC", *flags["extra-compile-args"], *more, *map(str, sources), "-o", str(path)]
         done = subprocess.run([*command, "-lm", "-lpthread"], capture_output=True, text=True)

@@ -26,6 +26,23 @@ from spear_spec.voice.bundle import open_voice
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "recipes/libritts/conf"
 
+SHORTER = [
+    *("t2s.training.steps=40", "t2s.every=20", "draft.training.steps=24", "draft.every=12"),
+    *(
+        "vocoder.training.steps=16",
+        "vocoder.training.gan_start=13",
+        "vocoder.training.tail=4",
+        "vocoder.training.ramp=2",
+    ),
+    *(
+        "drafters.training.steps=6",
+        "drafters.every=6",
+        "drafters.skip_trials=1",
+        "evaluate.sentences=1",
+        "evaluate.cases=2",
+    ),
+]
+
 
 def read(name: str) -> dict[str, Any]:
     return tomllib.loads((CONF / f"{name}.toml").read_text(encoding="utf-8"))
@@ -33,10 +50,10 @@ def read(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, spoken_libritts: Path, encoder: Path) -> Path:
-    """As a user calls it; only the speech encoder is a stand-in, since the real one is 80 MB away."""
+    """As a user calls it, with half as many steps; the speech encoder is a stand-in: the real one is 80 MB away."""
     out = tmp_path_factory.mktemp("tiny") / "out"
     settings = [f"out={out}", f"prepare.data={spoken_libritts}", f"tokenize.encoder={encoder}", "tokenize.layer=1"]
-    settings += ["progress=false", f"push.to={out.parent / 'pushed'}"]
+    settings += ["progress=false", f"push.to={out.parent / 'pushed'}", *SHORTER]
     command = [sys.executable, "-m", "spear_spec.training.recipe.run", str(CONF / "tiny.toml"), "--set", *settings]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)

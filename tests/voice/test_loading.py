@@ -191,7 +191,7 @@ def test_a_voice_that_is_dropped_is_gone(original: Path) -> None:
 
     life()
     before = tensors()
-    for _ in range(20):
+    for _ in range(4):
         dropped = life()
         gc.collect()
         assert [ref() for ref in dropped] == [None] * len(dropped)

@@ -46,6 +46,10 @@ def test_saving_twice_is_saving_once(original: Path, tmp_path: Path) -> None:
     first = contents(tmp_path / "one")
     again(source, tmp_path / "one")
     assert contents(tmp_path / "one") == first
+    turned = {part: dict(reversed(source.tensors(part).items())) for part in source.config.files}
+    again(source, tmp_path / "many", shard_bytes=70_000)
+    again(source, tmp_path / "turned", shard_bytes=70_000, weights=turned)  # the order of the tensors does not matter
+    assert contents(tmp_path / "turned") == contents(tmp_path / "many")
     read_all(tmp_path / "one")
 
 
