@@ -158,7 +158,10 @@ _BESIDE = (  # where the words around it tell
     (re.compile(r"(?<=[Bb]y )vol\b(?P<end>\.(?=\s*$)|)\.?"), "volume"),
     (re.compile(r"(?<=[Bb]y )wt\b(?P<end>\.(?=\s*$)|)\.?"), "weight"),
     (re.compile(r"(?<=\dst |\dnd |\drd |\dth )fl\b(?P<end>\.(?=\s*$)|)\.?"), "floor"),
-    (re.compile(r"(?<=\b[Pp]age )(?P<page>\d{1,4}) ?ff?\b(?P<end>\.(?=\s*$)|)\.?"), r"\g<page> and following"),
+    (
+        re.compile(r"(?:(?<=\b[Pp]age )|(?<=\b[Pp]ages ))(?P<page>\d{1,4}) ?ff?\b(?P<end>\.(?=\s*$)|)\.?"),
+        r"\g<page> and following",
+    ),
 )
 _STATE = re.compile(rf"(?<=[a-z], )(?P<name>{one_of(tables.STATE_POINTS)})\.")
 _STATE_CODE = re.compile(

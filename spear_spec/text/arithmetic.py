@@ -35,6 +35,7 @@ _BEFORE = (  # signs that are others in disguise
     (re.compile(r"(?<=[\w)])\*\*(?=[\d(])"), "^"),
     (re.compile(r"(?<=\s)(?:-{1,2}|={1,2})>(?=\s)"), "→"),
     (re.compile(r"(?<=\s)<-{1,2}(?=\s)"), "←"),
+    (re.compile(r"(?<=\w)->(?=\w)"), " → "),
     (re.compile(r" ?&& ?"), " and "),
     (re.compile(r"(?<=\s)\|\|(?=\s)"), "or"),
     (re.compile(r"(?<=\d)!(?= ?[=/*×÷+])"), " factorial"),
@@ -106,6 +107,7 @@ _POWER = re.compile(
     r"(?P<base>\d|\)|(?<![A-Za-z])[A-Za-z]{1,2}|(?<![Α-Ωα-ω])[Α-Ωα-ω])?"
     rf"(?P<raised>{_RAISED}|\^\(?[-+]?\w{{1,6}}\)?)(?=\W|$|[A-Za-z(])"
 )
+_ISOTOPE = re.compile(rf"(?<![\w)])(?P<mass>{_RAISED})(?P<element>[A-Z][a-z]?)(?![a-z])")
 _LOWERED = re.compile(rf"(?P<base>[A-Za-z)\d])(?P<low>[{''.join(tables.SUBSCRIPTS)}]{{1,6}})")
 
 
@@ -132,6 +134,12 @@ def power(raised: str) -> str:
     return f"to the {sign}{cardinal(number) if number.isdecimal() else number}"
 
 
+def _isotope(match: re.Match[str]) -> str:
+    """`¹⁴C` -> `C-14`."""
+    mass = "".join(tables.SUPERSCRIPTS[c] for c in match["mass"])
+    return f"{match['element']}-{mass}" if match["element"] in tables.ELEMENTS and mass.isdecimal() else match[0]
+
+
 def _low(match: re.Match[str]) -> str:
     return match["base"] + "".join(tables.SUBSCRIPTS[c] for c in match["low"]).replace("+", " plus ").replace(
         "-", " minus "
@@ -142,5 +150,6 @@ def speak_scripts(text: str) -> str:
     """Superscripts to powers (`10⁶` -> `10 to the sixth`), subscripts to digits (`H₂O` -> `H2O`)."""
     if text.isascii() and "^" not in text:
         return text
+    text = _ISOTOPE.sub(_isotope, text)
     text = _LOWERED.sub(_low, text)
     return _POWER.sub(_power, text)

@@ -137,8 +137,8 @@ _RULES = (
         r"(?<![\w/.-])(?P<first>\d{1,2})(?P<sep>[/.-])(?P<second>\d{1,2})(?P=sep)(?P<year>[12]\d{3}|\d\d)(?![\w/-]|\."
         r"\d)"), _numeric),
     (re.compile(
-        r"\b(?P<cue>[Oo]n|[Uu]ntil|[Bb]y|[Ss]ince|[Dd]ue|[Dd]ated) (?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/]|\."
-        r"\d)"), _without_year),
+        rf"\b(?P<cue>[Oo]n|[Uu]ntil|[Bb]y|[Ss]ince|[Dd]ue|[Dd]ated|[Ww]eek of|(?:{_ANY_DAY})\.?,?"
+        r"|[A-Z][a-z]{2,5}day,?) (?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/]|\.\d)"), _without_year),
     (re.compile(
         rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?{_DASH}{_LAST_DAY}(?:st|nd|rd|th)?(?:,? {_YEAR})?\b(?![:%])"), _named_days),
     (re.compile(rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?(?:,? {_YEAR})\b"), _named),
@@ -181,8 +181,15 @@ _RULES = (
 )  # fmt: skip
 
 
+_HALF_LETTER = re.compile(r"(?<![\w:.])(?P<time>\d{1,2}:\d\d)(?P<half>[ap])(?!\w|\.\w)")  # 6:45a
+_TO_NOON = re.compile(r"(?:(?<=[ap]\.m\.)|(?<=\d[ap]m))[-–](?=(?:noon|midnight)\b)")
+_FROM_NOON = re.compile(r"(?<=\bnoon)[-–](?=\d)")
+
+
 def speak_dates(text: str) -> str:
     """Replace dates and times of day by words: `Jan. 5, 1999`, `12/05/2024`, `5 January`, `3:45 pm`, `2024-05-12`."""
+    text = _HALF_LETTER.sub(r"\g<time> \g<half>m", text)
+    text = _FROM_NOON.sub(" to ", _TO_NOON.sub(" to ", text))
     for pattern, say in _RULES:
         text = pattern.sub(say, text)
     return text

@@ -49,13 +49,14 @@ _LINE_TAG = re.compile(r"<br ?/?>|</(?:p|div|li|h[1-6]|tr)>", re.I)
 _COMMENT = re.compile(r"<!--.{0,2000}?-->", re.S)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _DIVIDED = re.compile(r"(?P<first>[A-Za-z]{2,40}+)[-‐\u00ad][ \t]*\n[ \t]*(?P<second>[a-z]{2,40})")
-_ENDINGS = "|".join(sorted(tables.FILES, key=len, reverse=True))
+_ENDINGS = "|".join(sorted({*tables.FILES, *map(str.upper, tables.FILES)}, key=len, reverse=True))
 _FILE = re.compile(
     rf"(?<![\w.@/-])(?P<name>[A-Za-z][\w-]{{0,63}}+)(?:\.(?P<inner>{_ENDINGS}))?\.(?P<ending>{_ENDINGS})"
     r"(?P<line>(?::\d{1,6}){1,2}(?![\w:]))?(?![\w@/-]|\.\w)"
 )
 _ENDING = re.compile(rf"(?<= dot )(?P<ending>{_ENDINGS})(?![\w@/-]|\.\w)")
 _UNDERSCORED = re.compile(r"(?<![\w.])(?P<name>@[A-Za-z]\w{0,63}+)")
+_SHARP_MINOR = re.compile(r"(?<=\b[A-G])#m(?=\d{0,2}(?:b5)?\b)")  # a chord
 _SHARP = re.compile(r"(?<=\b[A-G])#(?![\w#])")  # the languages, and the notes
 _DOT_NET = re.compile(r"(?<![\w.])\.NET\b|(?<=\bASP)\.NET\b")
 _HASH_NUMBER = re.compile(r"#(?=\d)")
@@ -156,6 +157,7 @@ def strip_markup(text: str) -> str:
 def speak_links(text: str) -> str:
     """`me@example.com` -> `me at example dot com`; `https://a.org/b` -> `a dot org slash b`; `#1` -> `number 1`."""
     if "." in text and "@" in text:
+        text = text.replace("mailto:", "")
         text = _MAIL.sub(lambda m: _address(m[0]), text)
     if "." in text or "localhost" in text:
         text = _URL.sub(_url, text)
@@ -167,7 +169,7 @@ def speak_links(text: str) -> str:
         text = _FILE.sub(_file, text)
         text = _ENDING.sub(lambda m: tables.FILES[m["ending"].lower()], text)
     if "#" in text:
-        text = _SHARP.sub(" sharp", text)
+        text = _SHARP.sub(" sharp", _SHARP_MINOR.sub(" sharp minor ", text))
         text = _HASHTAG.sub(_hashtag, text)
         text = _HASH_NUMBER.sub("number ", text)
         text = _NUMBER_SIGN.sub(" number", text)

@@ -164,6 +164,11 @@ def _house(match: re.Match[str]) -> str:
     return f"{said} {door}" if door else said
 
 
+def _members(number: str) -> str:
+    """49ers."""
+    return number + ("rs" if number.endswith("e") else "ers")
+
+
 _IN_A_YEAR = re.compile(r"\b(?:in|since|by|until|before|after|of) $", re.I)
 
 
@@ -279,6 +284,7 @@ _RULES = (
     (re.compile(
         r"(?P<cue>\b(?:hit|hits|hitting|bat|bats|batted|batting|slugging|slugged|averaging|average of) )"
         r"\.(?P<number>\d{3})(?!\w)"), lambda m: m["cue"] + _hundreds(m["number"])),
+    (re.compile(r"(?<![\w.,])(?P<number>\d{2})ers\b"), lambda m: _members(cardinal(m["number"]))),
     # ZIP codes, three-digit numbers that one dials, numbers that are spelled
     (re.compile(
         r"(?P<cue>\b(?:zip|postal|post)(?: ?codes?)?(?: is| number)?:? )(?P<number>\d{5})(?:-(?P<more>\d{4}))?(?![\w-"

@@ -28,6 +28,7 @@ WORDS = {
     "qty": "quantity", "Atty": "Attorney", "Dist": "District",
     "Sgts": "Sergeants", "Amb": "Ambassador", "Treas": "Treasurer", "Sec'y": "Secretary", "Ret": "Retired",
     "Capts": "Captains", "Pkg": "Package", "pkg": "package", "Cf": "Compare", "Sts": "Saints", "Ss": "Saints",
+    "Sec": "Secretary", "hwy": "highway", "wk": "week", "wks": "weeks",
     "Hosp": "Hospital", "Pk": "Park", "Pt": "Point", "qtr": "quarter", "qtrs": "quarters",
     "misc": "miscellaneous", "avg": "average", "Avg": "Average",
     "ed": "edition", "eds": "editors", "repr": "reprinted", "transl": "translated", "resp": "respectively",
@@ -52,7 +53,7 @@ BEFORE_NUMBER = {
     "Ep": "episode",
     "S": "season", "Par": "paragraph", "Cl": "clause", "cl": "clause", "Ser": "series", "Ref": "reference",
     "ref": "reference",
-    "Dep": "departure", "dep": "departure", "Arr": "arrival", "arr": "arrival",
+    "Flt": "flight", "Dep": "departure", "dep": "departure", "Arr": "arrival", "arr": "arrival",
     "Ver": "version", "ver": "version", "Def": "definition", "Thm": "theorem", "Prop": "proposition", "n": "note",
     "fn": "footnote",
 }
@@ -70,6 +71,7 @@ SHORT_FORMS = {
     "b/c": "because",
     "s/he": "she or he", "he/she": "he or she", "vs": "versus", "attn": "attention", "acct": "account", "thx": "thanks",
     "pls": "please", "plz": "please", "aka": "also known as",
+    "y/o": "years old", "w/in": "within",
     "his/her": "his or her", "her/his": "her or his", "him/her": "him or her", "y/y": "year over year",
     "q/q": "quarter over quarter", "m/m": "month over month", "w/v": "weight by volume", "w/w": "weight by weight",
     "v/v": "volume by volume", "mmhg": "millimeters of mercury",
@@ -248,7 +250,8 @@ UNITS = {
     "pints"),
     "tbsp": ("tablespoon", "tablespoons"), "Tbsp": ("tablespoon", "tablespoons"), "tbsps": ("tablespoon",
     "tablespoons"),
-    "tbs": ("tablespoon", "tablespoons"), "tsp": ("teaspoon", "teaspoons"), "tsps": ("teaspoon", "teaspoons"),
+    "tbs": ("tablespoon", "tablespoons"), "Tbs": ("tablespoon", "tablespoons"), "kts": ("knot", "knots"),
+    "tsp": ("teaspoon", "teaspoons"), "tsps": ("teaspoon", "teaspoons"),
     "pkg": ("package", "packages"), "doz": ("dozen", "dozen"), "kg": ("kilogram", "kilograms"), "kgs": ("kilogram",
     "kilograms"),
     "sec": ("second", "seconds"), "secs": ("second", "seconds"), "min": ("minute", "minutes"), "mins": ("minute",
@@ -311,6 +314,8 @@ MEASURED = words(
     "relay race dash sprint freestyle hurdles final backstroke butterfly tablet capsule pill dose bottle bag box can "
     "jar pack package camera lens engine battery drive disk monitor screen "
     "sheet envelope photo print poster")
+# what is said of ovens, so that a bare F or C behind a number is a degree
+HEATED = words("bake bakes baked baking oven preheat preheated heat heated cook cooked roast roasted temperature temp")
 # around basis points: the Fed raised rates by 25 bps
 POINTS_OF_RATES = words(
     "rate rates yield yields spread spreads fed ecb interest basis mortgage hike hikes margin margins coupon bond "

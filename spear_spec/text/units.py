@@ -68,7 +68,7 @@ def _named(match: re.Match[str]) -> str:
     per = f" per {per_name(match['per'] + (match['per_power'] or ''))}" if match["per"] else ""
     said = f"{match['article'] or ''}{'minus ' if match['sign'] else ''}{said} {one if single else many}{per}"
     point = match["point"] or ""
-    return said + ("." if point and not re.match(r" [a-z]", match.string[match.end() :]) else "")
+    return said + ("." if point and not _GOES_ON.match(match.string, match.end()) else "")
 
 
 def _height(match: re.Match[str]) -> str:
@@ -98,6 +98,7 @@ def _hours(match: re.Match[str]) -> str:
     )
 
 
+_GOES_ON = re.compile(r" [a-z]|[),:;]| \d{1,2}(?:\.\d)? ?(?:oz|in|min|sec)\b")  # 2 lbs. 3 oz.
 _OFTEN = {"1": "once", "2": "twice"}
 
 
@@ -108,6 +109,13 @@ def _often(match: re.Match[str]) -> str:
         return match[0]
     said, per = _OFTEN.get(times, f"{cardinal(times)} times"), per_name(match["per"])
     return f"{said} {'' if by is None else 'an ' if per == 'hour' else 'a '}{per}"
+
+
+def _heat(match: re.Match[str]) -> str:
+    """`bake at 350 F`."""
+    before = match.string[max(0, match.start() - 60) : match.start()].lower()
+    heated = tables.HEATED.intersection(re.findall(r"[a-z]+", before))
+    return f"{match['degrees']} °{match['scale']}" if heated else match[0]
 
 
 def _basis_points(match: re.Match[str]) -> str:
@@ -137,7 +145,7 @@ _LOOSE = (
     one_of(set(UNITS) - tables.TIGHT_UNITS - {"s"}) + r"|(?<=[ -])s|(?<=\.\d)s|(?<=\.\d\d)s|(?<=\.\d\d\d)s"
 )  # not the 1990s, her 30s
 _TIGHT = one_of(tables.TIGHT_UNITS)
-_TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$))?(?![\w²³/]|['’][a-z])"
+_TAIL = rf"(?P<power>[²³]|\^[23]|[23](?=\W|$))?{_PER}(?P<point>\.(?=\s|$|[),:;]))?(?![\w²³/]|['’][a-z])"
 _HEAD = rf"(?P<article>\b(?:{one_of(tables.DETERMINERS)}) )?(?<![\w.,$£€/])(?P<sign>[-−])?{_LOW}(?P<amount>{QUANTITY})"
 
 _RULES = (
@@ -158,6 +166,10 @@ _RULES = (
         lambda m: f"{quantity(m['low'])} inch by {quantity(m['high'])} inch"),
     (re.compile(r"(?<![\w.])(?P<low>\d{1,3})['′’] ?[x×] ?(?P<high>\d{1,3})['′’](?!\w)"),
         lambda m: f"{quantity(m['low'])} foot by {quantity(m['high'])} foot"),
+    # other ways to write a unit: 20º, 350 F, 2 T. oil, 3 t. salt
+    (re.compile(r"(?<=\d)º(?=[CF]?(?!\w))"), lambda _: "°"),
+    (re.compile(r"(?<![\w.])(?P<degrees>\d{2,3}) ?(?P<scale>[FC])(?![\w'’°])"), _heat),
+    (re.compile(r"(?<=\d )(?P<spoon>[Tt])\.(?= [a-z])"), lambda m: "tbsp" if m["spoon"] == "T" else "tsp"),
     # one behind the other: 180°C/350°F, 4 g/24 h, 3x/day, every 8 hours
     (re.compile(r"(?<=°[CF]) ?/ ?(?=\d|gas\b)"), lambda _: " or "),
     (re.compile(r"(?<=\d)(?P<unit> ?[a-zμ]{1,2})/(?=\d{1,3} ?(?:h|hrs?|hours?|d|days?|min|wk|weeks?|months?)\b)"),
