@@ -389,6 +389,13 @@ def test_what_is_said_to_a_closed_standard_error_spoils_nothing(voice: str) -> N
     assert json.loads(done.stdout)["schema"] == "say/1"
 
 
+def test_a_file_is_written_where_all_standard_files_are_closed(voice: str) -> None:
+    """No pipe of the front end's process gets the number of one of them."""
+    done = shell(f"say Yes. --voice {shlex.quote(voice)} --device cpu --max-tokens 9 -o a.wav >&- 2>&-")
+    assert done.returncode == 0
+    assert Path("a.wav").stat().st_size > 44
+
+
 def shell(line: str) -> subprocess.CompletedProcess:
     """A line for the shell in a process of its own."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import IO, Any
@@ -59,6 +59,38 @@ class Tags:
     comment: str = ""
 
 
+class _Failing:
+    """The file as FFmpeg has it: what goes wrong in it is kept, not raised. FFmpeg writes on while it closes, and PyAV
+    would print what is raised there.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failed: OSError | None = None
+        self.read, self.tell, self.seekable = file.read, file.tell, file.seekable
+
+    def write(self, data: Any) -> int:
+        self._try(self._file.write, data)
+        return len(data)
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        found = self._try(self._file.seek, at, whence)
+        return at if found is None else found
+
+    def _try(self, call: Callable[..., int], *given: Any) -> int | None:
+        if self.failed is None:
+            try:
+                return call(*given)
+            except OSError as error:
+                self.failed = error
+        return None
+
+    def check(self) -> None:
+        """Raise what went wrong so far."""
+        if self.failed is not None:
+            raise self.failed
+
+
 def write_sound(
     file: IO[bytes], suffix: str, rate: int, pieces: Iterable[Samples], marks: Sequence[Mark] = (), tags: Tags = Tags()
 ) -> None:
@@ -68,9 +100,9 @@ def write_sound(
         MissingExtraError: PyAV is not installed. AudioError: this build of FFmpeg lacks the codec. OSError: the file's.
     """
     av = _av()
-    made = FORMATS[suffix]
+    made, told = FORMATS[suffix], _Failing(file)
     try:
-        with av.open(file, "w", format=made.container, container_options=dict(made.options)) as container:
+        with av.open(told, "w", format=made.container, container_options=dict(made.options)) as container:
             stream = container.add_stream(made.codec, rate=rate, options=dict(made.codec_options))
             stream.codec_context.layout, stream.codec_context.format = "mono", made.sample
             if made.bit_rate is not None:
@@ -83,6 +115,8 @@ def write_sound(
                     container.mux(picture)
                     picture = None
                 container.mux(packet)
+                told.check()
+        told.check()
     except OSError:
         raise
     except (av.FFmpegError, ValueError) as error:

@@ -31,6 +31,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    _occupy()
     if sys.stderr is None:  # closed: `print` would write to standard output instead
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
     try:
@@ -49,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error.strerror or str(error))
         _abandon_stdout()
         return 2
+
+
+def _occupy() -> None:
+    """Take the numbers of closed standard files, so that no file or pipe of ours gets one and is taken for standard
+    output; `sys.stdout` and `sys.stderr` stay None.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
 @contextlib.contextmanager
