@@ -52,7 +52,7 @@ def program(folder: Path, objects: Path, names: tuple[str, ...], *flags: str, fa
 
 
 def compiled(folder: Path, objects: Path, name: str, options: list[str]) -> Path:
-    text = gcc(folder, *options, "-E", name)
+    text = gcc(folder, *options, "-E", "-fno-working-directory", name)  # the same text in every folder
     kept = [option for option in options if not option.startswith("-D")]  # the text says what these decide
     key = hashlib.sha256("\0".join([text, *kept]).encode()).hexdigest()
     done = objects / f"{key}.o"
