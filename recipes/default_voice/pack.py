@@ -82,6 +82,7 @@ def main() -> None:
             reference=args.speaker_reference,
             supervised=Path(supervised) if supervised else None,
             complete=plan.pack.complete,
+            rounded=plan.pack.rounded,
         )
     except SpearSpecError as error:
         raise SystemExit(f"pack: {error}") from None

@@ -20,15 +20,17 @@ MOST_SHARDS = 1024
 class VoiceConfig(Strict):
     """A voice's `config.json`, checked: every field has a bound, and no file is looked at.
 
-    speakers: the first is the default. text, t2s, vocoder: shapes of the front end, the target and the acoustic stage;
-    kinds: which builder of `voice.registry` each of these needs (`kind` in the part's object; what ships where it is
-    left out). prompt: shape of the encoder with which the acoustic stage hears a voice in a clip (null: it has named
-    speakers only). complete: sentences that leave out words are drawn again unless a request says otherwise, which
-    is for voices whose attention was found to tell (docs/completeness.md). draft: shape of what the voice ships to
-    draft with (null: nothing); drafters: shapes of further drafts by the drafter's name; `drafts` has them all.
-    packages: for each kind or drafter that is not ours, the package that brings it. sampling, spec: what `say` uses
-    when nothing else is asked for. semantic: `rate` (tokens a second) and `k` (how many there are) of the semantic
-    tokens, and where they come from. files: for each part its shards, [{"file", "bytes", "sha256"}].
+    speakers: the first is the default. text, t2s, vocoder: shapes of the front end, the target and the acoustic
+    stage; kinds: which builder of `voice.registry` each of these needs (`kind` in the part's object; what ships
+    where it is left out). prompt: shape of the encoder with which the acoustic stage hears a voice in a clip (null:
+    it has named speakers only). complete: sentences that leave out words are drawn again unless a request says
+    otherwise, which is for voices whose attention was found to tell (docs/completeness.md). rounded: on a CPU the
+    unit vocoder computes its frame blocks in whole numbers (`UnitStage.rounded`), for voices with which judges hear
+    no difference (recipes/benchmark/rounded_vocoder.py). draft: shape of what the voice ships to draft with (null:
+    nothing); drafters: shapes of further drafts by the drafter's name; `drafts` has them all. packages: for each
+    kind or drafter that is not ours, the package that brings it. sampling, spec: what `say` uses when nothing else
+    is asked for. semantic: `rate` (tokens a second) and `k` (how many there are) of the semantic tokens, and where
+    they come from. files: for each part its shards, [{"file", "bytes", "sha256"}].
     """
 
     schema: str
@@ -48,6 +50,7 @@ class VoiceConfig(Strict):
     sampling: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
+    rounded: bool = False
     packages: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_KINDS))
 
@@ -64,7 +67,8 @@ class VoiceConfig(Strict):
         for name in ("draft", "prompt"):
             shape = getattr(self, name)
             require(shape is None or isinstance(shape, dict), f"{name} must be an object or null")
-        require(isinstance(self.complete, bool), "complete must be true or false")
+        for name in ("complete", "rounded"):
+            require(isinstance(getattr(self, name), bool), f"{name} must be true or false")
         ok = isinstance(self.speakers, tuple) and 0 < len(self.speakers) <= 10_000
         require(ok, "speakers must name at least one speaker and at most 10000")
         for speaker in self.speakers:
@@ -129,8 +133,9 @@ class VoiceConfig(Strict):
         values = super().to_dict()
         if self.prompt is None:  # a voice without one reads as it always did
             del values["prompt"]
-        if not self.complete:
-            del values["complete"]
+        for name in ("complete", "rounded"):
+            if not values[name]:
+                del values[name]
         for part, kind in values.pop("kinds").items():
             values[part] = {"kind": kind, **values[part]}
         return values

@@ -58,6 +58,14 @@ def load_stage(bundle: Bundle, device: torch.device | str = "cpu") -> AcousticSt
     stage: AcousticStage = _load(bundle, "vocoder", STAGES, device, torch.float32)
     if getattr(stage, "tokenizer", stage) is None:  # it hears prompts by semantic tokens
         stage.tokenizer = Listening(bundle)  # type: ignore[attr-defined]
+    stage = _hearing(bundle, stage, device)
+    if isinstance(stage, UnitStage):
+        stage.rounded = bundle.config.rounded
+    return stage
+
+
+def _hearing(bundle: Bundle, stage: AcousticStage, device: torch.device | str) -> AcousticStage:
+    """The stage with the voice's prompt encoder, if it has one."""
     shape = bundle.config.prompt
     if shape is None:
         return stage

@@ -42,6 +42,7 @@ def save_voice(
     weights: Mapping[str, Mapping[str, Tensor]],
     kinds: Mapping[str, str] | None = None,
     complete: bool = False,
+    rounded: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Bundle:
     """Write a voice folder, in place of a voice that is there: of other files in it, none is touched.
@@ -55,7 +56,7 @@ def save_voice(
             JSON objects.
         weights: the same parts, "centroids" and "supervised": their tensors; floating ones are stored in half
             precision.
-        kinds: of "t2s" and "vocoder", where they are not what ships. complete: see `VoiceConfig`.
+        kinds: of "t2s" and "vocoder", where they are not what ships. complete, rounded: see `VoiceConfig`.
 
     Raises:
         BundleError: a tensor is not finite in half precision, the voice is none that could be opened again, or the
@@ -85,6 +86,7 @@ def save_voice(
                 sampling=sampling.to_dict(),
                 spec=spec.to_dict(),
                 complete=complete,
+                rounded=rounded,
                 files=files,
                 kinds=kinds,
                 packages=_packages(kinds, [part for part in configs if part not in PARTS]),

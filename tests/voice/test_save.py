@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from spear_spec.acoustic.unit.stage import UnitStage
 from spear_spec.errors import BundleError
 from spear_spec.voice import save
 from spear_spec.voice.bundle import Bundle, open_voice
+from spear_spec.voice.parts import load_stage
 from spear_spec.voice.save import save_voice
 from tests.stubs.voice import make_voice
 from tests.voice.damage import edit, read_all
@@ -51,6 +53,26 @@ def test_saving_twice_is_saving_once(original: Path, tmp_path: Path) -> None:
     again(source, tmp_path / "turned", shard_bytes=70_000, weights=turned)  # the order of the tensors does not matter
     assert contents(tmp_path / "turned") == contents(tmp_path / "many")
     read_all(tmp_path / "one")
+
+
+def test_a_voice_says_whether_its_vocoder_rounds(original: Path, tmp_path: Path) -> None:
+    """Whole numbers in the frame blocks: where the voice says so, and where its stage is told otherwise, not."""
+    plain = load_stage(open_voice(original))
+    bundle = again(open_voice(original), tmp_path / "rounded", rounded=True)
+    assert json.loads((tmp_path / "rounded" / "config.json").read_text())["rounded"] is True
+    stage, tokens = load_stage(bundle), torch.arange(12) % 4
+    assert isinstance(stage, UnitStage) and isinstance(plain, UnitStage)
+
+    def said(stage: UnitStage) -> torch.Tensor:
+        return stage.render(tokens, stage.speakers[0], torch.Generator().manual_seed(0))
+
+    apart = (said(stage) - said(plain)).norm() / said(plain).norm()
+    assert 0 < apart < 0.05
+    stage.rounded = False
+    assert torch.equal(said(stage), said(plain))
+    edit(tmp_path / "rounded", lambda config: config.update(rounded=1))
+    with pytest.raises(BundleError, match="rounded must be true or false"):
+        open_voice(tmp_path / "rounded")
 
 
 def test_old_shards_go_and_nothing_else(original: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def pack_voice(
     reference: Path | None = None,
     supervised: Path | None = None,
     complete: bool = False,
+    rounded: bool = False,
 ) -> Bundle:
     """Write the bundle (half precision, shards of at most 15 MiB) and load it once, strictly.
 
@@ -46,6 +47,7 @@ def pack_voice(
         reference: speaker_reference.json, what `eval` measures speaker similarity against.
         supervised: weights of the tokenizer's supervised encoder (semantic/supervised.py), where it has one.
         complete: whether sentences that leave out words are drawn again by default (docs/completeness.md).
+        rounded: see `VoiceConfig`.
 
     Raises:
         SpearSpecError: an export is missing or damaged, or the parts do not fit each other.
@@ -90,6 +92,7 @@ def pack_voice(
         configs=configs,
         weights=weights,
         complete=complete,
+        rounded=rounded,
     )
     load_stage(bundle)
     drafts = Drafts(bundle, load_target(bundle))

@@ -256,13 +256,15 @@ class Drafters(Strict):
 @dataclass(frozen=True)
 class Pack(Strict):
     """What the bundle says of itself; gamma of the shipped speculation. complete: sentences that leave out words are
-    drawn again by default, for voices of which `recipes/benchmark/hard.py` shows that it helps."""
+    drawn again by default, for voices of which `recipes/benchmark/hard.py` shows that it helps; rounded: the vocoder's
+    frame blocks in whole numbers, for those with which `recipes/benchmark/rounded_vocoder.py` hears no difference."""
 
     name: str = "my-voice"
     licence: str = "unknown"
     origin: str = "unknown"
     gamma: int = 5
     complete: bool = False
+    rounded: bool = False
     reference: str | None = None
 
 

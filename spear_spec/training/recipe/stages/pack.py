@@ -56,6 +56,7 @@ def voice_of(
         reference=Path(plan.pack.reference) if plan.pack.reference else None,
         supervised=given_supervised(plan),
         complete=plan.pack.complete,
+        rounded=plan.pack.rounded,
     )
     return out
 
