@@ -39,7 +39,7 @@ class Whole:
 
     words: tuple[tuple[int, int], ...]
     tries: int = 4
-    least: float = 0.3
+    least: float = 0.6
     stray: int = 6
     first: int = 0
     margin: int = 8
