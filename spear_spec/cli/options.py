@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 from spear_spec.errors import ConfigError
 
 LATER: dict[str, str] = {}
-# As `TTS.stream` has it.
-COMPLETE: dict[str, bool | str | None] = {"auto": None, "on": True, "stream": "stream", "off": False}
+COMPLETE: dict[str, bool | str] = {"on": True, "stream": "stream", "off": False}  # as `TTS.stream` has it
 
 
 class Parser(argparse.ArgumentParser):
@@ -210,7 +209,7 @@ def _complete(parser: argparse.ArgumentParser, default: str = "off") -> None:
     auto = default == "auto"
     parser.add_argument(
         "--complete",
-        choices=tuple(way for way in COMPLETE if way != "auto" or auto),
+        choices=("auto", *COMPLETE) if auto else tuple(COMPLETE),
         default=default,
         help="on: a sentence that leaves out words is drawn again; it is heard when it is settled. stream: it is heard "
         "while it is written, and decoding goes back to what is settled where words are missing. "

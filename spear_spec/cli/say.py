@@ -150,7 +150,7 @@ def speech_options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_tokens": args.max_tokens,
         "batch": args.batch or 1,
-        "complete": COMPLETE[args.complete],
+        "complete": COMPLETE.get(args.complete),  # auto: as the voice says
         "speed": args.speed,
         **({"best_of": args.best_of, "judge": args.judge} if args.best_of > 1 else {}),
         **beam_options(args),

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
                 Scheduler(
                     for_serving(tts, lengths),
                     limits,
-                    complete=COMPLETE[args.complete] or False,
+                    complete=COMPLETE[args.complete],
                     best_of=args.best_of,
                     judge=args.judge,
                 )

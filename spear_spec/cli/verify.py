@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             batch=args.batch or 1,
             max_tokens=args.max_tokens,
-            complete=COMPLETE[args.complete] or False,
+            complete=COMPLETE[args.complete],
             progress=status,
             **sampling_overrides(args),
         )

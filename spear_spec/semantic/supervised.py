@@ -122,8 +122,8 @@ class SupervisedEncoder(nn.Module):
 
 
 def frame_pairs(states: Tensor) -> Tensor:
-    """Hidden states [2 T, D] at 50 Hz to their pairs [T, 2 D] at 25 Hz, the first frame in front."""
-    return states[: len(states) // PAIR * PAIR].unflatten(0, (-1, PAIR)).flatten(1)
+    """Hidden states [..., 2 T, D] at 50 Hz to their pairs [..., T, 2 D] at 25 Hz, the first frame in front."""
+    return states[..., : states.shape[-2] // PAIR * PAIR, :].unflatten(-2, (-1, PAIR)).flatten(-2)
 
 
 class SupervisedTokenizer:

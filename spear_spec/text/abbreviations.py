@@ -109,9 +109,12 @@ def numbers_something(before: str, following: str) -> bool:
 
 
 # ---- the words
+_BOOKS = tables.BOOK_NAMES | tables.BOOKS_BEFORE_A_VERSE
+
+
 def _book(match: re.Match[str]) -> str:
     number = {"1": "First ", "2": "Second ", "3": "Third "}.get(match["number"] or "", "")
-    return f"{number}{(tables.BOOK_NAMES | tables.BOOKS_BEFORE_A_VERSE)[match['name']]} "
+    return f"{number}{_BOOKS[match['name']]} "
 
 
 _LATIN = (
@@ -153,13 +156,14 @@ _LEAST = re.compile(rf"(?<![\w.])(?P<name>[Mm]in|[Mm]ax)\. (?=(?:{one_of(tables.
 _VERSE = re.compile(
     rf"(?<![\w.])(?:(?P<number>[123]) ?)?(?P<name>{one_of(tables.BOOKS_BEFORE_A_VERSE)})\. (?=\d{{1,3}}:\d)"
 )
+_POINT = r"\b(?P<end>\.(?=\s*$)|)\.?"  # it stays where it ends the text
 _BESIDE = (  # where the words around it tell
-    (re.compile(r"(?<=\d) ea\b(?P<end>\.(?=\s*$)|)\.?"), " each"),
-    (re.compile(r"(?<=[Bb]y )vol\b(?P<end>\.(?=\s*$)|)\.?"), "volume"),
-    (re.compile(r"(?<=[Bb]y )wt\b(?P<end>\.(?=\s*$)|)\.?"), "weight"),
-    (re.compile(r"(?<=\dst |\dnd |\drd |\dth )fl\b(?P<end>\.(?=\s*$)|)\.?"), "floor"),
+    (re.compile(r"(?<=\d) ea" + _POINT), " each"),
+    (re.compile(r"(?<=[Bb]y )vol" + _POINT), "volume"),
+    (re.compile(r"(?<=[Bb]y )wt" + _POINT), "weight"),
+    (re.compile(r"(?<=\dst |\dnd |\drd |\dth )fl" + _POINT), "floor"),
     (
-        re.compile(r"(?:(?<=\b[Pp]age )|(?<=\b[Pp]ages ))(?P<page>\d{1,4}) ?ff?\b(?P<end>\.(?=\s*$)|)\.?"),
+        re.compile(r"(?:(?<=\b[Pp]age )|(?<=\b[Pp]ages ))(?P<page>\d{1,4}) ?ff?" + _POINT),
         r"\g<page> and following",
     ),
 )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from spear_spec.errors import ConfigError
 from spear_spec.semantic import families
 from spear_spec.semantic.families import SAMPLE_RATE, Whisper
-from spear_spec.semantic.supervised import PAIR, SupervisedEncoder
+from spear_spec.semantic.supervised import PAIR, SupervisedEncoder, frame_pairs
 from spear_spec.training.vocoder.spectral import stft
 
 FRAMES = 100  # log-mels a second
@@ -101,9 +101,7 @@ class Recogniser(nn.Module):
         """Features [B, T // 2, dim] at 25 Hz of the supervised encoder, which reads the states of pairs of frames."""
         if self.supervised is None:
             raise ConfigError("this recogniser was given no supervised encoder")
-        frames = torch.cat([states[number] for number in self.read], dim=-1)
-        pairs = frames[:, : frames.shape[1] // PAIR * PAIR].unflatten(1, (-1, PAIR)).flatten(2)
-        return self.supervised(pairs)
+        return self.supervised(frame_pairs(torch.cat([states[number] for number in self.read], dim=-1)))
 
     def forward(self, fake: Tensor, real: Tensor) -> Heard:
         """Of crops [B, T], which begin on a token's boundary; no gradient goes to `real`. 0 where both are equal."""
